@@ -1,0 +1,180 @@
+"""Where we run: environment variables and `.env`. Read by entry points only, passed down as values.
+
+`MARKET` says where ticks come from, `BITGET_VENUE` where orders go; they are two settings, never one. Real money
+needs two switches: `BITGET_VENUE=live` *and* `SANDBOX=false`, and `live.run` asks for `--arm` on top. The truth
+table is in the README and in `Settings.check`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from shared.errors import SettingsError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_BITGET_DOMAIN = "bitget.com"
+_DEFAULT_URLS = {  # venue -> (REST, WebSocket); PROTOCOL: Bitget v2, Quick Start -> Domain
+    "live": ("https://api.bitget.com", "wss://ws.bitget.com/v2/ws"),
+    "demo": ("https://api.bitget.com", "wss://wspap.bitget.com/v2/ws"),
+}
+
+
+class Settings(BaseSettings):
+    """Every setting, its default and its bound; the environment wins over `.env`."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True)
+
+    market: Literal["simulator", "bitget"] = "simulator"
+    bitget_venue: Literal["simulator", "demo", "live"] = "simulator"
+    bitget_rest_url: str | None = None  # None: the venue's own, or a simulator that we start
+    bitget_ws_url: str | None = None  # without /public or /private
+    bitget_api_key: SecretStr | None = None
+    bitget_api_secret: SecretStr | None = None
+    bitget_passphrase: SecretStr | None = None
+    symbols: Annotated[tuple[str, ...], NoDecode] = ()  # () = every listed one
+    symbol: str | None = None  # None: use `symbols`
+    leverage: int = Field(5, ge=1, le=150)
+    sandbox: bool = True
+    daily_loss_limit: float = Field(0.10, gt=0, le=1)  # [1] of the day's first equity
+    max_drawdown_pct: float = Field(0.15, gt=0, le=1)  # [1] of peak equity (a fraction, as in the original)
+    top_k: int = Field(10, ge=1, le=100)
+    decision_seconds: int = Field(1, ge=1, le=60)
+    confidence_min: float = Field(0.60, ge=0, le=1)
+    confidence_margin_min: float = Field(0.10, ge=0, le=1)
+    kill_spread_bps_max: float = Field(20.0, gt=0)
+    kill_depth_usdt_min: float = Field(5000.0, ge=0)
+    slippage_bps: float = Field(2.0, ge=0)
+    num_threads: int = Field(4, ge=1)  # training only; capped at the cores
+    lake_uri: str = "data_lake"
+    mlflow_tracking_uri: str | None = None  # None: the database under mlruns/
+
+    @field_validator("symbols", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip().upper() for part in value.split(",") if part.strip())
+        return value
+
+    @property
+    def wanted_symbols(self) -> tuple[str, ...]:
+        """Return the symbols to trade, () for all."""
+        return (self.symbol.upper(),) if self.symbol else self.symbols
+
+    @property
+    def lake(self) -> Path:
+        """Return the lake's folder (`s3://` comes with the recorder issue and is refused until then)."""
+        if "://" in self.lake_uri:
+            raise SettingsError(f"LAKE_URI must be a folder, found {self.lake_uri!r}: object stores are not supported yet")
+        path = Path(self.lake_uri)
+        return path if path.is_absolute() else ROOT / path
+
+    @property
+    def tracking_uri(self) -> str:
+        return self.mlflow_tracking_uri or f"sqlite:///{ROOT / 'mlruns' / 'mlflow.db'}"
+
+    @property
+    def keys(self) -> tuple[str, str, str] | None:
+        """Return (key, secret, passphrase), or None where none of the three is set."""
+        parts = (self.bitget_api_key, self.bitget_api_secret, self.bitget_passphrase)
+        if all(part is None for part in parts):
+            return None
+        names = ("BITGET_API_KEY", "BITGET_API_SECRET", "BITGET_PASSPHRASE")
+        missing = [name for name, part in zip(names, parts, strict=True) if part is None]
+        if missing:
+            raise SettingsError(
+                f"API keys are three settings or none, found {', '.join(n for n in names if n not in missing)} "
+                f"without {', '.join(missing)}: set what is missing or unset all three"
+            )
+        key, secret, passphrase = (part.get_secret_value() for part in parts if part is not None)
+        return key, secret, passphrase
+
+    def market_urls(self) -> tuple[str, str] | None:
+        """Return (REST, WebSocket base) of the tick source; None means: start a simulator."""
+        if self.market == "bitget":
+            return _DEFAULT_URLS["live"]
+        return self._override()
+
+    def venue_urls(self) -> tuple[str, str] | None:
+        """Return (REST, WebSocket base) of where orders go; None means: start a simulator."""
+        return self._override() or _DEFAULT_URLS.get(self.bitget_venue)
+
+    def _override(self) -> tuple[str, str] | None:
+        if (self.bitget_rest_url is None) != (self.bitget_ws_url is None):
+            raise SettingsError("BITGET_REST_URL and BITGET_WS_URL are set together or not at all, found one of them")
+        if self.bitget_rest_url is None or self.bitget_ws_url is None:
+            return None
+        for name, url, scheme in (
+            ("BITGET_REST_URL", self.bitget_rest_url, "http"),
+            ("BITGET_WS_URL", self.bitget_ws_url, "ws"),
+        ):
+            parts = urlsplit(url)
+            host = parts.hostname or ""
+            if host in _LOOPBACK:
+                if parts.scheme not in (scheme, scheme + "s"):
+                    raise SettingsError(f"{name} must be {scheme}://… or {scheme}s://…, found {url!r}")
+                if self.bitget_venue != "simulator":
+                    raise SettingsError(
+                        f"{name} points to this machine while BITGET_VENUE={self.bitget_venue}: "
+                        "unset it, or set BITGET_VENUE=simulator"
+                    )
+            else:
+                if parts.scheme != scheme + "s" or not (host == _BITGET_DOMAIN or host.endswith("." + _BITGET_DOMAIN)):
+                    raise SettingsError(
+                        f"{name} must be on this machine or {scheme}s:// on {_BITGET_DOMAIN} (keys are sent there), "
+                        f"found {url!r}: correct or unset it"
+                    )
+                if self.bitget_venue == "simulator":
+                    raise SettingsError(
+                        f"{name} points to Bitget while BITGET_VENUE=simulator: set BITGET_VENUE=demo or live, or unset it"
+                    )
+        return self.bitget_rest_url.rstrip("/"), self.bitget_ws_url.rstrip("/")
+
+    def check(self, *, is_armed: bool = False) -> None:
+        """Refuse contradictory or dangerous settings before anything connects.
+
+        Raises:
+            SettingsError: the person who set them can correct it; the message says how.
+        """
+        self.venue_urls(), self.lake, self.keys  # noqa: B018 - each raises on its own contradictions
+        if self.bitget_venue == "simulator":
+            if not self.sandbox:
+                raise SettingsError("SANDBOX=false needs BITGET_VENUE=live, found simulator: real money is never implied")
+            return
+        if self.keys is None:
+            raise SettingsError(
+                f"BITGET_VENUE={self.bitget_venue} needs BITGET_API_KEY, BITGET_API_SECRET and BITGET_PASSPHRASE, found none"
+            )
+        if self.market != "bitget":
+            raise SettingsError(
+                f"BITGET_VENUE={self.bitget_venue} needs MARKET=bitget, found {self.market}: "
+                "orders at Bitget must not follow another market"
+            )
+        if self.bitget_venue == "demo":
+            if not self.sandbox:
+                raise SettingsError("SANDBOX=false needs BITGET_VENUE=live, found demo")
+            return
+        if self.sandbox:
+            raise SettingsError("BITGET_VENUE=live needs SANDBOX=false, found true: real money needs both switches")
+        if not is_armed:
+            raise SettingsError("BITGET_VENUE=live with SANDBOX=false trades real money and needs --arm, which is missing")
+
+
+def load(**overrides: object) -> Settings:
+    """Read environment and `.env`; arguments given on a command line win.
+
+    Raises:
+        SettingsError: a value is out of bounds or not of its type.
+    """
+    try:
+        return Settings(**{k: v for k, v in overrides.items() if v is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "_".join(str(part) for part in first["loc"]).upper()
+        raise SettingsError(f"{name}: {first['msg']}, found {first.get('input')!r}: correct .env or the environment") from None
