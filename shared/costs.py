@@ -6,16 +6,27 @@ bps of price. Bitget, VIP 0: taker 6 bps, maker 2 bps a side on every contract (
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 BPS = 1e4
 
-X = TypeVar("X")
+
+class Arithmetic(Protocol):
+    """A float, an array or a polars expression."""
+
+    def __add__(self, other: Any, /) -> Any: ...
+    def __sub__(self, other: Any, /) -> Any: ...
+    def __mul__(self, other: Any, /) -> Any: ...
+    def __truediv__(self, other: Any, /) -> Any: ...
+
+
+X = TypeVar("X", bound=Arithmetic)
 
 
 def spread_bps(bid: X, ask: X) -> X:
     """Return the quoted spread in bps of the mid."""
-    return (ask - bid) / (ask + bid) * (2.0 * BPS)  # type: ignore[operator, no-any-return]
+    result: X = (ask - bid) / (ask + bid) * (2.0 * BPS)
+    return result
 
 
 def taker_round_trip_bps(spread: X, taker_fee: float, slippage: float = 0.0) -> X:
@@ -26,9 +37,11 @@ def taker_round_trip_bps(spread: X, taker_fee: float, slippage: float = 0.0) -> 
         taker_fee: fraction of notional a side [1].
         slippage: bps a side beyond the touch.
     """
-    return spread + (2.0 * BPS * taker_fee + 2.0 * slippage)  # type: ignore[operator, no-any-return]
+    result: X = spread + (2.0 * BPS * taker_fee + 2.0 * slippage)
+    return result
 
 
 def maker_round_trip_bps(maker_fee: float, taker_fee: float, spread: X) -> X:
     """Return the cost of a post-only entry and a taker exit: one half spread earned, one paid, both fees."""
-    return spread * 0.0 + BPS * (maker_fee + taker_fee)  # type: ignore[operator, no-any-return]
+    result: X = spread * 0.0 + BPS * (maker_fee + taker_fee)
+    return result

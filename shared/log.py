@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
 
-_SECRET_KEY = re.compile(r"secret|passphrase|password|api_?key|access[-_]?(key|sign)|sign(ature)?$|token", re.IGNORECASE)
+_SECRET_KEY = re.compile(
+    r"secret|passphrase|password|api_?key|access[-_]?(key|sign)|sign(ature)?$|token", re.IGNORECASE
+)
 
 
-def redact(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Replace the value of every key that names a secret, at any depth."""
 
     def clean(value: Any) -> Any:

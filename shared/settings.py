@@ -71,7 +71,9 @@ class Settings(BaseSettings):
     def lake(self) -> Path:
         """Return the lake's folder (`s3://` comes with the recorder issue and is refused until then)."""
         if "://" in self.lake_uri:
-            raise SettingsError(f"LAKE_URI must be a folder, found {self.lake_uri!r}: object stores are not supported yet")
+            raise SettingsError(
+                f"LAKE_URI must be a folder, found {self.lake_uri!r}: object stores are not supported yet"
+            )
         path = Path(self.lake_uri)
         return path if path.is_absolute() else ROOT / path
 
@@ -132,7 +134,8 @@ class Settings(BaseSettings):
                     )
                 if self.bitget_venue == "simulator":
                     raise SettingsError(
-                        f"{name} points to Bitget while BITGET_VENUE=simulator: set BITGET_VENUE=demo or live, or unset it"
+                        f"{name} points to Bitget while BITGET_VENUE=simulator: "
+                        "set BITGET_VENUE=demo or live, or unset it"
                     )
         return self.bitget_rest_url.rstrip("/"), self.bitget_ws_url.rstrip("/")
 
@@ -142,14 +145,17 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: the person who set them can correct it; the message says how.
         """
-        self.venue_urls(), self.lake, self.keys  # noqa: B018 - each raises on its own contradictions
+        _ = self.venue_urls(), self.lake, self.keys  # each raises on its own contradictions
         if self.bitget_venue == "simulator":
             if not self.sandbox:
-                raise SettingsError("SANDBOX=false needs BITGET_VENUE=live, found simulator: real money is never implied")
+                raise SettingsError(
+                    "SANDBOX=false needs BITGET_VENUE=live, found simulator: real money is never implied"
+                )
             return
         if self.keys is None:
             raise SettingsError(
-                f"BITGET_VENUE={self.bitget_venue} needs BITGET_API_KEY, BITGET_API_SECRET and BITGET_PASSPHRASE, found none"
+                f"BITGET_VENUE={self.bitget_venue} needs BITGET_API_KEY, BITGET_API_SECRET and "
+                "BITGET_PASSPHRASE, found none: put them into .env"
             )
         if self.market != "bitget":
             raise SettingsError(
@@ -163,7 +169,9 @@ class Settings(BaseSettings):
         if self.sandbox:
             raise SettingsError("BITGET_VENUE=live needs SANDBOX=false, found true: real money needs both switches")
         if not is_armed:
-            raise SettingsError("BITGET_VENUE=live with SANDBOX=false trades real money and needs --arm, which is missing")
+            raise SettingsError(
+                "BITGET_VENUE=live with SANDBOX=false trades real money and needs --arm, which is missing"
+            )
 
 
 def load(**overrides: object) -> Settings:
@@ -177,4 +185,6 @@ def load(**overrides: object) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = "_".join(str(part) for part in first["loc"]).upper()
-        raise SettingsError(f"{name}: {first['msg']}, found {first.get('input')!r}: correct .env or the environment") from None
+        raise SettingsError(
+            f"{name}: {first['msg']}, found {first.get('input')!r}: correct .env or the environment"
+        ) from None

@@ -1,0 +1,106 @@
+"""Start `python -m shared.simulator` as a child and read its ready line.
+
+The simulator is reached by URL, like the exchange; nothing of it is imported here. The child watches its stdin:
+when this process dies, however it dies, the pipe closes and the simulator ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from shared.errors import ExchangeError
+
+READY_S_MAX = 60.0
+"""A generated market of 600 symbols is ready in seconds; a recording has to be read first."""
+
+
+class SimulatorProcess:
+    """A running simulator: its URLs, the source that its ticks belong to, and the handle to end it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], ready: dict[str, Any]) -> None:
+        self.process, self.ready = process, ready
+        self.rest: str = ready["rest"]
+        self.ws: str = ready["ws"]
+        self.source: str = ready["source"]
+
+    def stop(self) -> None:
+        """End the child and wait for it."""
+        if self.process.stdin:
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.close()
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        if self.process.stdout:
+            self.process.stdout.close()
+
+
+def launch(arguments: Sequence[str] = ()) -> SimulatorProcess:
+    """Start a simulator on a free port of loopback and return once it answers; the caller stops it.
+
+    Raises:
+        ExchangeError: it ended or stayed silent before it was ready; its own words are on stderr.
+    """
+    command = [sys.executable, "-m", "shared.simulator", "--with-parent", *arguments]
+    if "--port" not in arguments:
+        command += ["--port", "0"]
+    # A group of its own: Ctrl-C stops us first, we cancel and flatten, and only then is the venue taken down.
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        env=os.environ | {"PYTHONPATH": _path()},
+    )
+    assert process.stdout is not None
+    line = b""
+    deadline = time.monotonic() + READY_S_MAX
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while not line.endswith(b"\n") and selector.select(max(0.0, deadline - time.monotonic())):
+            byte = os.read(process.stdout.fileno(), 65536)
+            if not byte:
+                break
+            line += byte
+    try:
+        return SimulatorProcess(process, msgspec.json.decode(line, type=dict[str, Any]))
+    except (msgspec.DecodeError, KeyError):
+        process.kill()
+        code = process.wait()
+        if process.stdin:
+            process.stdin.close()
+        process.stdout.close()
+        raise ExchangeError(
+            f"the simulator must print its ready line within {READY_S_MAX:.0f} s, found exit code {code}: "
+            f"see its message above, or run `python -m shared.simulator {' '.join(arguments)}` to try by hand"
+        ) from None
+
+
+@contextlib.contextmanager
+def start(arguments: Sequence[str] = ()) -> Iterator[SimulatorProcess]:
+    """Run a simulator for the length of a `with` block."""
+    simulator = launch(arguments)
+    try:
+        yield simulator
+    finally:
+        simulator.stop()
+
+
+def _path() -> str:
+    """Return a PYTHONPATH that finds this checkout from any working directory."""
+    from shared.settings import ROOT
+
+    return os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
