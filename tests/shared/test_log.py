@@ -1,0 +1,24 @@
+"""Logging: keys with units, never a secret."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import structlog
+
+from shared import log
+
+
+def test_secrets_are_redacted_at_any_depth(capsys: pytest.CaptureFixture[str]) -> None:
+    """A key that names a secret is replaced, however deep it lies."""
+    log.configure()
+
+    log.get("test").info(
+        "request.sent", headers={"ACCESS-SIGN": "abc", "locale": "en"}, api_key="k", n=[{"secret": "x"}]
+    )
+
+    line = json.loads(capsys.readouterr().err)
+    assert line["headers"] == {"ACCESS-SIGN": "[redacted]", "locale": "en"}
+    assert (line["api_key"], line["n"]) == ("[redacted]", [{"secret": "[redacted]"}])
+    structlog.reset_defaults()
