@@ -1,0 +1,152 @@
+"""How a model is judged: purged walk-forward folds, the rank IC, and the errors a leaky split ends in.
+
+Time is the only axis that is split, for all symbols at once: a label of row s is known at s + 1 + horizon, a feature
+of row t has seen (t - lookback, t]. Two rows whose label and feature windows touch share an outcome, whatever
+their symbols are (López de Prado 2018, §7.4: purging and embargo). So between what a model has seen and what it is
+judged on lie at least horizon + lookback seconds, and `check_gap` refuses anything closer.
+
+    fit  [----------------]  gap  [stop]  gap  [ test ]
+                                  early         reported, never
+                                  stopping      used to choose anything
+
+Folds expand: each later test has everything before it to learn from. The last test block is the *holdout*: the model
+that was fitted before it is the one that is registered, so that the backtest on it is out of sample.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from shared.errors import CrosscutError
+from shared.types import Floats, Ints
+
+TEST_SHARES = ((0.500, 0.625), (0.625, 0.750), (0.750, 1.000))
+"""Test blocks as shares of the window. The first half is never tested on, the last quarter is the holdout."""
+
+STOP_SHARE = 0.15
+"""The last part of what lies before a test block; it only says when to stop adding trees."""
+
+IC_SYMBOLS_MIN = 3
+"""A rank correlation of two symbols is ±1 and says nothing."""
+
+IC_BLOCK_S = 60
+"""Seconds a block of the standard error: longer than any horizon here, so that overlapping labels do not
+count as independent observations."""
+
+
+class LeakySplit(CrosscutError):
+    """Rows to learn from and rows to judge on are closer than horizon + lookback."""
+
+
+class Span(msgspec.Struct, frozen=True):
+    """The seconds [start_s, end_s)."""
+
+    start_s: int
+    end_s: int
+
+    @property
+    def seconds(self) -> int:
+        return max(0, self.end_s - self.start_s)
+
+    def of(self, second: Ints) -> NDArray[np.bool_]:
+        """Return which of the given seconds lie inside."""
+        return (second >= self.start_s) & (second < self.end_s)
+
+
+class Fold(msgspec.Struct, frozen=True):
+    """What is fitted on, what stops the fitting, what is reported."""
+
+    fit: Span
+    stop: Span
+    test: Span
+
+
+def gap_s(horizon_s: int, lookback_s: int) -> int:
+    """Return the least distance in seconds between the last row learnt from and the first row judged on.
+
+    The label of row s is known at the end of row s + 1 + horizon; a feature of row t reaches back over
+    `lookback` rows. One more second, because both ends are inclusive.
+    """
+    return 1 + horizon_s + lookback_s + 1
+
+
+def walk_forward(start_s: int, end_s: int, *, horizon_s: int, lookback_s: int) -> tuple[Fold, ...]:
+    """Return the folds of a window, in time order; the last one's test block is the holdout.
+
+    A window too short for its gaps gives folds with empty spans; training then says so in terms of labels.
+    """
+    length, gap = end_s - start_s, gap_s(horizon_s, lookback_s)
+    folds = []
+    for begin, end in TEST_SHARES:
+        test = Span(start_s + round(length * begin), start_s + round(length * end))
+        known_end = test.start_s - gap
+        stop = Span(max(start_s, known_end - round(STOP_SHARE * (known_end - start_s))), max(start_s, known_end))
+        fit = Span(start_s, max(start_s, stop.start_s - gap))
+        folds.append(Fold(fit, stop, test))
+    return tuple(folds)
+
+
+def check_gap(learnt: Ints, judged: Ints, *, horizon_s: int, lookback_s: int) -> None:
+    """Refuse a split whose two sides share an outcome.
+
+    Args:
+        learnt, judged: seconds of the rows on each side, any order.
+
+    Raises:
+        LeakySplit: our caller split by row, or forgot the embargo.
+    """
+    if not len(learnt) or not len(judged):
+        return
+    gap = gap_s(horizon_s, lookback_s)
+    ordered = np.unique(learnt)
+    right = np.searchsorted(ordered, judged)
+    before = judged - ordered[np.maximum(right - 1, 0)]
+    after = ordered[np.minimum(right, len(ordered) - 1)] - judged
+    before, after = np.abs(before), np.abs(after)
+    closest = int(min(before.min(), after.min()))
+    if closest < gap:
+        raise LeakySplit(
+            f"rows to learn from and rows to judge on must lie {gap} s apart "
+            f"(horizon {horizon_s} s + lookback {lookback_s} s), found {closest} s: split by time, with an embargo"
+        )
+
+
+class RankIC(msgspec.Struct, frozen=True):
+    """Spearman's correlation across symbols of a signal with what followed, averaged over seconds."""
+
+    mean: float  # NaN where no second had enough symbols
+    standard_error: float  # of the mean, from block means; NaN below two blocks
+    seconds: int
+
+
+def rank_ic(second: Ints, signal: Floats, outcome: Floats) -> RankIC:
+    """Return the mean rank IC; rows where either side is NaN do not take part."""
+    is_known = np.isfinite(signal) & np.isfinite(outcome)
+    per_second = (
+        pl.DataFrame({"second": second[is_known], "signal": signal[is_known], "outcome": outcome[is_known]})
+        .with_columns(pl.col("signal", "outcome").rank("average").over("second"))
+        .group_by("second")
+        .agg(pl.corr("signal", "outcome").alias("ic"), pl.len().alias("n"))
+        .filter((pl.col("n") >= IC_SYMBOLS_MIN) & pl.col("ic").is_finite())
+        .sort("second")
+    )
+    if per_second.is_empty():
+        return RankIC(math.nan, math.nan, 0)
+    blocks = (
+        per_second.group_by(pl.col("second") // IC_BLOCK_S).agg(pl.col("ic").mean()).sort("second")["ic"].to_numpy()
+    )
+    error = float(blocks.std(ddof=1) / math.sqrt(len(blocks))) if len(blocks) > 1 else math.nan
+    return RankIC(float(per_second["ic"].to_numpy().mean()), error, len(per_second))
+
+
+def log_loss(label: NDArray[np.int8], probability: Floats) -> float:
+    """Return the mean of -log p(label), natural logarithm; NaN for no rows."""
+    if not len(label):
+        return math.nan
+    chosen = probability[np.arange(len(label)), label]
+    return float(-np.log(np.clip(chosen, 1e-15, 1.0)).mean())
