@@ -1,0 +1,89 @@
+"""`python -m shared.simulator`: Bitget on localhost, one JSON line when ready."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from shared.errors import CrosscutError, SettingsError
+from shared.simulator.market import DEFAULT_PREDICTABILITY, GeneratedMarket, Market
+from shared.simulator.server import Server
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="python -m shared.simulator", description=__doc__)
+    p.add_argument("--host", default="127.0.0.1", help="where to listen (default: this machine only)")
+    p.add_argument("--port", type=int, default=18080, help="0 lets the system choose (default: 18080)")
+    p.add_argument("--symbols", type=int, default=40, help="how many perpetuals the generated market lists (1 to 1000)")
+    p.add_argument("--seed", type=int, default=7, help="the generated market's seed")
+    p.add_argument(
+        "--predictability", type=float, default=DEFAULT_PREDICTABILITY,
+        help="10 s R2 that small alts are given; 0: nothing can be predicted",
+    )  # fmt: skip
+    p.add_argument("--recording", type=Path, help="replay a folder of recorded books instead of a generated market")
+    p.add_argument("--anchor-ns", type=int, help="when a recording's history ends and its live part begins (default: now)")
+    p.add_argument(
+        "--account", action="append", metavar="KEY:SECRET:PASSPHRASE:USDT",
+        help="an account and its money; repeatable (default: simulator:simulator:simulator:10000)",
+    )  # fmt: skip
+    p.add_argument("--with-parent", action="store_true", help="end when stdin is closed, as it is when the parent dies")
+    return p
+
+
+def market_of(args: argparse.Namespace) -> Market:
+    if args.recording is None:
+        return GeneratedMarket(args.seed, args.symbols, args.predictability)
+    raise SettingsError("recordings are not supported yet: leave --recording away")
+
+
+async def serve(args: argparse.Namespace) -> int:
+    server = Server(market_of(args), host=args.host, port=args.port)
+    try:
+        await server.start()
+    except OSError as error:
+        raise SettingsError(
+            f"port {args.port} on {args.host} must be free, found {error.strerror or error}: choose another --port, or 0"
+        ) from None
+    ready = {"ready": True, "rest": server.rest_url, "ws": server.ws_url, "pid": os.getpid(), **server.describe()}
+    ready["market"] = ready["kind"]
+    print(json.dumps(ready, ensure_ascii=False), flush=True)  # noqa: T201 - the ready line is the interface
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    if args.with_parent:
+
+        def watch() -> None:
+            while sys.stdin.buffer.read(4096):
+                pass
+            loop.call_soon_threadsafe(stopped.set)
+
+        threading.Thread(target=watch, daemon=True).start()
+    await stopped.wait()
+    await server.stop()
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    try:
+        import uvloop
+
+        run = uvloop.run
+    except ImportError:  # Windows has none
+        run = asyncio.run
+    try:
+        return int(run(serve(args)))
+    except CrosscutError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - the message is for the person who started us
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
