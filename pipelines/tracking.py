@@ -1,0 +1,203 @@
+"""What MLflow keeps: runs of training and of backtests, and the registered model with its versions.
+
+The client is used directly, without `mlflow.start_run`'s global state and without autolog. The tracking database is
+SQLite under mlruns/ by default, artifacts lie beside it. MLflow is imported inside functions: it costs three seconds.
+
+A registered version's source is the artifact folder of its run; below it lies `bundle/` (model.lgb, bundle.json), which
+is all that live reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import math
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from shared.errors import ModelMissing
+from shared.settings import ROOT
+
+EXPERIMENT = "crosscut"
+EXPERIMENT_BACKTESTS = "crosscut-backtests"
+MODEL = "crosscut"
+ALIAS = "challenger"
+
+_BATCH_MAX = 1000
+"""Metrics a call, MLflow's own limit (REST API, log-batch)."""
+
+
+class Run:
+    """One open MLflow run; closed by `Tracking.run`."""
+
+    def __init__(self, client: Any, run: Any) -> None:
+        self._client = client
+        self.run_id: str = run.info.run_id
+        self.experiment_id: str = run.info.experiment_id
+        self.artifact_uri: str = run.info.artifact_uri
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        from mlflow.entities import Param
+
+        self._client.log_batch(self.run_id, params=[Param(name, str(value)) for name, value in params.items()])
+
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Log final values; NaN is logged as NaN, so that every run has the same keys."""
+        from mlflow.entities import Metric
+
+        now_ms = int(time.time() * 1000)
+        self._client.log_batch(
+            self.run_id, metrics=[Metric(name, float(value), now_ms, 0) for name, value in metrics.items()]
+        )
+
+    def log_curve(self, name: str, values: list[float]) -> None:
+        """Log a series under one key, a step a value; values that are not finite are left out."""
+        from mlflow.entities import Metric
+
+        now_ms = int(time.time() * 1000)
+        points = [Metric(name, float(v), now_ms, step) for step, v in enumerate(values) if math.isfinite(v)]
+        for start in range(0, len(points), _BATCH_MAX):
+            self._client.log_batch(self.run_id, metrics=points[start : start + _BATCH_MAX])
+
+    def log_folder(self, folder: Path, name: str | None = None) -> None:
+        self._client.log_artifacts(self.run_id, str(folder), name)
+
+
+class Tracking:
+    """The tracking database and the model registry at one address.
+
+    Args:
+        uri: e.g. sqlite:////…/mlruns/mlflow.db, or http(s)://… of a server.
+    """
+
+    def __init__(self, uri: str) -> None:
+        for name, value in (
+            ("MLFLOW_DISABLE_TELEMETRY", "true"),
+            ("MLFLOW_UV_AUTO_DETECT", "false"),
+            ("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false"),
+            ("GIT_PYTHON_REFRESH", "quiet"),
+        ):
+            os.environ.setdefault(name, value)
+        from mlflow.tracking import MlflowClient
+
+        for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking._model_registry.client"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        self.uri = uri
+        if (database := _database(uri)) is not None:
+            database.parent.mkdir(parents=True, exist_ok=True)
+        self.client: Any = MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+    @contextlib.contextmanager
+    def run(self, experiment: str, name: str, tags: Mapping[str, str]) -> Iterator[Run]:
+        """Open a run for the length of a `with` block; an exception marks it FAILED and goes on."""
+        run = Run(
+            self.client,
+            self.client.create_run(
+                self._experiment(experiment), run_name=name, tags=dict(tags) | {"mlflow.source.name": "crosscut"}
+            ),
+        )
+        try:
+            yield run
+        except BaseException:
+            self.client.set_terminated(run.run_id, "FAILED")
+            raise
+        self.client.set_terminated(run.run_id, "FINISHED")
+
+    def register(self, run: Run, *, tags: Mapping[str, str], alias: str = ALIAS) -> int:
+        """Make the run's artifacts the next version of the model and move the alias to it."""
+        from mlflow.exceptions import MlflowException
+
+        with contextlib.suppress(MlflowException):  # it exists from the second training on
+            self.client.create_registered_model(MODEL, description="Pooled LightGBM over every symbol; see docs.")
+        version = self.client.create_model_version(
+            MODEL, source=run.artifact_uri, run_id=run.run_id, tags=dict(tags), await_creation_for=0
+        )
+        self.client.set_registered_model_alias(MODEL, alias, version.version)
+        return int(version.version)
+
+    def resolve(self, wanted: str) -> Any:
+        """Return MLflow's ModelVersion for `latest` (the highest READY one), a number or an alias.
+
+        Raises:
+            ModelMissing: nothing is registered under that name.
+        """
+        from mlflow.exceptions import MlflowException
+
+        known = [v for v in self.client.search_model_versions(f"name='{MODEL}'") if v.status == "READY"]
+        if not known:
+            raise ModelMissing(
+                f"a registered version of {MODEL!r} is needed, found none in {self.uri}: run python -m pipelines.train"
+            )
+        if wanted == "latest":
+            return max(known, key=lambda version: int(version.version))
+        for version in known:
+            if str(version.version) == wanted:
+                return version
+        with contextlib.suppress(MlflowException):
+            return self.client.get_model_version_by_alias(MODEL, wanted)
+        numbers = sorted(int(version.version) for version in known)
+        raise ModelMissing(
+            f"no version or alias {wanted!r} of model {MODEL!r}, found versions {numbers[0]} to {numbers[-1]} "
+            f"and alias {ALIAS!r}: choose one of them, or `latest`"
+        )
+
+    def bundle_folder(self, version: Any) -> Path:
+        """Return a local folder holding model.lgb and bundle.json of a version.
+
+        Raises:
+            ModelMissing: the database knows the version, its files are gone.
+        """
+        location = version.source
+        parts = urlsplit(location)
+        folder = (
+            Path(unquote(parts.path)) / "bundle"
+            if parts.scheme in ("", "file")
+            else Path(self.client.download_artifacts(version.run_id, "bundle"))
+        )
+        if not (folder / "bundle.json").exists():
+            raise ModelMissing(
+                f"the bundle of model version {version.version} must lie in {folder}, found nothing: "
+                "restore mlruns/ or run python -m pipelines.train"
+            )
+        return folder
+
+    def _experiment(self, name: str) -> str:
+        found = self.client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        database = _database(self.uri)
+        location = (database.parent / "artifacts").as_uri() if database is not None else None
+        return str(self.client.create_experiment(name, artifact_location=location))
+
+
+def _database(uri: str) -> Path | None:
+    """Return the file of a SQLite address, None for a server."""
+    prefix = "sqlite:///"
+    return Path(uri.removeprefix(prefix)).absolute() if uri.startswith(prefix) else None
+
+
+def code_commit(root: Path = ROOT) -> str:
+    """Return the commit checked out, with `-dirty` where tracked files differ; `unknown` without git."""
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            cwd=root, capture_output=True, text=True, check=True, timeout=10,
+        ).stdout.strip()  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return commit + ("-dirty" if changed else "")
+
+
+def lock_hash(root: Path = ROOT) -> str:
+    """Return the SHA-256 of requirements.lock: which packages the numbers came from."""
+    lock = root / "requirements.lock"
+    return hashlib.sha256(lock.read_bytes()).hexdigest() if lock.exists() else "unknown"
