@@ -22,10 +22,8 @@ from numpy.typing import NDArray
 
 from pipelines.validation import Fold, RankIC, check_gap, log_loss, rank_ic, walk_forward
 from shared.errors import NotEnoughData
+from shared.model import CLASSES, FLAT, LONG, SHORT
 from shared.types import Floats, Ints
-
-CLASSES = ("flat", "long", "short")
-FLAT, LONG, SHORT = range(3)
 
 ROUNDS_MAX = 50
 ROUNDS_PATIENCE = 8
@@ -45,11 +43,13 @@ class Dataset(msgspec.Struct, frozen=True):
     source: str
     symbols: tuple[str, ...]
     feature_names: tuple[str, ...]
+    absent: tuple[str, ...]  # features that the source never had before the holdout: NaN, and not required
+    definition_hash: str
     horizon_s: int
     lookback_s: int
     second: Ints  # (R,)
     symbol: NDArray[np.int32]  # (R,) position in `symbols`
-    features: NDArray[np.float32]  # (R, F), NaN where the market did not say
+    features: NDArray[np.float32]  # (R, F); NaN in the columns of `absent` alone
     label: NDArray[np.int8]  # (R,) position in CLASSES
     mid_bps: Floats  # (R,) gross return of the mid over the horizon
     start_s: int  # the window asked for, [start_s, end_s)

@@ -10,9 +10,10 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.training import FLAT, LONG, SHORT, Dataset, Trained, expected_edge_bps, fit_and_judge, metrics_of
+from pipelines.training import Dataset, Trained, expected_edge_bps, fit_and_judge, metrics_of
 from pipelines.validation import LeakySplit, check_gap, gap_s, log_loss, rank_ic, walk_forward
 from shared.errors import NotEnoughData
+from shared.model import FLAT, LONG, SHORT
 
 START = 1_760_000_000
 
@@ -31,6 +32,8 @@ def planted(
         source="simulator-test",
         symbols=tuple(f"S{n}USDT" for n in range(symbols)),
         feature_names=("a", "b", "c"),
+        absent=("c",),
+        definition_hash="0" * 64,
         horizon_s=10,
         lookback_s=30,
         second=np.repeat(np.arange(START, START + seconds), symbols),

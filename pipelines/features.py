@@ -1,0 +1,99 @@
+"""Seconds of an hour -> its features, by the graph that live runs; and its labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from pipelines.seconds import sample, to_frame
+from shared.errors import TableEmpty
+from shared.features.catalog import FEATURES
+from shared.features.graph import FeatureGraph, definition_hash
+from shared.labels import ENTRY_DELAY_S, label_seconds
+from shared.lake import read, write
+from shared.lake.layout import HOUR_S, hour_name
+from shared.types import NS
+
+HORIZON_S = 10
+"""Seconds that the model looks ahead, as the original did."""
+
+
+def write_features(lake: Path, source: str, hour: int) -> pl.DataFrame:
+    """Compute one hour of features and store it; return what was stored.
+
+    The graph starts `lookback` seconds earlier on an empty state: nothing older can change a bit.
+
+    Raises:
+        TableEmpty: the hour holds no seconds.
+    """
+    start_s, end_s = hour * HOUR_S, (hour + 1) * HOUR_S
+    symbols = read.universe_between(lake, source, start_s * NS, end_s * NS).symbols
+    graph = FeatureGraph(FEATURES, len(symbols))
+    seconds = read.read_seconds(lake, source, start_s - graph.lookback, end_s, symbols)
+    values = graph.step(seconds.columns)[graph.lookback :]
+    rows = read.collect(
+        read.scan(lake, "seconds", source, start_s=start_s, end_s=end_s, is_sorted=False)
+        .select("second", "symbol")
+        .sort("symbol", "second")
+    )
+    if rows.is_empty():
+        raise TableEmpty(f"seconds of {source} are needed for {hour_name(hour)}, found none: materialise seconds first")
+    position = {symbol: n for n, symbol in enumerate(symbols)}
+    n = rows["symbol"].replace_strict(position, return_dtype=pl.Int32).to_numpy()
+    cells = values[rows["second"].to_numpy() - start_s, n]
+    frame = rows.with_columns(pl.Series(name, np.ascontiguousarray(cells[:, f])) for f, name in enumerate(graph.names))
+    write.write_table(
+        lake,
+        "features",
+        source,
+        hour,
+        frame,
+        {"definition_hash": definition_hash(FEATURES), "lookback_s": graph.lookback},
+    )
+    return frame
+
+
+def write_labels(
+    lake: Path, source: str, hour: int, *, slippage_bps: float, horizon_s: int = HORIZON_S
+) -> pl.DataFrame:
+    """Compute one hour of labels and store it; return what was stored.
+
+    Its last rows are decided in the next hour. Where that has no seconds yet, the few that are needed are sampled
+    from its raw rows, the open hour's log included; where it has none either, they stay null.
+
+    Raises:
+        TableEmpty: the hour holds no seconds.
+    """
+    start_s, end_s = hour * HOUR_S, (hour + 1) * HOUR_S
+    needed_s = end_s + ENTRY_DELAY_S + horizon_s
+    columns = ("second", "symbol", "bid_price_1", "ask_price_1")
+    seconds = read.collect(
+        read.scan(lake, "seconds", source, start_s=start_s, end_s=end_s, is_sorted=False).select(columns)
+    )
+    if seconds.is_empty():
+        raise TableEmpty(f"seconds of {source} are needed for {hour_name(hour)}, found none: materialise seconds first")
+    following = _seconds_after(lake, source, end_s, needed_s)
+    if following is not None:
+        seconds = pl.concat([seconds, following.select(columns)])
+    universe = read.universe_between(lake, source, start_s * NS, end_s * NS)
+    taker_fee = max(float(contract.taker_fee) for contract in universe.contracts)
+    frame = read.collect(
+        label_seconds(seconds.lazy(), horizon_s=horizon_s, taker_fee=taker_fee, slippage_bps=slippage_bps)
+        .filter(pl.col("second") < end_s)
+        .sort("symbol", "second")
+    )
+    provenance = {"horizon_s": horizon_s, "taker_fee": taker_fee, "slippage_bps": slippage_bps}
+    write.write_table(lake, "labels", source, hour, frame, provenance)
+    return frame
+
+
+def _seconds_after(lake: Path, source: str, start_s: int, end_s: int) -> pl.DataFrame | None:
+    """Return the seconds of [start_s, end_s), None where nothing was recorded."""
+    hour = start_s // HOUR_S
+    if hour in read.hours(lake, "seconds", source):
+        return read.collect(read.scan(lake, "seconds", source, start_s=start_s, end_s=end_s, is_sorted=False))
+    if hour in read.hours(lake, "raw/book", source):
+        return to_frame(*sample(lake, source, start_s, end_s))
+    return None

@@ -1,0 +1,81 @@
+"""Raw receipts of an hour -> its seconds, by the sampler that live runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from shared.errors import TableEmpty
+from shared.features.sampler import COLUMNS, MEMORY_S, Sampler
+from shared.lake import read, write
+from shared.lake.layout import HOUR_S, TABLES, hour_name
+from shared.types import NS, Seconds
+
+SLICE_S = 900
+"""Seconds of raw rows read at once: an hour of 600 symbols' books does not fit in memory."""
+
+_UPDATES = ("book_updates", "ticker_updates")
+"""Counts that are 0 where nothing was heard; like the size of an absent level, a 0 says nothing."""
+
+
+def sample(lake: Path, source: str, start_s: int, end_s: int) -> tuple[tuple[str, ...], Seconds]:
+    """Return (symbols, seconds) of [start_s, end_s), from raw rows alone.
+
+    The sampler remembers at most `MEMORY_S`, so it starts that much earlier on nothing; the CARRIED rows at the first
+    instant of every hour tell it what was in force.
+    """
+    symbols = read.universe_between(lake, source, start_s * NS, end_s * NS).symbols
+    sampler = Sampler(len(symbols), start_s - MEMORY_S)
+    parts: list[Seconds] = []
+    begin = start_s - MEMORY_S
+    while begin < end_s:
+        until = min(end_s, begin + SLICE_S)
+        part = sampler.step(read.read_ticks(lake, source, begin * NS, until * NS, symbols), until)
+        if part.first_second < start_s:
+            part = drop_before(part, start_s)
+        parts.append(part)
+        begin = until
+    columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in COLUMNS}
+    return symbols, Seconds(start_s, columns)
+
+
+def drop_before(seconds: Seconds, second: int) -> Seconds:
+    """Return the rows from `second` on."""
+    skip = max(0, second - seconds.first_second)
+    return Seconds(seconds.first_second + skip, {name: values[skip:] for name, values in seconds.columns.items()})
+
+
+def to_frame(symbols: tuple[str, ...], seconds: Seconds) -> pl.DataFrame:
+    """Return seconds as the lake stores them, sorted by (symbol, second).
+
+    A row that says nothing (no state, no coverage, no update) is left out: absent and unknown are one thing.
+    """
+    says = np.zeros(next(iter(seconds.columns.values())).shape, np.bool_)
+    for name, values in seconds.columns.items():
+        says |= values > 0 if name in _UPDATES or "_size_" in name else np.isfinite(values)
+    n, t = np.nonzero(says.T)
+    columns: dict[str, pl.Series] = {
+        "second": pl.Series(seconds.first_second + t, dtype=pl.Int64),
+        "symbol": pl.Series(list(symbols), dtype=pl.String).gather(n),
+    }
+    columns |= {name: pl.Series(values[t, n]) for name, values in seconds.columns.items()}
+    return pl.DataFrame(columns, schema=dict(TABLES["seconds"].columns)).sort("symbol", "second")
+
+
+def write_seconds(lake: Path, source: str, hour: int) -> pl.DataFrame:
+    """Sample one hour and store it; return what was stored.
+
+    Raises:
+        TableEmpty: the hour holds no raw rows.
+    """
+    symbols, seconds = sample(lake, source, hour * HOUR_S, (hour + 1) * HOUR_S)
+    frame = to_frame(symbols, seconds)
+    if frame.is_empty():
+        raise TableEmpty(
+            f"raw rows of {source} are needed for {hour_name(hour)}, found none in {lake}: "
+            f"{TABLES['raw/book'].made_by}, or choose another hour"
+        )
+    write.write_table(lake, "seconds", source, hour, frame, {"made_from": "raw"})
+    return frame
