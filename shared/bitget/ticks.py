@@ -1,0 +1,245 @@
+"""Decoded pushes become columns: append row by row, take a batch of `shared.types.Ticks`.
+
+One row is one packed record of a preallocated block of memory (`struct.pack_into`, 3 us for a book of 2 x 15
+levels); `take` reads the block as a structured array and copies its fields into contiguous columns. So an append
+costs no numpy call and no object stays alive between batches.
+
+The buffer is bounded. A full one raises `TicksOverflow` instead of dropping rows: a dropped row would look like a
+quiet market, and a buffer that is not taken for so long means that its owner has stalled.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.bitget.wire import MS_NS, BookRow, TickerRow, TradeRow
+from shared.errors import ExchangeError
+from shared.types import BOOK_LEVELS, BookTicks, TickerTicks, TickEvent, Ticks, TradeTicks
+
+CHANNEL_TABLE = {"books15": "book", "books5": "book", "books1": "book", "trade": "trade", "ticker": "ticker"}
+
+_NAN = math.nan
+_MS_MAX = 9e12  # what fits int64 in ns
+_SIDES = {"buy": 1, "sell": -1, "Buy": 1, "Sell": -1}
+_LEVEL_VALUES = 2 * BOOK_LEVELS
+_ABSENT = (_NAN, 0.0) * BOOK_LEVELS  # price, size of the levels that a book does not have
+
+# symbol, conn, recv_ns, exch_ns, event: the head of every record. "<" packs without padding: fields are listed in
+# an order that keeps 8-byte values on 8-byte borders.
+_BOOK = struct.Struct(f"<iiqqqq{2 * _LEVEL_VALUES}d")
+_BOOK_DTYPE = np.dtype(
+    [
+        ("symbol", "<i4"),
+        ("conn", "<i4"),
+        ("recv_ns", "<i8"),
+        ("exch_ns", "<i8"),
+        ("event", "<i8"),
+        ("seq", "<i8"),
+        ("ask", "<f8", (BOOK_LEVELS, 2)),
+        ("bid", "<f8", (BOOK_LEVELS, 2)),
+    ]
+)
+_TRADE = struct.Struct("<iiqqqqddq")
+_TRADE_DTYPE = np.dtype(
+    [
+        ("symbol", "<i4"),
+        ("conn", "<i4"),
+        ("recv_ns", "<i8"),
+        ("exch_ns", "<i8"),
+        ("event", "<i8"),
+        ("trade_id", "<i8"),
+        ("price", "<f8"),
+        ("size", "<f8"),
+        ("side", "<i8"),
+    ]
+)
+_TICKER_FLOATS = (
+    "last", "bid", "ask", "bid_size", "ask_size", "mark", "index",
+    "funding_rate", "open_interest", "base_volume_24h", "quote_volume_24h",
+)  # fmt: skip
+_TICKER = struct.Struct(f"<iiqqqq{len(_TICKER_FLOATS)}d")
+_TICKER_DTYPE = np.dtype(
+    [
+        ("symbol", "<i4"),
+        ("conn", "<i4"),
+        ("recv_ns", "<i8"),
+        ("exch_ns", "<i8"),
+        ("event", "<i8"),
+        ("next_funding_ms", "<i8"),
+        *[(name, "<f8") for name in _TICKER_FLOATS],
+    ]
+)
+assert (_BOOK.size, _TRADE.size, _TICKER.size) == (_BOOK_DTYPE.itemsize, _TRADE_DTYPE.itemsize, _TICKER_DTYPE.itemsize)
+
+
+class TicksOverflow(ExchangeError):
+    """The buffer is full: whoever takes from it has stalled, or the market sends more than we can keep."""
+
+
+class _Block:
+    """Records of one table, packed one after another; grows by doubling up to `rows_max`."""
+
+    def __init__(self, table: str, layout: struct.Struct, dtype: np.dtype[Any], rows_max: int) -> None:
+        self.table, self.dtype, self.rows_max = table, dtype, rows_max
+        self.size = layout.size
+        self.pack_into = layout.pack_into
+        self.memory = bytearray(self.size * min(rows_max, 256))
+        self.end = 0  # in bytes
+
+    def room(self, rows: int) -> int:
+        """Return where the next record goes, after making room for `rows` of them."""
+        end = self.end
+        if end + rows * self.size > len(self.memory):
+            self._grow(end // self.size + rows)
+        return end
+
+    def _grow(self, rows: int) -> None:
+        if rows > self.rows_max:
+            raise TicksOverflow(
+                f"expected at most {self.rows_max} {self.table} rows between two batches, found one more: "
+                "the consumer has stalled, stop and look at its log"
+            )
+        capacity = min(self.rows_max, max(rows, 2 * len(self.memory) // self.size))
+        self.memory.extend(bytes(capacity * self.size - len(self.memory)))
+
+    def take(self) -> NDArray[Any]:
+        """Return the records so far (a copy) and become empty."""
+        records = np.frombuffer(self.memory, self.dtype, self.end // self.size).copy()
+        self.end = 0
+        return records
+
+
+class TickBuffer:
+    """Collect pushes of any number of sessions; one clock stamps them all, so `recv_ns` never decreases.
+
+    Args:
+        symbols: the N axis; rows hold positions on it.
+        rows_max: bound of each table between two `take`s. The default holds about 30 s of 800 symbols x 20 books/s.
+    """
+
+    def __init__(self, symbols: tuple[str, ...], rows_max: int = 500_000) -> None:
+        self.symbols = symbols
+        self.index = {symbol: n for n, symbol in enumerate(symbols)}
+        self.last_recv_ns = 0
+        self._books = _Block("book", _BOOK, _BOOK_DTYPE, rows_max)
+        self._trades = _Block("trade", _TRADE, _TRADE_DTYPE, rows_max)
+        self._tickers = _Block("ticker", _TICKER, _TICKER_DTYPE, rows_max)
+
+    def __len__(self) -> int:
+        """Return the rows that wait, of all tables."""
+        return sum(block.end // block.size for block in (self._books, self._trades, self._tickers))
+
+    def append_book(self, n: int, row: BookRow, conn: int, recv_ns: int) -> None:
+        """Append a book; levels beyond BOOK_LEVELS are cut, absent ones become price NaN, size 0."""
+        assert recv_ns >= self.last_recv_ns, (recv_ns, self.last_recv_ns)
+        self.last_recv_ns = recv_ns
+        asks, bids = row.asks, row.bids
+        block = self._books
+        at = block.room(1)
+        if len(asks) == BOOK_LEVELS and len(bids) == BOOK_LEVELS:
+            block.pack_into(block.memory, at, n, conn, recv_ns, row.ts * MS_NS, 0, row.seq, *chain(*asks, *bids))
+        else:
+            levels = (*_flat(asks), *_flat(bids))
+            block.pack_into(block.memory, at, n, conn, recv_ns, row.ts * MS_NS, 0, row.seq, *levels)
+        block.end = at + block.size
+
+    def append_trades(
+        self, n: int, rows: Sequence[TradeRow], conn: int, recv_ns: int, *, is_repeated: bool = False
+    ) -> None:
+        """Append the trades of one frame, which sends the newest first, oldest first."""
+        assert recv_ns >= self.last_recv_ns, (recv_ns, self.last_recv_ns)
+        self.last_recv_ns = recv_ns
+        block = self._trades
+        at = block.room(len(rows))
+        event = int(TickEvent.REPEATED) if is_repeated else 0
+        for row in reversed(rows):
+            block.pack_into(
+                block.memory, at, n, conn, recv_ns, row.ts * MS_NS, event,
+                row.trade_id, row.price, row.size, _SIDES[row.side],
+            )  # fmt: skip
+            at += block.size
+        block.end = at
+
+    def append_ticker(self, n: int, row: TickerRow, conn: int, recv_ns: int) -> None:
+        assert recv_ns >= self.last_recv_ns, (recv_ns, self.last_recv_ns)
+        self.last_recv_ns = recv_ns
+        block = self._tickers
+        at = block.room(1)
+        next_funding_ms = int(row.next_funding_ms) if 0.0 <= row.next_funding_ms < _MS_MAX else 0
+        block.pack_into(
+            block.memory, at, n, conn, recv_ns, row.ts * MS_NS, 0, next_funding_ms,
+            row.last, row.bid, row.ask, row.bid_size, row.ask_size, row.mark, row.index, row.funding_rate,
+            row.open_interest, row.base_volume_24h, row.quote_volume_24h,
+        )  # fmt: skip
+        block.end = at + block.size
+
+    def append_link(self, channel: str, symbol: str, event: TickEvent, conn: int, recv_ns: int) -> None:
+        """Append what happened to the subscription itself: SUBSCRIBED, DISCONNECTED or GAP."""
+        assert event not in (TickEvent.DATA, TickEvent.REPEATED), event
+        assert recv_ns >= self.last_recv_ns, (recv_ns, self.last_recv_ns)
+        self.last_recv_ns = recv_ns
+        head = (self.index[symbol], conn, recv_ns, 0, int(event))
+        table = CHANNEL_TABLE[channel]
+        if table == "book":
+            block, tail = self._books, (-1, *_ABSENT, *_ABSENT)
+        elif table == "trade":
+            block, tail = self._trades, (-1, _NAN, 0.0, 0)
+        else:
+            block, tail = self._tickers, (0, *[_NAN] * len(_TICKER_FLOATS))
+        at = block.room(1)
+        block.pack_into(block.memory, at, *head, *tail)
+        block.end = at + block.size
+
+    def take(self) -> Ticks:
+        """Return everything appended since the last call, and become empty."""
+        books, trades, tickers = self._books.take(), self._trades.take(), self._tickers.take()
+        return Ticks(books=_book_ticks(books), trades=_trade_ticks(trades), tickers=_ticker_ticks(tickers))
+
+
+def _flat(levels: list[tuple[float, float]]) -> tuple[float, ...]:
+    return (*chain.from_iterable(levels), *_ABSENT)[:_LEVEL_VALUES]
+
+
+def _head(records: NDArray[Any]) -> dict[str, Any]:
+    return {
+        "symbol": records["symbol"].copy(),
+        "recv_ns": records["recv_ns"].copy(),
+        "exch_ns": records["exch_ns"].copy(),
+        "event": records["event"].astype(np.uint8),
+        "conn": records["conn"].copy(),
+    }
+
+
+def _book_ticks(records: NDArray[Any]) -> BookTicks:
+    return BookTicks(
+        **_head(records),
+        seq=records["seq"].copy(),
+        bid_price=records["bid"][:, :, 0].copy(),
+        bid_size=records["bid"][:, :, 1].copy(),
+        ask_price=records["ask"][:, :, 0].copy(),
+        ask_size=records["ask"][:, :, 1].copy(),
+    )
+
+
+def _trade_ticks(records: NDArray[Any]) -> TradeTicks:
+    return TradeTicks(
+        **_head(records),
+        trade_id=records["trade_id"].copy(),
+        price=records["price"].copy(),
+        size=records["size"].copy(),
+        side=records["side"].astype(np.int8),
+    )
+
+
+def _ticker_ticks(records: NDArray[Any]) -> TickerTicks:
+    columns = {name: records[name].copy() for name in _TICKER_FLOATS}
+    for column in columns.values():
+        column[np.isinf(column)] = _NAN  # float() reads "inf": a number that is not finite is a missing one
+    return TickerTicks(**_head(records), **columns, next_funding_ms=records["next_funding_ms"].copy())
