@@ -1,0 +1,379 @@
+"""Tables of the lake: columns, keys, paths, footers and digests; whoever adds a table or a column does it here.
+
+    <root>/<table>/source=<source>/date=YYYY-MM-DD/hour=HH/<leaf>[-<part>].parquet     sealed, UTC
+    <root>/.wal/source=<source>/date=YYYY-MM-DD/hour=HH/session=<id>/<leaf>.arrow      what is not sealed yet
+    <root>/.tmp/…                                                                      files that are being written
+
+The three trees stand beside each other on one file system: a glob over a table never meets a half file, and a
+rename from `.tmp` is atomic. Symbol is a column, never a partition (800 symbols x 8,760 hours are 7 M partitions).
+
+Every file says in its footer, under the key `crosscut`, what it is: schema version, table, source, hour, rows,
+time range, content hash and provenance. A column that is added, removed or changes its meaning raises
+`shared.types.SCHEMA_VERSION`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from shared.errors import SettingsError
+from shared.features.sampler import COLUMNS
+from shared.types import BOOK_LEVELS, NS, BookTicks, TickerTicks, TradeTicks
+
+HOUR_S = 3600
+HOUR_NS = HOUR_S * NS
+MINUTE_S = 60
+
+FOOTER_KEY = "crosscut"
+
+Schema = Mapping[str, pl.DataType | type[pl.DataType]]
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True):
+    """What one table holds."""
+
+    name: str
+    columns: Schema
+    others: pl.DataType | type[pl.DataType] | None = None  # type of columns beyond `columns`; None: there are none
+    key: tuple[str, ...]  # rows are sorted by it; unique where `is_keyed`
+    is_keyed: bool = True
+    time: str  # the column that says when
+    unit_ns: int  # of `time`
+    made_by: str  # what a person runs to fill it
+
+    @property
+    def leaf(self) -> str:
+        return self.name.rsplit("/", 1)[-1]
+
+
+class Footer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a file says about itself."""
+
+    schema_version: int
+    table: str
+    source: str
+    hour: int  # epoch hour
+    rows: int
+    first: int | None  # least value of the table's time column; None: no rows
+    last: int | None
+    content_hash: str
+    provenance: dict[str, Any]
+
+
+# ------------------------------------------------------------------------------------------------ raw tables
+
+RAW: dict[str, type[BookTicks] | type[TradeTicks] | type[TickerTicks]] = {
+    "raw/book": BookTicks,
+    "raw/trade": TradeTicks,
+    "raw/ticker": TickerTicks,
+}
+"""Raw table -> the batch of receipts it stores, column by column; `symbol` becomes a string."""
+
+CHANNELS = tuple(name.removeprefix("raw/") for name in RAW)
+
+_INTS: dict[str, type[pl.DataType]] = {
+    "symbol": pl.String,
+    "recv_ns": pl.Int64,
+    "exch_ns": pl.Int64,
+    "event": pl.UInt8,
+    "conn": pl.Int32,
+    "seq": pl.Int64,
+    "trade_id": pl.Int64,
+    "side": pl.Int8,
+    "next_funding_ms": pl.Int64,
+}
+
+
+def levels(field: str) -> list[str]:
+    """Return the columns that store one (R, BOOK_LEVELS) array of a book, best level first."""
+    return [f"{field}_{k}" for k in range(1, BOOK_LEVELS + 1)]
+
+
+def is_matrix(table: str, field: str) -> bool:
+    """Tell whether a field of a raw batch is an (R, BOOK_LEVELS) array."""
+    return table == "raw/book" and field.startswith(("bid_", "ask_"))
+
+
+def _raw(name: str) -> Table:
+    columns: dict[str, type[pl.DataType]] = {}
+    for field in RAW[name].__struct_fields__:
+        for column in levels(field) if is_matrix(name, field) else [field]:
+            columns[column] = _INTS.get(field, pl.Float64)
+    return Table(
+        name=name,
+        columns=columns,
+        key=("symbol", "recv_ns", "conn"),
+        is_keyed=False,  # a frame holds several trades
+        time="recv_ns",
+        unit_ns=1,
+        made_by="python -m pipelines.generate (generated or recorded) or python -m pipelines.collect",
+    )
+
+
+# -------------------------------------------------------------------------------------------------- all tables
+
+_PER_SECOND: dict[str, type[pl.DataType]] = {"second": pl.Int64, "symbol": pl.String}
+_DAGSTER = "the hour's assets in the Dagster UI (make ui), after python -m pipelines.generate"
+
+TABLES: dict[str, Table] = {
+    table.name: table
+    for table in (
+        *(_raw(name) for name in RAW),
+        # One snapshot of everything that is listed per `as_of_ns`. Decimals are stored as the exchange's own
+        # digits (String): a tick of 0.1 must not become 0.1000000000000000055.
+        Table(
+            name="universe",
+            columns={
+                "as_of_ns": pl.Int64,
+                "symbol": pl.String,
+                "base": pl.String,
+                "quote": pl.String,
+                "status": pl.String,
+                "tick": pl.String,
+                "size_step": pl.String,
+                "size_min": pl.String,
+                "notional_min_usdt": pl.String,
+                "size_max_limit": pl.String,
+                "size_max_market": pl.String,
+                "price_band_buy": pl.String,
+                "price_band_sell": pl.String,
+                "maker_fee": pl.String,
+                "taker_fee": pl.String,
+                "leverage_min": pl.Int64,
+                "leverage_max": pl.Int64,
+                "funding_interval_h": pl.Int64,
+                "is_rwa": pl.Boolean,
+                "launch_ms": pl.Int64,
+                "off_ms": pl.Int64,
+                "last": pl.Float64,  # from here on: the ticker at that time; null where none was asked for
+                "mark": pl.Float64,
+                "index": pl.Float64,
+                "funding_rate": pl.Float64,
+                "open_interest": pl.Float64,
+                "quote_volume_24h": pl.Float64,
+            },
+            key=("as_of_ns", "symbol"),
+            time="as_of_ns",
+            unit_ns=1,
+            made_by="python -m pipelines.generate or python -m pipelines.collect",
+        ),
+        Table(
+            name="seconds",
+            columns=_PER_SECOND | dict.fromkeys(COLUMNS, pl.Float64),
+            key=("symbol", "second"),
+            time="second",
+            unit_ns=NS,
+            made_by=_DAGSTER,
+        ),
+        Table(
+            name="features",
+            columns=_PER_SECOND,
+            others=pl.Float32(),  # one column a feature, in the order of FeatureGraph.names
+            key=("symbol", "second"),
+            time="second",
+            unit_ns=NS,
+            made_by=_DAGSTER,
+        ),
+        Table(
+            name="labels",
+            columns=_PER_SECOND
+            | {"label": pl.Int8, "long_bps": pl.Float64, "short_bps": pl.Float64, "mid_bps": pl.Float64},
+            key=("symbol", "second"),
+            time="second",
+            unit_ns=NS,
+            made_by=_DAGSTER,
+        ),
+        Table(
+            name="coverage",
+            columns={"minute": pl.Int64, "symbol": pl.String, "channel": pl.String, "state": pl.String},
+            key=("symbol", "channel", "minute"),
+            time="minute",  # epoch minute
+            unit_ns=MINUTE_S * NS,
+            made_by=_DAGSTER,
+        ),
+        Table(
+            name="journal",
+            columns={
+                "session": pl.String,
+                "sequence": pl.Int64,  # position in the session's journal, from 0
+                "recv_ns": pl.Int64,
+                "kind": pl.String,  # of the record: header, second, event, actions
+                "payload": pl.Binary,  # msgpack, as journaled
+            },
+            key=("session", "sequence"),
+            time="recv_ns",
+            unit_ns=1,
+            made_by="python -m live.run",
+        ),
+        Table(
+            name="backtests",
+            columns={
+                "run": pl.String,
+                "trade": pl.Int64,  # number within the run, from 0
+                "symbol": pl.String,
+                "side": pl.Int8,  # +1 long, -1 short
+                "entry_ns": pl.Int64,
+                "exit_ns": pl.Int64,
+                "entry_price": pl.Float64,
+                "exit_price": pl.Float64,
+                "size": pl.Float64,  # base coin
+                "notional_usdt": pl.Float64,  # at entry
+                "gross_usdt": pl.Float64,  # from fills, before everything below
+                "fee_usdt": pl.Float64,  # both sides, >= 0 is a cost
+                "funding_usdt": pl.Float64,  # > 0 received
+                "spread_usdt": pl.Float64,  # part of gross: what crossing the spread cost
+                "slippage_usdt": pl.Float64,  # part of gross: beyond the touch
+                "net_usdt": pl.Float64,  # gross - fees + funding
+                "net_bps": pl.Float64,  # of entry notional
+                "cause": pl.String,  # why it was closed
+            },
+            key=("run", "trade"),
+            time="exit_ns",
+            unit_ns=1,
+            made_by="python -m pipelines.backtest",
+        ),
+    )
+}
+
+
+# --------------------------------------------------------------------------------------------------- paths
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
+
+
+def check_name(name: str, what: str) -> str:
+    """Return a source, session or part that can be a folder name, or refuse it."""
+    if not _NAME.fullmatch(name):
+        raise SettingsError(
+            f"a {what} must consist of letters, digits, '_', '.' and '-' and start with one of the first two, "
+            f"found {name!r}: rename it"
+        )
+    return name
+
+
+def _hour_folder(source: str, hour: int) -> str:
+    at = dt.datetime.fromtimestamp(hour * HOUR_S, dt.UTC)
+    return f"source={check_name(source, 'source')}/date={at:%Y-%m-%d}/hour={at:%H}"
+
+
+def partition_path(root: Path, table: str, source: str, hour: int, part: str | None = None) -> Path:
+    """Return where the rows of one hour lie.
+
+    Args:
+        hour: epoch hour.
+        part: who wrote it, for tables with several writers an hour (journal: a session, backtests: a run).
+    """
+    leaf = TABLES[table].leaf + (f"-{check_name(part, 'part')}" if part else "")
+    return root / table / _hour_folder(source, hour) / f"{leaf}.parquet"
+
+
+def log_folder(root: Path, source: str, hour: int) -> Path:
+    """Return where the write-ahead logs of one hour lie, one folder a session."""
+    return root / ".wal" / _hour_folder(source, hour)
+
+
+def hours_below(folder: Path) -> list[int]:
+    """Return the epoch hours that have a folder below `…/source=…`, sorted."""
+    found = []
+    for path in folder.glob("date=*/hour=*"):
+        try:
+            at = dt.datetime.strptime(f"{path.parent.name[5:]} {path.name[5:]}", "%Y-%m-%d %H").replace(tzinfo=dt.UTC)
+        except ValueError:
+            continue  # not ours: people put things into folders
+        found.append(int(at.timestamp()) // HOUR_S)
+    return sorted(found)
+
+
+def hour_name(hour: int) -> str:
+    """Return an epoch hour as a person writes it."""
+    return f"{dt.datetime.fromtimestamp(hour * HOUR_S, dt.UTC):%Y-%m-%d %H}:00Z"
+
+
+def hours_between(start: int, end: int, unit_ns: int) -> range:
+    """Return the epoch hours that [start, end) touches, in units of `unit_ns`."""
+    return range(start * unit_ns // HOUR_NS, -(-end * unit_ns // HOUR_NS))
+
+
+# ---------------------------------------------------------------------------------------------------- rows
+
+
+def conn_name(session: str, conn: int) -> int:
+    """Return what a connection is called in the lake: 31 bits of a hash over session and number.
+
+    Every session numbers its connections from 0. Stored under that number, the end of one session's
+    connection 0 would end another's. (Chance of two among 100 open connections to share a name: 2e-6.)
+    """
+    return int.from_bytes(hashlib.blake2b(f"{session}/{conn}".encode(), digest_size=4).digest(), "big") & 0x7FFFFFFF
+
+
+def rows_to_frame(table: str, rows: BookTicks | TradeTicks | TickerTicks, symbols: Sequence[str]) -> pl.DataFrame:
+    """Return one raw batch as the lake stores it."""
+    columns: dict[str, pl.Series] = {}
+    for field in rows.__struct_fields__:
+        values = getattr(rows, field)
+        if field == "symbol":
+            columns[field] = pl.Series(field, symbols, dtype=pl.String).gather(values.astype(np.uint32))
+        elif is_matrix(table, field):
+            for k, column in enumerate(levels(field)):
+                columns[column] = pl.Series(column, np.ascontiguousarray(values[:, k]))
+        else:
+            columns[field] = pl.Series(field, values)
+    return pl.DataFrame(columns, schema=dict(TABLES[table].columns))
+
+
+def frame_to_rows(table: str, frame: pl.DataFrame, symbols: Sequence[str]) -> BookTicks | TradeTicks | TickerTicks:
+    """Return raw rows of the lake, in the order given, on a symbol axis; rows of other symbols are left out."""
+    axis = pl.DataFrame({"symbol": list(symbols), "n": np.arange(len(symbols), dtype=np.int32)})
+    frame = frame.join(axis, on="symbol", how="inner", maintain_order="left")
+    fields: dict[str, Any] = {}
+    for field in RAW[table].__struct_fields__:
+        if field == "symbol":
+            fields[field] = frame["n"].to_numpy(writable=True)
+        elif is_matrix(table, field):
+            matrix = np.empty((frame.height, BOOK_LEVELS))
+            for k, column in enumerate(levels(field)):
+                matrix[:, k] = frame[column].to_numpy()
+            fields[field] = matrix
+        else:
+            fields[field] = frame[field].to_numpy(writable=True)
+    return RAW[table](**fields)
+
+
+def digest(frame: pl.DataFrame) -> str:
+    """Return a hash of names, types and every bit of the values, in row order.
+
+    It depends on neither the polars version, nor compression, nor how the frame is chunked.
+    """
+    state = hashlib.blake2b(digest_size=16)
+    for series in frame.iter_columns():
+        state.update(f"\0{series.name}\0{series.dtype}\0{series.len()}\0".encode())
+        missing = series.is_null()
+        state.update(np.flatnonzero(missing.to_numpy()).astype("<i8").tobytes())
+        if series.dtype in (pl.String, pl.Binary):
+            words = series.unique(maintain_order=True)  # first appearance: a property of the rows alone
+            for word in words:
+                content = b"" if word is None else word.encode() if isinstance(word, str) else word
+                state.update(len(content).to_bytes(8, "little") + content)
+            codes = pl.DataFrame({"word": series}).join(
+                pl.DataFrame({"word": words}).with_row_index("code"), on="word", nulls_equal=True, maintain_order="left"
+            )["code"]
+            state.update(codes.to_numpy().astype("<u4").tobytes())
+        else:
+            filled = series.to_physical() if series.null_count() == 0 else series.fill_null(0).to_physical()
+            values = filled.to_numpy()
+            state.update(np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<")).tobytes())
+    return state.hexdigest()
+
+
+def combine(hashes: Iterable[str]) -> str:
+    """Return one hash for a sequence of content hashes."""
+    return hashlib.blake2b("\n".join(hashes).encode(), digest_size=16).hexdigest()

@@ -1,0 +1,474 @@
+"""The write-ahead log: what was received and is not sealed yet, one folder an hour and session.
+
+A log is three Arrow IPC *streams* (book, trade, ticker). A stream needs no footer, so whatever was flushed can be
+read, whenever the writer dies. Each batch carries, as metadata, the CRC of its buffers and the receipt up to which
+its table is complete (`until_ns`).
+
+    ended     a file `ended` lies beside the streams: the hour was over, or the session was closed (links written as
+              DISCONNECTED); every byte must be readable
+    alive     the writer holds a lock (flock) on `book.arrow`, which the kernel drops when it dies, however it dies;
+              what follows the last whole batch is still being written
+    dead      neither: what follows the last whole batch is lost, and every link counts as DISCONNECTED one ns after
+              `until_ns`, because nobody was listening from there
+
+An hour stands alone (see `shared.features.sampler`): at its first instant every link that is up writes a CARRIED
+row with the last state of its symbol since that symbol's links were last all down. The new hour is on disk before
+the old one is ended, and a folder appears under its name only when it is locked and whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from shared.errors import LakeError, SchemaMismatch, TableCorrupt
+from shared.lake import layout
+from shared.lake.layout import HOUR_NS, RAW
+from shared.types import BOOK_LEVELS, SCHEMA_VERSION, BookTicks, TickerTicks, TickEvent, Ticks, TradeTicks, Universe
+
+Rows = BookTicks | TradeTicks | TickerTicks
+
+_OPENS = (TickEvent.SUBSCRIBED, TickEvent.CARRIED)
+# The others that are no push end a link: after a GAP too, silence means nothing until the next SUBSCRIBED.
+_LINK_FIELDS = ("symbol", "recv_ns", "event", "conn")
+
+_ENDED = "ended"
+
+_ARROW: dict[pl.DataType | type[pl.DataType], Any] = {
+    pl.String: pa.int32(),  # symbols are positions in the log, their names are in the stream's metadata
+    pl.Int64: pa.int64(),
+    pl.Int32: pa.int32(),
+    pl.UInt8: pa.uint8(),
+    pl.Int8: pa.int8(),
+    pl.Float64: pa.float64(),
+}
+
+
+# ------------------------------------------------------------------------------------------------- writing
+
+
+class WriteAheadLog:
+    """Append receipts of one session; the hour in which a row was received decides where it goes.
+
+    Args:
+        root: the lake's folder (local).
+        session_id: unique among the logs that are not sealed; part of the name of every connection.
+        universe: its symbols are the axis that the ticks refer to.
+
+    Raises:
+        LakeError: the log cannot be written (disk full, permission lost): stop, what was flushed is safe.
+    """
+
+    def __init__(self, root: Path, source: str, session_id: str, universe: Universe) -> None:
+        self.root, self.source = root, layout.check_name(source, "source")
+        self.session_id = layout.check_name(session_id, "session")
+        self.symbols = universe.symbols
+        self.rows = dict.fromkeys(RAW, 0)  # appended by the caller
+        self.hours: list[int] = []  # that were written to
+        self.until_ns = 0  # everything received up to here was appended
+        self._streams: dict[str, _Stream] = {}
+        self._hour: int | None = None  # None: nothing was received yet, or closed
+        self._conns: dict[int, int] = {}  # the session's number -> name in the lake
+        self._links = {table: _Links(table, len(self.symbols)) for table in RAW}
+        self._broken_by: OSError | None = None
+
+    def append(self, ticks: Ticks) -> None:
+        """Write rows in order of receipt; they are durable after the next `flush`."""
+        tables: dict[str, Rows] = {"raw/book": ticks.books, "raw/trade": ticks.trades, "raw/ticker": ticks.tickers}
+        received = [rows.recv_ns for rows in tables.values() if len(rows.recv_ns)]
+        if not received:
+            return
+        first_ns, last_ns = min(int(r[0]) for r in received), max(int(r[-1]) for r in received)
+        if self._hour is None:
+            self._open(first_ns // HOUR_NS)
+        assert self._hour is not None
+        assert first_ns >= self._hour * HOUR_NS, f"receipt {first_ns} is before the open hour {self._hour}"
+        tables = {table: self._name_conns(rows) for table, rows in tables.items()}
+        while True:
+            end_ns = (self._hour + 1) * HOUR_NS
+            until_ns = min(last_ns, end_ns - 1)
+            for table, rows in tables.items():
+                n = int(np.searchsorted(rows.recv_ns, end_ns))
+                self._write(table, _slice(rows, 0, n), until_ns)
+                self.rows[table] += n
+                tables[table] = _slice(rows, n, len(rows.recv_ns))
+            self.until_ns = max(self.until_ns, until_ns)
+            if last_ns < end_ns:
+                return
+            self._rotate()
+
+    def flush(self, until_ns: int | None = None) -> None:
+        """Make durable what was appended.
+
+        Args:
+            until_ns: everything received up to here was appended, also where that was nothing; None: up to the
+                last row. Hours that are over by then are ended.
+        """
+        if self._hour is None:
+            return
+        until_ns = max(self.until_ns, until_ns or 0)
+        while until_ns >= (self._hour + 1) * HOUR_NS:
+            self._rotate()
+        self.until_ns = until_ns
+        with self._writing():
+            for stream in self._streams.values():
+                if stream.until_ns < until_ns:
+                    stream.mark(until_ns)
+                stream.sync()
+
+    def close(self, now_ns: int | None = None) -> None:
+        """End the session cleanly: every link becomes DISCONNECTED, now or one ns after the last receipt.
+
+        Closed on the stroke of an hour, the links end one ns before it: an hour is not begun to say that it is empty.
+        """
+        if self._hour is None:
+            return
+        now_ns = max(self.until_ns + 1, now_ns or 0)
+        self.flush(now_ns - 1)
+        at_ns = min(now_ns, (self._hour + 1) * HOUR_NS - 1)
+        for table, links in self._links.items():
+            self._write(table, link_rows(table, links.up(), TickEvent.DISCONNECTED, at_ns), at_ns)
+        self.until_ns = at_ns
+        self._end(hour=self._hour, streams=self._streams)
+        self._streams, self._hour = {}, None
+
+    def _write(self, table: str, rows: Rows, until_ns: int) -> None:
+        if not len(rows.recv_ns):
+            return
+        with self._writing():
+            self._streams[table].write(rows, until_ns)
+        self._links[table].note(rows)
+
+    def _name_conns(self, rows: Rows) -> Rows:
+        named = np.empty_like(rows.conn)
+        for conn in np.unique(rows.conn).tolist():
+            name = self._conns.setdefault(conn, layout.conn_name(self.session_id, conn))
+            named[rows.conn == conn] = name
+        return msgspec.structs.replace(rows, conn=named)
+
+    def _open(self, hour: int) -> None:
+        """Begin an hour; what is up is carried into it before anyone can see its folder."""
+        folder = self._folder(hour)
+        if folder.exists():
+            raise LakeError(
+                f"session {self.session_id} must be new, found its log for {layout.hour_name(hour)}: "
+                "wait for the process that writes it, or seal the hour if that is gone"
+            )
+        unborn = folder.with_name(f".{folder.name}")
+        with self._writing():
+            if unborn.exists():  # its process died right here, before anything in it counted as flushed
+                shutil.rmtree(unborn)
+            unborn.mkdir(parents=True)
+            streams = {table: _Stream(unborn / f"{_leaf(table)}.arrow", table, self.symbols) for table in RAW}
+            for table, stream in streams.items():
+                stream.write(self._links[table].carried(hour * HOUR_NS), hour * HOUR_NS)
+                stream.sync()
+            unborn.rename(folder)
+            sync_folder(folder.parent)
+        self._streams, self._hour = streams, hour
+        self.hours.append(hour)
+
+    def _rotate(self) -> None:
+        assert self._hour is not None
+        hour, streams = self._hour, self._streams
+        self.until_ns = (hour + 1) * HOUR_NS - 1
+        self._open(hour + 1)
+        self._end(hour, streams)
+
+    def _folder(self, hour: int) -> Path:
+        return layout.log_folder(self.root, self.source, hour) / f"session={self.session_id}"
+
+    def _end(self, hour: int, streams: dict[str, _Stream]) -> None:
+        with self._writing():
+            for stream in streams.values():
+                stream.sync()
+            (self._folder(hour) / _ENDED).touch()
+            sync_folder(self._folder(hour))
+            for stream in streams.values():
+                stream.file.close()  # and so its lock
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turn what the disk says into one sentence; after it nothing is appended behind a torn batch."""
+        if self._broken_by is not None:
+            raise LakeError(f"the log of session {self.session_id} was given up after {self._broken_by}: restart")
+        try:
+            yield
+        except OSError as error:
+            self._broken_by = error
+            raise LakeError(
+                f"the log of session {self.session_id} below {self.root} cannot be written: {error}; "
+                "what was flushed is safe: make room or restore the permission, then restart"
+            ) from error
+
+
+class _Links:
+    """What is up in one table, and the last push of each symbol since its links were last all down."""
+
+    def __init__(self, table: str, n_symbols: int) -> None:
+        self.table = table
+        self._conns: dict[int, set[int]] = {}  # symbol -> connections that are up
+        self._states = link_rows(table, [(n, 0) for n in range(n_symbols)], TickEvent.CARRIED, 0)
+
+    def up(self) -> list[tuple[int, int]]:
+        """Return (symbol, connection) of every open link, sorted."""
+        return sorted((symbol, conn) for symbol, conns in self._conns.items() for conn in conns)
+
+    def note(self, rows: Rows) -> None:
+        cuts = np.full(len(self._states.symbol), -1)  # row at which the last link of a symbol went
+        for row in np.flatnonzero(rows.event >= TickEvent.SUBSCRIBED).tolist():
+            symbol, conn = int(rows.symbol[row]), int(rows.conn[row])
+            if rows.event[row] in _OPENS:
+                self._conns.setdefault(symbol, set()).add(conn)
+            else:
+                conns = self._conns.get(symbol, set())
+                conns.discard(conn)
+                if not conns:
+                    cuts[symbol] = row
+        if self.table == "raw/trade":
+            return  # a trade is no state
+        cut = np.flatnonzero(cuts >= 0)
+        if len(cut):
+            self._put(cut, link_rows(self.table, [(n, 0) for n in cut.tolist()], TickEvent.CARRIED, 0), slice(None))
+        pushes = np.flatnonzero(rows.event == TickEvent.DATA)
+        symbols, back = np.unique(rows.symbol[pushes][::-1], return_index=True)
+        last = pushes[len(pushes) - 1 - back]
+        is_since = last > cuts[symbols]
+        self._put(symbols[is_since], rows, last[is_since])
+
+    def carried(self, at_ns: int) -> Rows:
+        """Return one CARRIED row for each open link."""
+        links = self.up()
+        rows = link_rows(self.table, links, TickEvent.CARRIED, at_ns)
+        for field in rows.__struct_fields__:
+            if field not in _LINK_FIELDS:
+                getattr(rows, field)[:] = getattr(self._states, field)[rows.symbol]
+        return rows
+
+    def _put(self, symbols: NDArray[Any], rows: Rows, which: Any) -> None:
+        for field in rows.__struct_fields__:
+            if field not in _LINK_FIELDS:
+                getattr(self._states, field)[symbols] = getattr(rows, field)[which]
+
+
+class _Stream:
+    """One table of a log."""
+
+    def __init__(self, path: Path, table: str, symbols: tuple[str, ...]) -> None:
+        self.file: BinaryIO = path.open("xb", buffering=1 << 20)
+        fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        about = {"schema_version": str(SCHEMA_VERSION), "symbols": msgspec.json.encode(symbols)}
+        self._schema = log_schema(table)
+        self._writer = pa.ipc.new_stream(self.file, self._schema.with_metadata(about))
+        self._table = table
+        self.until_ns = 0
+
+    def write(self, rows: Rows, until_ns: int) -> None:
+        arrays = []
+        for field in rows.__struct_fields__:
+            values = np.ascontiguousarray(getattr(rows, field))
+            if layout.is_matrix(self._table, field):
+                arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), BOOK_LEVELS))
+            else:
+                arrays.append(pa.array(values))
+        batch = pa.record_batch(arrays, schema=self._schema)
+        self._writer.write_batch(batch, custom_metadata={"until_ns": str(until_ns), "crc": str(_crc(batch))})
+        self.until_ns = until_ns
+
+    def mark(self, until_ns: int) -> None:
+        """Say how far the table is complete, without rows."""
+        nothing = pa.RecordBatch.from_pylist([], schema=self._schema)
+        self._writer.write_batch(nothing, custom_metadata={"until_ns": str(until_ns), "crc": "0"})
+        self.until_ns = until_ns
+
+    def sync(self) -> None:
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
+
+def log_schema(table: str) -> Any:
+    """Return the Arrow schema of a log's stream: the fields of the batch, one column each."""
+    columns = layout.TABLES[table].columns
+    fields = []
+    for field in RAW[table].__struct_fields__:
+        if layout.is_matrix(table, field):
+            fields.append(pa.field(field, pa.list_(pa.float64(), BOOK_LEVELS)))
+        else:
+            fields.append(pa.field(field, _ARROW[columns[field]]))
+    return pa.schema(fields)
+
+
+def link_rows(table: str, links: Sequence[tuple[int, int]], event: TickEvent, recv_ns: int) -> Rows:
+    """Return rows that tell of links (symbol, connection) and nothing else: NaN prices, 0 sizes."""
+    n = len(links)
+    given: dict[str, Any] = {
+        "symbol": np.array([symbol for symbol, _ in links], np.int32),
+        "recv_ns": np.full(n, recv_ns),
+        "event": np.full(n, event, np.uint8),
+        "conn": np.array([conn for _, conn in links], np.int32),
+        "seq": np.full(n, -1),
+        "trade_id": np.full(n, -1),
+        "side": np.zeros(n, np.int8),
+        "exch_ns": np.zeros(n, np.int64),
+        "next_funding_ms": np.zeros(n, np.int64),
+    }
+    fields: dict[str, Any] = {}
+    for field in RAW[table].__struct_fields__:
+        if layout.is_matrix(table, field):
+            fields[field] = np.full((n, BOOK_LEVELS), 0.0 if field.endswith("size") else np.nan)
+        elif field in given:
+            fields[field] = given[field]
+        else:
+            is_amount = field == "size"  # of a trade; what a ticker did not say is unknown, not 0
+            fields[field] = np.full(n, 0.0 if is_amount else np.nan)
+    return RAW[table](**fields)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make durable which names a folder holds."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _leaf(table: str) -> str:
+    return layout.TABLES[table].leaf
+
+
+def _slice(rows: Rows, start: int, end: int) -> Rows:
+    if start == 0 and end == len(rows.recv_ns):
+        return rows
+    return type(rows)(**{field: getattr(rows, field)[start:end] for field in rows.__struct_fields__})
+
+
+def _crc(batch: Any) -> int:
+    crc = 0
+    for column in batch.columns:
+        for buffer in column.buffers():
+            if buffer is not None:
+                crc = zlib.crc32(buffer, crc)
+    return crc
+
+
+# ------------------------------------------------------------------------------------------------- reading
+
+
+class Log(msgspec.Struct, frozen=True, kw_only=True):
+    """The log of one session and hour, as it was found."""
+
+    folder: Path
+    session_id: str
+    state: str  # "ended", "alive" or "dead"
+
+
+class _Read(msgspec.Struct, frozen=True):
+    symbols: tuple[str, ...]
+    batches: list[Any]
+    until_ns: int
+    torn_bytes: int
+
+
+def find_logs(root: Path, source: str, hour: int) -> list[Log]:
+    """Return the logs of one hour by session. One that was found ended or dead does not change any more."""
+    logs = []
+    for folder in sorted(layout.log_folder(root, source, hour).glob("session=*")):
+        try:
+            is_locked = _is_locked(folder / "book.arrow")  # asked first: whoever ends a log marks it, then unlocks
+        except FileNotFoundError:
+            continue  # sealed while we looked
+        state = "ended" if (folder / _ENDED).exists() else "alive" if is_locked else "dead"
+        logs.append(Log(folder=folder, session_id=folder.name.removeprefix("session="), state=state))
+    return logs
+
+
+def read_log(log: Log, table: str) -> tuple[pl.DataFrame, int]:
+    """Return the rows of one table of a log in order of receipt, and the bytes that were torn off a dead one.
+
+    Raises:
+        FileNotFoundError: it was sealed since it was found.
+        TableCorrupt: an ended log has bytes that cannot be read.
+    """
+    path = log.folder / f"{_leaf(table)}.arrow"
+    read = _read(path)
+    if log.state == "ended" and read.torn_bytes:
+        raise TableCorrupt(
+            f"{path} must be readable to its end, found {read.torn_bytes} bytes that are not: "
+            "move the folder out of the lake and keep it; the rest of the hour can be sealed without it"
+        )
+    batches = [_rows(table, batch) for batch in read.batches]
+    if log.state == "dead" and batches:
+        links = _Links(table, len(read.symbols))
+        for rows in batches:
+            links.note(rows)
+        hour_end_ns = (read.until_ns // HOUR_NS + 1) * HOUR_NS
+        at_ns = min(read.until_ns + 1, hour_end_ns - 1)
+        batches.append(link_rows(table, links.up(), TickEvent.DISCONNECTED, at_ns))
+    frames = [layout.rows_to_frame(table, rows, read.symbols) for rows in batches]
+    frame = pl.concat(frames) if frames else pl.DataFrame(schema=dict(layout.TABLES[table].columns))
+    return frame, read.torn_bytes if log.state == "dead" else 0
+
+
+def _rows(table: str, batch: Any) -> Rows:
+    fields = {}
+    for field, column in zip(batch.schema.names, batch.columns, strict=True):
+        if layout.is_matrix(table, field):
+            fields[field] = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, BOOK_LEVELS)
+        else:
+            fields[field] = column.to_numpy(zero_copy_only=False)
+    return RAW[table](**fields)
+
+
+def _is_locked(path: Path) -> bool:
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two readers do not take each other for a writer
+        except BlockingIOError:
+            return True
+        return False
+
+
+def _read(path: Path) -> _Read:
+    """Read the whole batches of a stream; what follows the first torn one does not exist."""
+    content = path.read_bytes()
+    source = pa.BufferReader(content)
+    try:
+        stream = pa.ipc.open_stream(source)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise TableCorrupt(
+            f"{path} must begin with an Arrow schema, found {str(error).splitlines()[0]}: "
+            "move the folder out of the lake and keep it; the rest of the hour can be sealed without it"
+        ) from error
+    about = stream.schema.metadata or {}
+    version = int(about.get(b"schema_version", b"0"))
+    if version != SCHEMA_VERSION:
+        raise SchemaMismatch(
+            f"{path} must have schema version {SCHEMA_VERSION}, found {version}: seal it with the code that wrote it"
+        )
+    batches: list[Any] = []
+    until_ns, whole_bytes = 0, source.tell()
+    while True:
+        try:
+            batch, metadata = stream.read_next_batch_with_custom_metadata()
+        except (StopIteration, pa.ArrowInvalid, OSError):
+            break
+        if metadata is None or int(metadata[b"crc"]) != _crc(batch):
+            break
+        until_ns, whole_bytes = int(metadata[b"until_ns"]), source.tell()
+        if batch.num_rows:
+            batches.append(batch)
+    symbols = msgspec.json.decode(about[b"symbols"], type=tuple[str, ...])
+    return _Read(symbols, batches, until_ns, len(content) - whole_bytes)

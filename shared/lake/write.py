@@ -1,0 +1,308 @@
+"""Write the lake: seal raw hours, write derived tables and universes. Nothing else writes below its tables.
+
+A file is written under `.tmp`, fsynced and renamed: a reader sees the old one or the new one, never half of one. It
+carries its footer (`layout.Footer`). Whoever writes an hour of a source holds that hour's lock.
+
+Sealing in steps:
+
+1. read the logs of the hour (a dead one up to its last whole batch, its links then DISCONNECTED) and the file that
+   an earlier seal left, merge them (`read.raw_hour`: sorted, duplicates removed);
+2. check what must hold: every row in its hour, of a known event, of a symbol;
+3. write one file a table, all three before anything is removed;
+4. remove the logs that are ended or dead. Those of living writers stay: a later seal merges the rest.
+
+A crash between any two steps leaves either the logs or the files, or both; sealing again gives the same rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, cast
+
+import filelock
+import msgspec
+import polars as pl
+
+from shared.errors import LakeError, SchemaMismatch, TableCorrupt
+from shared.lake import layout, read, wal
+from shared.lake.layout import HOUR_NS, RAW, TABLES, Footer
+from shared.types import SCHEMA_VERSION, TickEvent, Universe
+
+LOCK_S_MAX = 120.0
+"""A seal of 40 symbols takes a second; whoever waits this long waits for a process that hangs."""
+
+ROW_GROUP = 100_000
+"""Rows a group: of sorted rows, so that reading one symbol of many skips most groups."""
+
+TICKER_COLUMNS = ("last", "mark", "index", "funding_rate", "open_interest", "quote_volume_24h")
+"""Columns of the universe that come from tickers, not from contracts."""
+
+_ZSTD_LEVEL = 3
+
+
+class Written(msgspec.Struct, frozen=True, kw_only=True):
+    """One file that was written."""
+
+    path: Path
+    rows: int
+    bytes: int
+    content_hash: str
+
+
+class SealReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What sealing one hour did."""
+
+    source: str
+    hour: int
+    files: dict[str, Written]  # raw table -> file
+    sessions: tuple[str, ...]  # whose logs were merged and removed
+    dead_sessions: tuple[str, ...]  # of those: whose writer died; their links end at their last flush
+    living_sessions: tuple[str, ...]  # merged so far, their logs stay
+    torn_bytes: int  # behind the last whole batch of dead logs: received, never flushed, lost
+    duplicates: int  # rows that were there twice
+
+    @property
+    def rows(self) -> int:
+        return sum(file.rows for file in self.files.values())
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.bytes for file in self.files.values())
+
+
+def seal(root: Path, source: str, hour: int) -> SealReport:
+    """Turn the logs of an hour into one Parquet file a raw table; sealing again changes nothing.
+
+    Raises:
+        TableEmpty: the hour has neither logs nor files.
+        TableCorrupt: a row is not what it must be; nothing was replaced or removed.
+        LakeError: the disk refuses, or another process holds the hour.
+    """
+    with hour_lock(root, source, hour):
+        found = wal.find_logs(root, source, hour)
+        logs = [log for log in found if log.state != "alive"]
+        hours = {table: read.raw_hour(root, table, source, hour, logs) for table in RAW} if logs or not found else {}
+        for table, rows in hours.items():
+            _check_raw(table, rows.frame, source, hour)
+        files = {table: _replace(root, table, source, hour, rows.frame, logs) for table, rows in hours.items()}
+        for log in logs:
+            shutil.rmtree(log.folder)
+        _remove_empty_folders(layout.log_folder(root, source, hour), root)
+    return SealReport(
+        source=source,
+        hour=hour,
+        files=files,
+        sessions=tuple(log.session_id for log in logs),
+        dead_sessions=tuple(log.session_id for log in logs if log.state == "dead"),
+        living_sessions=tuple(log.session_id for log in found if log.state == "alive"),
+        torn_bytes=sum(rows.torn_bytes for rows in hours.values()),
+        duplicates=sum(rows.duplicates for rows in hours.values()),
+    )
+
+
+def seal_all(root: Path, source: str) -> list[SealReport]:
+    """Seal every hour that has an ended or dead log: at a clean stop, and at a start after whatever happened."""
+    return [seal(root, source, hour) for hour in unsealed(root, source)]
+
+
+def unsealed(root: Path, source: str) -> list[int]:
+    """Return the epoch hours that `seal` would change, sorted."""
+    layout.check_name(source, "source")
+    hours = layout.hours_below(root / ".wal" / f"source={source}")
+    return [hour for hour in hours if any(log.state != "alive" for log in wal.find_logs(root, source, hour))]
+
+
+def write_table(
+    root: Path,
+    table: str,
+    source: str,
+    hour: int,
+    frame: pl.DataFrame,
+    provenance: Mapping[str, Any],
+    part: str | None = None,
+) -> Written:
+    """Write the rows of one hour, in place of what was there; columns may come in any order, rows too.
+
+    Args:
+        hour: epoch hour that every row lies in.
+        provenance: what the rows were made from, JSON: code, parameters, content hashes of inputs.
+        part: names the writer where a table has several an hour (journal: the session, backtests: the run).
+
+    Raises:
+        SchemaMismatch: the frame's columns are not the table's.
+        LakeError: the disk refuses.
+    """
+    assert table not in RAW, f"{table} is written by WriteAheadLog and seal"
+    about = TABLES[table]
+    columns = dict(about.columns)
+    extra = {name: about.others for name in frame.columns if name not in columns and about.others is not None}
+    expected = columns | extra
+    found = dict(frame.schema)
+    if found != expected:
+        wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+        raise SchemaMismatch(
+            f"{table} must have {', '.join(f'{name} {expected.get(name, chr(45))}' for name in wrong[:5])}, "
+            f"found {', '.join(f'{name} {found.get(name, chr(45))}' for name in wrong[:5])}: correct what writes it"
+        )
+    _check_hour(table, frame, hour)
+    frame = frame.select(list(expected)).sort(about.key, maintain_order=True)
+    if about.is_keyed:
+        keys = frame.select(about.key)
+        assert not keys.is_duplicated().any(), f"{table}: {about.key} must be unique, found twice"
+    with hour_lock(root, source, hour):
+        return _write(
+            root, layout.partition_path(root, table, source, hour, part), table, source, hour, frame, provenance
+        )
+
+
+def write_universe(root: Path, universe: Universe, tickers: pl.DataFrame | None = None) -> Written:
+    """Add a snapshot to the dated universe table; the same snapshot again changes nothing.
+
+    Args:
+        tickers: symbol and the ticker columns of the table at that time; None: they are not known.
+    """
+    about = TABLES["universe"]
+    rows = []
+    for contract in universe.contracts:
+        row: dict[str, Any] = {"as_of_ns": universe.as_of_ns}
+        for name, value in msgspec.structs.asdict(contract).items():
+            row[name] = str(value) if isinstance(value, Decimal) else value
+        rows.append(row)
+    contract_columns = {name: dtype for name, dtype in about.columns.items() if name not in TICKER_COLUMNS}
+    frame = pl.DataFrame(rows, schema=contract_columns)
+    if tickers is None:
+        tickers = pl.DataFrame(schema={"symbol": pl.String} | dict.fromkeys(TICKER_COLUMNS, pl.Float64))
+    frame = frame.join(tickers.select("symbol", *TICKER_COLUMNS), on="symbol", how="left", maintain_order="left")
+    frame = frame.select(list(about.columns))
+    hour = universe.as_of_ns // HOUR_NS
+    path = layout.partition_path(root, "universe", universe.source, hour)
+    with hour_lock(root, universe.source, hour):
+        if path.exists():
+            read.footer(path)
+            older = pl.read_parquet(path, glob=False, hive_partitioning=False)
+            frame = pl.concat([older.filter(pl.col("as_of_ns") != universe.as_of_ns), frame])
+        frame = frame.sort(about.key)
+        return _write(root, path, "universe", universe.source, hour, frame, {"snapshots": frame["as_of_ns"].n_unique()})
+
+
+@contextlib.contextmanager
+def hour_lock(root: Path, source: str, hour: int) -> Iterator[None]:
+    """Hold one hour of a source against other writers."""
+    path = root / ".lock" / f"{layout.check_name(source, 'source')}-{hour}.lock"
+    with _disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path, timeout=LOCK_S_MAX)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            raise LakeError(
+                f"{layout.hour_name(hour)} of {source} must be free to write within {LOCK_S_MAX:.0f} s, "
+                f"found {path} held by another process: let it finish or end it"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+# ---------------------------------------------------------------------------------------------------- inside
+
+
+def _replace(root: Path, table: str, source: str, hour: int, frame: pl.DataFrame, logs: list[wal.Log]) -> Written:
+    path = layout.partition_path(root, table, source, hour)
+    sessions = {log.session_id for log in logs}
+    if path.exists():
+        before = read.footer(path)
+        if not logs:
+            return Written(path=path, rows=before.rows, bytes=path.stat().st_size, content_hash=before.content_hash)
+        sessions |= set(before.provenance.get("sessions", ()))
+    return _write(root, path, table, source, hour, frame, {"sessions": sorted(sessions)})
+
+
+def _check_raw(table: str, frame: pl.DataFrame, source: str, hour: int) -> None:
+    where = f"{table} of {source} at {layout.hour_name(hour)}"
+    outside = frame.filter(pl.col("recv_ns") // HOUR_NS != hour).height
+    unknown = frame.filter(~pl.col("event").is_in([int(event) for event in TickEvent])).height
+    nameless = frame["symbol"].null_count()
+    if outside or unknown or nameless:
+        raise TableCorrupt(
+            f"{where} must hold rows of that hour, of known events and symbols, found {outside} of other hours, "
+            f"{unknown} of unknown events, {nameless} without symbol: keep its logs and look at what wrote them"
+        )
+
+
+def _check_hour(table: str, frame: pl.DataFrame, hour: int) -> None:
+    about = TABLES[table]
+    per_hour = HOUR_NS // about.unit_ns
+    outside = frame.filter(pl.col(about.time) // per_hour != hour).height
+    assert not outside, f"{table}: {outside} of {frame.height} rows are not in {layout.hour_name(hour)}"
+
+
+def _write(
+    root: Path, path: Path, table: str, source: str, hour: int, frame: pl.DataFrame, provenance: Mapping[str, Any]
+) -> Written:
+    """Write, fsync, rename; the caller holds the hour."""
+    time = frame[TABLES[table].time]
+    footer = Footer(
+        schema_version=SCHEMA_VERSION,
+        table=table,
+        source=source,
+        hour=hour,
+        rows=frame.height,
+        first=cast("int | None", time.min()),
+        last=cast("int | None", time.max()),
+        content_hash=layout.digest(frame),
+        provenance=dict(provenance),
+    )
+    unfinished = (
+        root / ".tmp" / f"{table.replace('/', '-')}-{source}-{hour}-{path.name}"
+    )  # the hour's lock makes it ours
+    with _disk(path):
+        unfinished.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            frame.write_parquet(
+                unfinished,
+                compression="zstd",
+                compression_level=_ZSTD_LEVEL,
+                row_group_size=ROW_GROUP,
+                metadata={layout.FOOTER_KEY: msgspec.json.encode(footer).decode()},
+            )
+            with unfinished.open("rb") as file:
+                os.fsync(file.fileno())
+            unfinished.rename(path)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+        wal.sync_folder(path.parent)
+        size = path.stat().st_size
+    return Written(path=path, rows=frame.height, bytes=size, content_hash=footer.content_hash)
+
+
+@contextlib.contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    """Turn what the disk says into one sentence."""
+    try:
+        yield
+    except (OSError, pl.exceptions.ComputeError) as error:
+        raise LakeError(
+            f"{path} cannot be written: {error}; what was there before is untouched: "
+            "make room or restore the permission, then run it again"
+        ) from error
+
+
+def _remove_empty_folders(folder: Path, root: Path) -> None:
+    """Remove a folder and those above it, up to the lake's, as far as they are empty."""
+    while folder != root:
+        try:
+            folder.rmdir()
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return  # not empty: another session or hour lies there
+        folder = folder.parent
