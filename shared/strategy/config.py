@@ -1,0 +1,109 @@
+"""What a person may choose about trading, with bounds; a contradiction refuses to start.
+
+Fractions have no suffix. Values that come from the environment have the setting's name beside them.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from shared.costs import BPS, maker_round_trip_bps, taker_round_trip_bps
+from shared.errors import SettingsError
+from shared.types import OrderKind, Universe
+
+
+class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits and choices of one session; journaled whole, so that a replay has the same."""
+
+    # what is traded, and when
+    symbols: tuple[str, ...] = ()  # SYMBOLS; () = every tradable one of the universe
+    decision_seconds: int = 1  # DECISION_SECONDS: decisions at seconds divisible by it
+    horizon_s: int = 10  # a position is held this long unless something else ends it
+    entry_kind: OrderKind = OrderKind.MARKET  # MARKET or POST_ONLY; exits are always market
+    entry_wait_s: int = 3  # an unfilled post-only entry is cancelled after this
+    cooldown_s: int = 3  # after a position closed, or an entry was refused, the symbol rests this long
+    top_k: int = 10  # TOP_K: at most so many longs and so many shorts
+
+    # gates
+    confidence_min: float = 0.60  # CONFIDENCE_MIN [1]
+    confidence_margin_min: float = 0.10  # CONFIDENCE_MARGIN_MIN [1]
+    spread_bps_max: float = 20.0  # KILL_SPREAD_BPS_MAX
+    depth_usdt_min: float = 5000.0  # KILL_DEPTH_USDT_MIN, thinner side within 10 bps of the mid
+    stale_s_max: int = 5  # neither book nor ticker for longer than this: stale
+    lag_s_max: int = 5  # a second handed over later than this is history, not a market
+    slippage_bps: float = 2.0  # SLIPPAGE_BPS a side, beyond the touch, taker only
+
+    # exits
+    stop_bps: float = 100.0  # protective stop that rides on every entry
+    stop_grace_s: int = 2  # how long the exchange's own stop may take before ours closes the position
+    target_bps: float | None = None  # None: no target, the horizon ends a winner too
+
+    # size and risk
+    leverage: int = 5  # LEVERAGE, at most what the exchange granted per symbol
+    margin_use_max: float = 0.5  # [1] of equity that may be margin: gross <= equity x leverage x this
+    symbol_share_max: float = 0.25  # [1] of that gross in one symbol
+    depth_share_max: float = 0.10  # [1] of the thinner side's visible depth within 10 bps
+    daily_loss_limit: float = 0.10  # DAILY_LOSS_LIMIT [1] of the UTC day's first equity
+    drawdown_max: float = 0.15  # MAX_DRAWDOWN_PCT [1] of peak equity
+    orders_per_second_max: int = 8  # Bitget: 10 placements a second and account; two are left for a person
+    unknown_orders_max: int = 2  # more unresolved placements than this: no new risk
+    refusals_per_minute_max: int = 30  # more than this: latched, something is wrong with us
+    bandit_weight: float = 1.0  # 0 switches the bandit off
+
+    def __post_init__(self) -> None:
+        whole = {
+            "decision_seconds": (self.decision_seconds, 1, 60),
+            "horizon_s": (self.horizon_s, 1, 3600),
+            "entry_wait_s": (self.entry_wait_s, 1, 3600),
+            "cooldown_s": (self.cooldown_s, 0, 86_400),
+            "top_k": (self.top_k, 1, 1000),
+            "leverage": (self.leverage, 1, 150),
+            "stale_s_max": (self.stale_s_max, 1, 30),
+            "orders_per_second_max": (self.orders_per_second_max, 1, 10),
+            "confidence_min": (self.confidence_min, 0.0, 1.0),
+            "confidence_margin_min": (self.confidence_margin_min, 0.0, 1.0),
+            "margin_use_max": (self.margin_use_max, 0.0, 1.0),
+            "symbol_share_max": (self.symbol_share_max, 0.0, 1.0),
+            "depth_share_max": (self.depth_share_max, 0.0, 1.0),
+            "daily_loss_limit": (self.daily_loss_limit, 1e-6, 1.0),
+            "drawdown_max": (self.drawdown_max, 1e-6, 1.0),
+            "stop_bps": (self.stop_bps, 1.0, 5000.0),
+            "slippage_bps": (self.slippage_bps, 0.0, 1000.0),
+        }
+        for name, (value, low, high) in whole.items():
+            if not low <= value <= high:  # NaN fails too
+                raise SettingsError(f"{name} must lie in [{low}, {high}], found {value}: correct it")
+        if self.entry_kind not in (OrderKind.MARKET, OrderKind.POST_ONLY):
+            raise SettingsError(f"entry_kind must be market or post_only, found {self.entry_kind}: choose one of them")
+
+    def round_trip_bps(self, maker_fee: float, taker_fee: float, spread_bps: float = 0.0) -> float:
+        """Return what an entry of the configured kind and a taker exit cost."""
+        if self.entry_kind is OrderKind.POST_ONLY:
+            return maker_round_trip_bps(maker_fee, taker_fee, spread_bps) + self.slippage_bps
+        return taker_round_trip_bps(spread_bps, taker_fee, self.slippage_bps)
+
+    def check(self, universe: Universe) -> None:
+        """Refuse what cannot earn or cannot mean anything in this universe.
+
+        Raises:
+            SettingsError: the target lies below the cheapest round trip, with the arithmetic; or no symbol is left.
+        """
+        unlisted = sorted(set(self.symbols) - set(universe.symbols))
+        if unlisted:
+            raise SettingsError(
+                f"SYMBOLS must be listed perpetuals, found {', '.join(unlisted)} which "
+                f"{universe.source} does not list: correct the spelling or remove them"
+            )
+        if self.target_bps is None or not universe.contracts:
+            return
+        cheapest = min(universe.contracts, key=lambda c: (c.maker_fee + c.taker_fee, c.symbol))
+        maker_fee, taker_fee = float(cheapest.maker_fee), float(cheapest.taker_fee)
+        cost = self.round_trip_bps(maker_fee, taker_fee)
+        if not self.target_bps > cost:
+            entry_fee = maker_fee if self.entry_kind is OrderKind.POST_ONLY else taker_fee
+            entry_slip = 0.0 if self.entry_kind is OrderKind.POST_ONLY else self.slippage_bps
+            raise SettingsError(
+                f"target_bps must exceed the round trip's cost, found {self.target_bps:g} against "
+                f"{entry_fee * BPS:g} (entry fee) + {taker_fee * BPS:g} (exit fee) + {entry_slip:g} + "
+                f"{self.slippage_bps:g} (slippage) = {cost:g} bps before any spread: raise the target or trade cheaper"
+            )

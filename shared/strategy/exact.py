@@ -1,0 +1,76 @@
+"""Decimal arithmetic that no caller's context can change.
+
+Python's Decimal operators round to the *thread's* context: a library that lowers the precision would change our
+ledger. Public entrances of the strategy therefore run inside `EXACT`: 60 digits, far more than the 8 + 12 digits
+that a product of a Bitget price and size has, so that sums and products are exact and only division rounds.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from decimal import (
+    ROUND_CEILING,
+    ROUND_FLOOR,
+    ROUND_HALF_EVEN,
+    Context,
+    Decimal,
+    DivisionByZero,
+    InvalidOperation,
+    Overflow,
+    localcontext,
+)
+from typing import ParamSpec, TypeVar
+
+EXACT = Context(prec=60, rounding=ROUND_HALF_EVEN, traps=[InvalidOperation, DivisionByZero, Overflow])
+
+ZERO = Decimal(0)
+
+SHARE_QUANTUM = Decimal("1e-18")
+"""Quotients that stay in the ledger are cut to this, so that every later sum of them is exact."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def exactly(function: Callable[P, R]) -> Callable[P, R]:
+    """Run `function` under `EXACT`, whatever context its caller has."""
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        with localcontext(EXACT):
+            return function(*args, **kwargs)
+
+    return wrapped
+
+
+def decimal_of(value: float) -> Decimal:
+    """Return the shortest decimal that reads back as `value`: what the exchange wrote, up to 15 digits."""
+    return Decimal(repr(float(value)))
+
+
+def _to_multiple(value: Decimal, step: Decimal, rounding: str) -> Decimal:
+    assert step > 0, step
+    return EXACT.multiply(EXACT.divide(value, step).to_integral_value(rounding), step)
+
+
+def floor_to(value: Decimal, step: Decimal) -> Decimal:
+    """Return the largest multiple of `step` that is not above `value`."""
+    return _to_multiple(value, step, ROUND_FLOOR)
+
+
+def ceil_to(value: Decimal, step: Decimal) -> Decimal:
+    """Return the smallest multiple of `step` that is not below `value`."""
+    return _to_multiple(value, step, ROUND_CEILING)
+
+
+def nearest_to(value: Decimal, step: Decimal) -> Decimal:
+    """Return the multiple of `step` nearest to `value`."""
+    return _to_multiple(value, step, ROUND_HALF_EVEN)
+
+
+def share_of(whole: Decimal, part: Decimal, total: Decimal) -> Decimal:
+    """Return whole x part / total, exactly `whole` where part is all of it, else cut to `SHARE_QUANTUM`."""
+    if part == total:
+        return whole
+    return EXACT.quantize(EXACT.divide(EXACT.multiply(whole, part), total), SHARE_QUANTUM)

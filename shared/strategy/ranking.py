@@ -1,0 +1,90 @@
+"""Ranking: who may be traded now, in which order, and for everyone else the first gate that said no.
+
+1. Gates are asked in the order of `Gate`; the first that says no is the symbol's "why not".
+2. What passes is ordered by net edge (expected move in the score's direction minus this symbol's round trip now)
+   plus the bandit's bps; ties go to Philox(seed, decision), then to the symbol.
+3. The best K on each side stay.
+
+All of it is arrays over N; Python touches only what was chosen. A null scorer claims no edge: confidence, margin and
+net edge do not apply to it, and its order is Philox's alone, so that it samples the universe and not the cheapest.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.types import Floats
+
+
+class Gate(enum.IntEnum):
+    """Why not, in the order of asking. The first nine concern everybody, the rest one symbol."""
+
+    CHOSEN = 0
+    NOT_ADOPTED = 1  # the exchange's truth has not been read yet
+    STOPPING = 2  # a clean stop was asked for
+    RISK_LATCHED = 3  # daily loss, drawdown or refusals
+    LINK_DOWN = 4  # public or private stream
+    LATE = 5  # this second was handed over too late to act on
+    UNKNOWN_ORDERS = 6  # too many placements without an answer
+    NOT_WANTED = 7  # outside SYMBOLS
+    NOT_TRADABLE = 8  # contract status other than "normal"
+    LEVERAGE_ABSENT = 9  # the exchange has not confirmed a leverage
+    HAS_POSITION = 10
+    HAS_ORDER = 11
+    IN_DOUBT = 12  # our ledger and the exchange disagree
+    COOLDOWN = 13
+    NO_BOOK = 14
+    STALE_BOOK = 15
+    NOT_COVERED = 16  # the trade channel was not linked for the whole second
+    WARMING_UP = 17  # a feature or score is NaN
+    SPREAD = 18
+    DEPTH = 19
+    CONFIDENCE = 20
+    MARGIN = 21
+    NET_EDGE = 22
+    RANK = 23  # beyond the top K of its side
+    ORDER_RATE = 24
+    SIZE = 25  # below the exchange's minimum
+    EXPOSURE = 26  # gross or symbol limit
+
+
+Gates = NDArray[np.uint8]
+
+
+def first_no(n_symbols: int, verdicts: list[tuple[Gate, NDArray[np.bool_]]]) -> Gates:
+    """Return per symbol the first gate whose refusal is True, CHOSEN where none is.
+
+    Args:
+        verdicts: (gate, refuses (N,)) in any order; the order of `Gate` decides.
+    """
+    why = np.zeros(n_symbols, np.uint8)
+    for gate, refuses in sorted(verdicts, key=lambda verdict: -verdict[0]):
+        why[refuses] = gate
+    return why
+
+
+def best(
+    why: Gates, direction: NDArray[np.int8], priority: Floats, draws: Floats, slots_long: int, slots_short: int
+) -> list[int]:
+    """Return the chosen symbols, best first, and mark the rest of the candidates with `Gate.RANK` in `why`."""
+    candidates = np.flatnonzero(why == Gate.CHOSEN)
+    ordered = candidates[np.lexsort((candidates, draws[candidates], -priority[candidates]))]
+    left = {1: slots_long, -1: slots_short}
+    chosen: list[int] = []
+    for n in ordered.tolist():
+        side = 1 if direction[n] > 0 else -1
+        if left[side] > 0:
+            left[side] -= 1
+            chosen.append(n)
+        else:
+            why[n] = Gate.RANK
+    return chosen
+
+
+def counts(why: Gates) -> dict[str, int]:
+    """Return how many symbols each gate stopped, by the gate's name, in the order of asking."""
+    found = np.bincount(why, minlength=len(Gate))
+    return {gate.name.lower(): int(found[gate]) for gate in Gate if found[gate]}
