@@ -35,6 +35,7 @@ import msgspec
 import numpy as np
 
 from shared.errors import JournalError, SchemaMismatch
+from shared.strategy.engine import EngineConfig, Memory
 from shared.types import (
     SCHEMA_VERSION,
     Action,
@@ -121,7 +122,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     model: str  # as asked for: latest, 7, champion, rules, coin
     bundle: ModelNote | None  # None: rules and coin need none
     seed: int
-    config: dict[str, Any]  # EngineConfig as builtins
+    config: EngineConfig
+    memory: Memory  # what the engine began with
     universe: Universe
     columns: tuple[str, ...]
     definition_hash: str
@@ -133,8 +135,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """What came out of one event, and the digests of the stages on the way."""
 
     inputs: bytes
-    features: bytes  # b"" where the event was no second
-    scores: bytes
+    stages: dict[str, str]  # Engine.digests, first stage first; {} where the event was no second
     actions: bytes  # msgpack of list[Action]
 
 
@@ -211,11 +212,9 @@ class JournalWriter:
         else:
             self._add_input(EVENT, _encoder.encode(event))
 
-    def add_decision(self, actions: list[Action], features: bytes, scores: bytes) -> None:
+    def add_decision(self, actions: list[Action], stages: dict[str, str]) -> None:
         """Note what the engine made of the last event."""
-        decision = Decision(
-            inputs=self.inputs.value(), features=features, scores=scores, actions=encode_actions(actions)
-        )
+        decision = Decision(inputs=self.inputs.value(), stages=stages, actions=encode_actions(actions))
         self._add(DECISION, _encoder.encode(decision))
 
     def commit(self, *, is_durable: bool) -> None:

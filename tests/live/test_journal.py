@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from live import journal
 from shared.errors import JournalError, SchemaMismatch
+from shared.strategy.engine import EngineConfig, Memory
 from shared.types import (
     Adopted,
     Cause,
@@ -39,7 +40,8 @@ def make_header(**changes: Any) -> journal.Header:
         "model": "coin",
         "bundle": None,
         "seed": 7,
-        "config": {"top_k": 3},
+        "config": EngineConfig(top_k=3),
+        "memory": Memory(),
         "universe": Universe(source="simulator-g7-4", as_of_ns=1, contracts=()),
         "columns": ("last", "mark"),
         "definition_hash": "d",
@@ -81,7 +83,7 @@ def write(folder: Path, blocks: list[np.ndarray[Any, Any]]) -> bytes:
     writer = journal.JournalWriter(folder, make_header())
     for event in [*EVENTS, *(SecondClosed(recv_ns=9 + s, second=s, columns=block) for s, block in enumerate(blocks))]:
         writer.add_event(event)
-        writer.add_decision([place("a"), Note(event="x.y", fields={"z": np.float64(0.5)})], b"f", b"s")
+        writer.add_decision([place("a"), Note(event="x.y", fields={"z": np.float64(0.5)})], {"features": "f"})
         writer.commit(is_durable=False)
     writer.close()
     return writer.path.read_bytes()
