@@ -37,7 +37,7 @@ FRAME_BYTES_MAX = 4096
 PING_NS = 20 * NS  # Bitget wants one every 30 s and closes after about two minutes without
 PONGS_MISSED_MAX = 2
 ACK_NS = 15 * NS  # an ack takes well under a second; the wait is long because asking again costs a request
-RETRY_NS = 60 * NS  # a refused channel is asked for again this late: a symbol may be listed meanwhile
+RETRY_NS = 600 * NS  # a refused channel is asked for again this late: a symbol may be listed meanwhile
 _NEVER = 2**63 - 1
 
 
@@ -114,6 +114,7 @@ class Session:
 
     TABLE: dict[tuple[Link, LinkEvent], Link]
     NAME: str
+    NEEDS_ALL: bool  # False: a refused symbol is one symbol less, and the rest is worth having
 
     def __init__(self, subscriptions: Iterable[Subscription], conn: int = 0) -> None:
         self.conn = conn
@@ -122,6 +123,7 @@ class Session:
         assert len(self.channels) <= CHANNELS_MAX, f"{len(self.channels)} channels on one connection: use shards()"
         self.quarantine = wire.Quarantine()
         self._due_again_ns: dict[Subscription, int] = {}  # asked or refused: when it is asked for again
+        self._refused: set[Subscription] = set()  # at least once on this connection
         self._messages = Pace(MESSAGES_PER_S)
         self._subscribes = Pace(SUBSCRIBES_PER_H, 3600 * NS)
         self._ping_ns = _NEVER
@@ -133,8 +135,11 @@ class Session:
 
     @property
     def is_linked(self) -> bool:
-        """Claim that every subscription was acked."""
-        return self.link is Link.UP and all(state is Channel.LINKED for state in self.channels.values())
+        """Claim that every subscription was answered, and acked where the session cannot do without it."""
+        return self.link is Link.UP and all(
+            state is Channel.LINKED or (subscription in self._refused and not self.NEEDS_ALL)
+            for subscription, state in self.channels.items()
+        )
 
     @property
     def is_dead(self) -> bool:
@@ -249,6 +254,7 @@ class Session:
             )
             self._step_channel(subscription, ChannelEvent.REFUSED, recv_ns)
             if self.channels[subscription] is Channel.REFUSED:
+                self._refused.add(subscription)
                 self._due_again_ns[subscription] = recv_ns + RETRY_NS
         elif frame.event == "subscribe":
             self._step_channel(subscription, ChannelEvent.ACKED, recv_ns)
@@ -270,6 +276,7 @@ class Session:
     def _lose(self, recv_ns: int) -> None:
         self._step(LinkEvent.LOST)
         self._due_again_ns.clear()
+        self._refused.clear()
         self._ping_ns = _NEVER
         for subscription in self.channels:
             self._step_channel(subscription, ChannelEvent.LOST, recv_ns)
@@ -285,6 +292,7 @@ class PublicSession(Session):
 
     TABLE = PUBLIC_LINKS
     NAME = "public"
+    NEEDS_ALL = False
 
     def __init__(
         self,
@@ -379,6 +387,7 @@ class PrivateSession(Session):
 
     TABLE = PRIVATE_LINKS
     NAME = "private"
+    NEEDS_ALL = True
 
     def __init__(self, keys: Keys, conn: int = 0) -> None:
         super().__init__(
@@ -442,7 +451,8 @@ class PrivateSession(Session):
             elif isinstance(frame, wire.FillPush):
                 events.extend(wire.filled(row, recv_ns) for row in reversed(frame.rows))  # newest first, as over REST
             elif isinstance(frame, wire.PositionPush):
-                self.positions = {p.symbol: p for p in map(wire.position, frame.rows)}
+                held = [wire.position(row) for row in frame.rows if row.total]
+                self.positions = {position.symbol: position for position in held}
             elif isinstance(frame, wire.AccountPush):
                 for row in frame.rows:
                     if row.margin_coin == wire.MARGIN_COIN:

@@ -1,0 +1,543 @@
+"""The only sockets: a REST client over aiohttp, and the loop that keeps one WebSocket session alive.
+
+What an order's answer means decides whether money is lost, so the errors are exact:
+
+    ExchangeRefused       Bitget said no: the order does not exist
+    ExchangeUnreachable   no connection could be opened, so nothing was sent (DNS, refused, TLS, connect time-out)
+    ExchangeSilent        sent, or perhaps sent, and no answer that tells: it may be live; ask, never send again
+    ProtocolBroken        an answer that is not Bitget's; from `place` and `cancel` it comes as ExchangeSilent
+
+`ExchangeUnreachable` is an `ExchangeSilent`: whoever does not tell them apart treats an order that was never sent
+as unknown, asks, and finds it absent. That is slow and safe; the other way round an order would be lost.
+
+Reads and settings, which may be repeated, are tried three times; orders are sent once. TLS cannot be turned off,
+redirects are not followed (they would carry the keys elsewhere), and no message holds a key, a signature or a body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+import websockets.asyncio.client
+import websockets.exceptions
+import yarl
+
+from shared.bitget import rest, wire
+from shared.bitget.pace import Pace
+from shared.bitget.rest import Keys
+from shared.bitget.session import PrivateSession, PublicSession
+from shared.errors import ExchangeRefused, ExchangeSilent, ProtocolBroken, SettingsError
+from shared.types import (
+    NS,
+    CancelOrder,
+    Event,
+    Filled,
+    Note,
+    PendingOrder,
+    PlaceOrder,
+    Position,
+    Universe,
+)
+
+ATTEMPTS = 3
+PAGES_MAX = 100  # of 100 rows: ten times the orders that one account may have pending (maxProductOrderNum 1000)
+REST_PER_MIN = 3000  # half of Bitget's 6000 a minute and address, after which it blocks for five minutes
+R = TypeVar("R", bound=wire.Row)
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class ExchangeUnreachable(ExchangeSilent):
+    """No connection could be opened: what was asked for was not even sent."""
+
+
+def check_url(url: str, scheme: str) -> str:
+    """Return the URL without a trailing slash; on any other machine than this one it must be encrypted."""
+    parts = urlsplit(url)
+    allowed = (scheme, scheme + "s") if parts.hostname in _LOOPBACK else (scheme + "s",)
+    if parts.scheme not in allowed or not parts.hostname:
+        raise SettingsError(f"expected a URL with {' or '.join(allowed)}://, found {url!r}: keys and orders go there")
+    return url.rstrip("/")
+
+
+class ReceiveClock:
+    """Nanoseconds since the epoch that strictly increase within this process, whatever the wall clock does.
+
+    One clock is shared by all sessions of a process, so that the order of receipt is the order of `recv_ns`.
+    """
+
+    def __init__(self, now_ns: Callable[[], int] = time.time_ns) -> None:
+        self._now_ns = now_ns
+        self._last_ns = 0
+
+    def __call__(self) -> int:
+        self._last_ns = max(self._now_ns(), self._last_ns + 1)
+        return self._last_ns
+
+
+def backoff_s(failures: int, draw: float) -> float:
+    """Return how long to wait before trial `failures` + 1: full jitter under 1, 2, 4 … 30 s, never under 0.2 s.
+
+    Args:
+        draw: uniform in [0, 1). Jitter keeps the sockets of a process apart after a common loss: Bitget answers
+            a storm of connects with 30006, and allows 300 in five minutes.
+    """
+    return max(0.2, draw * min(30.0, 2.0 ** min(failures, 5)))
+
+
+# --------------------------------------------------------------------------------------------------------- REST
+
+
+class RestClient:
+    """Bitget's REST as typed calls; use as `async with RestClient(…) as client`.
+
+    Args:
+        base_url: `https://api.bitget.com`, or a simulator on this machine.
+        keys: None allows the public calls only.
+        is_demo: send Bitget's header for paper trading with demo keys.
+        timeout_s: an answer later than this is `ExchangeSilent`.
+        clock: time of signatures and receipts, ns.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        keys: Keys | tuple[str, str, str] | None,
+        *,
+        is_demo: bool = False,
+        timeout_s: float = 10.0,
+        clock: Callable[[], int] | None = None,
+    ) -> None:
+        self.base_url = check_url(base_url, "http")
+        self._keys = Keys(*keys) if isinstance(keys, tuple) else keys
+        self._is_demo = is_demo
+        self._clock = clock or ReceiveClock()
+        self._jitter = random.Random()
+        self._offset_ms = 0
+        self._paces: dict[str, Pace] = {}
+        self._all_pace = Pace(REST_PER_MIN, 60 * NS)
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(5.0, timeout_s))
+        self._http: aiohttp.ClientSession | None = None
+        self.quarantine = wire.Quarantine()
+        self._notes: list[Note] = []
+
+    async def __aenter__(self) -> Self:
+        self._http = aiohttp.ClientSession(
+            timeout=self._timeout,
+            connector=aiohttp.TCPConnector(limit=32, keepalive_timeout=30),
+            auto_decompress=True,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        if self._http is not None:
+            await self._http.close()
+            self._http = None
+
+    def take_notes(self) -> list[Note]:
+        """Return what a person should read (fields nobody knows), since the last call."""
+        notes, self._notes = self._notes, []
+        return notes
+
+    # -- public
+
+    async def server_time(self) -> int:
+        """Return the exchange's clock, ms."""
+        return self._one(await self._send(rest.server_time()), wire.TimeRow, rest.SERVER_TIME).server_time
+
+    async def sync_clock(self) -> int:
+        """Sign with the exchange's clock from here on; return how far ours is behind it, ms.
+
+        Half the round trip is taken off; the window of a signature is 30 s, so that a second does not matter.
+        """
+        before_ns = time.monotonic_ns()
+        theirs_ms = await self.server_time()
+        half_trip_ms = (time.monotonic_ns() - before_ns) // 2_000_000
+        self._offset_ms = theirs_ms + half_trip_ms - self._clock() // wire.MS_NS
+        return self._offset_ms
+
+    async def contracts(self, source: str) -> Universe:
+        """Return every listed perpetual, whatever its status."""
+        rows = self._rows(await self._send(rest.contracts()), wire.ContractRow, rest.CONTRACTS)
+        return wire.universe(rows, source, self._clock())
+
+    async def tickers(self) -> tuple[wire.TickerRow, ...]:
+        return tuple(self._rows(await self._send(rest.tickers()), wire.TickerRow, rest.TICKERS))
+
+    async def merge_depth(self, symbol: str, limit: str = "15") -> wire.BookRow:
+        """Return the book of one symbol; `limit` is one of 1, 5, 15, 50, max."""
+        return self._one(await self._send(rest.merge_depth(symbol, limit)), wire.BookRow, rest.MERGE_DEPTH)
+
+    # -- account
+
+    async def account(self, symbol: str) -> wire.Account:
+        """Return equity and modes; Bitget wants a listed symbol here, and answers with its leverage and mode."""
+        return wire.account(self._one(await self._send(rest.account(symbol)), wire.AccountRow, rest.ACCOUNT))
+
+    async def positions(self) -> tuple[Position, ...]:
+        """Return what is held; a flat symbol is absent."""
+        rows = self._rows(await self._send(rest.positions()), wire.PositionRow, rest.POSITIONS)
+        return tuple(wire.position(row) for row in rows if row.total)
+
+    async def set_leverage(self, symbol: str, leverage: int) -> int:
+        """Set the crossed leverage; return the one obtained, from the answer or, where that is blank, the account."""
+        row = self._one(await self._send(rest.set_leverage(symbol, leverage)), wire.LeverageRow, rest.SET_LEVERAGE)
+        if row.cross_margin_leverage is not None:
+            return row.cross_margin_leverage
+        return (await self.account(symbol)).leverage
+
+    async def set_margin_mode(self, symbol: str) -> str:
+        """Ask for crossed margin; return the mode obtained. 45117 where a position or order is open."""
+        row = self._one(await self._send(rest.set_margin_mode(symbol)), wire.ModeRow, rest.SET_MARGIN_MODE)
+        return row.margin_mode
+
+    async def set_position_mode(self) -> str:
+        """Ask for one-way mode; return the mode obtained. 40920 where any position or order is open."""
+        row = self._one(await self._send(rest.set_position_mode()), wire.ModeRow, rest.SET_POSITION_MODE)
+        return row.pos_mode
+
+    # -- orders
+
+    async def place(self, order: PlaceOrder) -> str:
+        """Send the order once; return its orderId ("" where Bitget leaves it out). An ack is not a fill.
+
+        Raises:
+            ExchangeRefused: the order does not exist.
+            ExchangeUnreachable: it was not sent.
+            ExchangeSilent: it may be live; find out with `detail`.
+        """
+        data = await self._send(rest.place(order))
+        return self._told(data, rest.PLACE).order_id
+
+    async def cancel(self, order: CancelOrder) -> None:
+        """Ask for the cancellation; that it happened is reported by the private stream or `detail`."""
+        self._told(await self._send(rest.cancel(order)), rest.CANCEL)
+
+    async def detail(self, symbol: str, client_oid: str) -> wire.OrderState | None:
+        """Return the order; None where Bitget does not know it (proof of absence only after SIGNATURE_WINDOW_S)."""
+        try:
+            data = await self._send(rest.detail(symbol, client_oid))
+        except ExchangeRefused as refusal:
+            if refusal.code in wire.ORDER_UNKNOWN_CODES:
+                return None
+            raise
+        if data is None:
+            return None
+        return wire.order_state(self._one(data, wire.OrderRow, rest.DETAIL))
+
+    async def pending(self) -> tuple[PendingOrder, ...]:
+        """Return every order that rests."""
+        orders: list[PendingOrder] = []
+        before_id = ""
+        for _ in range(PAGES_MAX):
+            page = self._one(await self._send(rest.pending(before_id)), wire.PendingPage, rest.PENDING)
+            orders += [wire.order_state(row).pending() for row in page.entrusted_list]
+            before_id = page.end_id
+            if len(page.entrusted_list) < 100 or not before_id:
+                return tuple(orders)
+        raise ProtocolBroken(f"expected at most {PAGES_MAX} pages of pending orders, found more")
+
+    async def fills(
+        self, *, symbol: str = "", order_id: str = "", client_oid: str = "", start_ms: int = 0
+    ) -> tuple[Filled, ...]:
+        """Return the fills, oldest first, of one order, or of one symbol or all since `start_ms`.
+
+        Args:
+            client_oid: stands in the result, because Bitget leaves it out here; only with `order_id`.
+        """
+        assert not client_oid or order_id, "a client_oid names the fills of one order: give its order_id"
+        found: list[Filled] = []
+        before_id = ""
+        for _ in range(PAGES_MAX):
+            data = await self._send(rest.fills(symbol, order_id, start_ms, before_id))
+            page = self._one(data, wire.FillPage, rest.FILLS)
+            recv_ns = self._clock()
+            found += [wire.filled(row, recv_ns, client_oid) for row in page.fill_list]
+            before_id = page.end_id
+            if len(page.fill_list) < 100 or not before_id:
+                return tuple(reversed(found))
+        raise ProtocolBroken(f"expected at most {PAGES_MAX} pages of fills, found more: ask from a later start")
+
+    # -- one request
+
+    async def _send(self, request: rest.Request) -> Any:
+        """Return the answer's data; what may be repeated is repeated where that can help."""
+        assert self._keys is not None or not request.endpoint.is_signed, f"{request.endpoint.path} needs keys"
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return await self._send_once(request)
+            except (ExchangeSilent, ExchangeRefused) as error:
+                is_worth_it = isinstance(error, ExchangeSilent) or error.code in rest.LATER_CODES
+                if attempt == ATTEMPTS or not is_worth_it or not request.endpoint.is_repeatable:
+                    raise
+            await asyncio.sleep(backoff_s(attempt - 1, self._jitter.random()))
+        raise AssertionError("unreachable")
+
+    async def _send_once(self, request: rest.Request) -> Any:
+        assert self._http is not None, "use the client as `async with RestClient(…)`"
+        await self._wait_turn(request.endpoint)
+        where = f"{request.endpoint.method} {request.endpoint.path}"
+        timestamp_ms = self._clock() // wire.MS_NS + self._offset_ms
+        try:
+            async with self._http.request(
+                request.endpoint.method,
+                yarl.URL(self.base_url + request.target, encoded=True),
+                data=request.body.encode() if request.body else None,
+                headers=request.headers(self._keys, timestamp_ms, is_demo=self._is_demo),
+                allow_redirects=False,
+            ) as response:
+                status, raw = response.status, await response.read()
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            # Only these two are raised before a byte of the request is written.
+            raise ExchangeUnreachable(
+                f"{where}: expected a connection to {self.base_url}, found {_reason(error)}: nothing was sent"
+            ) from None
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ExchangeSilent(f"{where}: expected an answer, found {_reason(error)}: it may have happened") from None
+        try:
+            return rest.read(status, raw, where)
+        except ProtocolBroken as error:
+            if request.endpoint.is_repeatable:
+                raise
+            raise ExchangeSilent(f"{error}: it may have happened") from None
+
+    async def _wait_turn(self, endpoint: rest.Endpoint) -> None:
+        """Wait until neither the endpoint's window (at four fifths of its limit) nor the address's is full."""
+        pace = self._paces.get(endpoint.path)
+        if pace is None:
+            # Four fifths: the engine places up to eight orders at once in a decision second, of Bitget's ten.
+            pace = self._paces[endpoint.path] = Pace(max(1, endpoint.per_s * 4 // 5))
+        while (wait_ns := max(pace.ready_ns(), self._all_pace.ready_ns()) - time.monotonic_ns()) > 0:
+            await asyncio.sleep(wait_ns / NS)
+        now_ns = time.monotonic_ns()
+        pace.note(now_ns)
+        self._all_pace.note(now_ns)
+
+    # -- one payload
+
+    def _rows(self, data: Any, kind: type[R], endpoint: rest.Endpoint) -> list[R]:
+        rows, unknown = wire.parse_rows(data, kind, endpoint.path)
+        for name in unknown:
+            note = self.quarantine.keep(endpoint.path, f"unknown field {name}", msgspec.json.encode(data)[:65_536])
+            if note is not None:
+                self._notes.append(note)
+        return rows
+
+    def _one(self, data: Any, kind: type[R], endpoint: rest.Endpoint) -> R:
+        if not isinstance(data, dict):
+            raise ProtocolBroken(f"{endpoint.path}: expected an object, found {type(data).__name__}")
+        return self._rows([data], kind, endpoint)[0]
+
+    def _told(self, data: Any, endpoint: rest.Endpoint) -> wire.PlacedRow:
+        """Return the ack of an order; an unreadable one leaves open what happened."""
+        try:
+            return self._one(data, wire.PlacedRow, endpoint)
+        except ProtocolBroken as error:
+            raise ExchangeSilent(f"{error}: it may have happened") from None
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__} {error}".strip()
+
+
+# ----------------------------------------------------------------------------------------------------- WebSocket
+
+
+class _Socket(Protocol):
+    """What the loop needs of a WebSocket library."""
+
+    async def send(self, text: str) -> None: ...
+
+    async def receive(self) -> str | bytes | None:
+        """Return the next message, None when the connection is gone."""
+
+    async def close(self) -> None: ...
+
+
+class _AiohttpSocket:
+    """aiohttp, for the public streams: a third of the CPU a message of `websockets`."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = socket
+        self.send = socket.send_str
+
+    async def receive(self) -> str | bytes | None:
+        message = await self._socket.receive()
+        return message.data if message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY) else None
+
+    async def close(self) -> None:
+        await self._socket.close()
+
+
+class _WebsocketsSocket:
+    """websockets, for the private stream: few messages, and the stricter implementation of the two."""
+
+    def __init__(self, socket: websockets.asyncio.client.ClientConnection) -> None:
+        self._socket = socket
+
+    async def send(self, text: str) -> None:
+        await self._socket.send(text)
+
+    async def receive(self) -> str | bytes | None:
+        try:
+            return await self._socket.recv()
+        except websockets.exceptions.ConnectionClosed:
+            return None
+
+    async def close(self) -> None:
+        await self._socket.close()
+
+
+_MESSAGE_BYTES_MAX = 16 * 2**20
+_CONNECT_S = 10.0
+_LIVED_S = 60.0  # a connection that lasted this long ends a series of failures
+_TURN_S = 0.05  # how soon a frame is sent that became due by a message (a login's ack) rather than by the clock
+
+_FAILURES = (aiohttp.ClientError, websockets.exceptions.WebSocketException, OSError, TimeoutError)
+
+
+@asynccontextmanager
+async def _open_aiohttp(url: str) -> AsyncIterator[_Socket]:
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S)
+    async with aiohttp.ClientSession(timeout=timeout) as http:
+        async with asyncio.timeout(_CONNECT_S):
+            socket = await http.ws_connect(
+                url, compress=0, max_msg_size=_MESSAGE_BYTES_MAX, timeout=aiohttp.ClientWSTimeout(ws_close=2.0)
+            )
+        async with socket:
+            yield _AiohttpSocket(socket)
+
+
+@asynccontextmanager
+async def _open_websockets(url: str) -> AsyncIterator[_Socket]:
+    # Bitget's own "ping" text keeps the link alive; it does not negotiate compression. proxy=None: as aiohttp.
+    async with websockets.asyncio.client.connect(
+        url,
+        compression=None,
+        ping_interval=None,
+        max_size=_MESSAGE_BYTES_MAX,
+        open_timeout=_CONNECT_S,
+        close_timeout=2.0,
+        proxy=None,
+    ) as socket:
+        yield _WebsocketsSocket(socket)
+
+
+async def stream(
+    url: str,
+    session: PublicSession | PrivateSession,
+    *,
+    clock: Callable[[], int],
+    stop: asyncio.Event,
+    on_events: Callable[[Sequence[Event]], None] | None = None,
+    on_notes: Callable[[Sequence[Note]], None] | None = None,
+) -> None:
+    """Keep the session connected until `stop` is set: connect, pump, and after a loss try again, later each time.
+
+    A public session fills its buffer, which its owner takes when it likes; a private one hands its events to
+    `on_events`, also the `LinkChanged` of every loss.
+
+    Args:
+        url: with /public or /private.
+        clock: one `ReceiveClock` for every stream of the process.
+
+    Raises:
+        ExchangeRefused: the private login was refused, and would be again.
+    """
+    url = check_url(url, "ws")
+    opener = _open_aiohttp if isinstance(session, PublicSession) else _open_websockets
+    jitter = random.Random()
+    failures = 0
+    while not stop.is_set():
+        began_s = time.monotonic()
+        reason = "closed by the server"
+        try:
+            async with opener(url) as socket:
+                _report(session, [], on_events, on_notes, "link.opened")
+                await _pump(socket, session, clock, stop, on_events, on_notes)
+        except _FAILURES as error:
+            reason = _reason(error)
+        finally:
+            # Also on cancellation and on our own errors: what the data says of the link must be true.
+            reason = "stopped" if stop.is_set() else session.dead_because or reason
+            events = session.lost(clock()) or []
+            _report(session, events, on_events, on_notes, "link.lost", reason=reason, url=url)
+        failures = 0 if time.monotonic() - began_s >= _LIVED_S else failures + 1
+        if not stop.is_set():
+            await _wait(stop, backoff_s(failures, jitter.random()))
+
+
+async def _pump(
+    socket: _Socket,
+    session: PublicSession | PrivateSession,
+    clock: Callable[[], int],
+    stop: asyncio.Event,
+    on_events: Callable[[Sequence[Event]], None] | None,
+    on_notes: Callable[[Sequence[Note]], None] | None,
+) -> None:
+    """Move messages both ways until the connection is gone, the session is dead, or `stop` is set."""
+    for frame in session.connected(clock()):
+        await socket.send(frame)
+
+    async def send_due() -> None:
+        try:
+            while not stop.is_set() and not session.is_dead:
+                for frame in session.tick(clock()):
+                    await socket.send(frame)
+                _report(session, [], on_events, on_notes)
+                wait_s = (session.due_ns - clock()) / NS
+                await _wait(stop, min(max(wait_s, 0.001), _TURN_S))
+        except _FAILURES:
+            return  # the reader sees the same loss
+        finally:
+            await socket.close()  # wakes the reader
+
+    sender = asyncio.create_task(send_due())
+    try:
+        while not session.is_dead and (raw := await socket.receive()) is not None:
+            events = session.received(raw, clock())
+            if events and on_events is not None:
+                on_events(events)
+    finally:
+        sender.cancel()
+        await asyncio.gather(sender, return_exceptions=True)
+
+
+def _report(
+    session: PublicSession | PrivateSession,
+    events: Sequence[Event],
+    on_events: Callable[[Sequence[Event]], None] | None,
+    on_notes: Callable[[Sequence[Note]], None] | None,
+    event: str = "",
+    **fields: str,
+) -> None:
+    notes = session.take_notes()
+    if event:
+        notes.append(Note(event=event, fields={"link": session.NAME, "conn": session.conn, **fields}))
+    if events and on_events is not None:
+        on_events(events)
+    if notes and on_notes is not None:
+        on_notes(notes)
+
+
+async def _wait(stop: asyncio.Event, seconds: float) -> None:
+    """Return when `stop` is set, or after `seconds`."""
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        pass
