@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 
 from shared.errors import CrosscutError, SettingsError
+from shared.simulator.gate import DEFAULT_ACCOUNT, parse_account
 from shared.simulator.market import DEFAULT_PREDICTABILITY, GeneratedMarket, Market
 from shared.simulator.server import Server
 
@@ -27,7 +28,9 @@ def parser() -> argparse.ArgumentParser:
         help="10 s R2 that small alts are given; 0: nothing can be predicted",
     )  # fmt: skip
     p.add_argument("--recording", type=Path, help="replay a folder of recorded books instead of a generated market")
-    p.add_argument("--anchor-ns", type=int, help="when a recording's history ends and its live part begins (default: now)")
+    p.add_argument(
+        "--anchor-ns", type=int, help="when a recording's history ends and its live part begins (default: now)"
+    )
     p.add_argument(
         "--account", action="append", metavar="KEY:SECRET:PASSPHRASE:USDT",
         help="an account and its money; repeatable (default: simulator:simulator:simulator:10000)",
@@ -43,16 +46,18 @@ def market_of(args: argparse.Namespace) -> Market:
 
 
 async def serve(args: argparse.Namespace) -> int:
-    server = Server(market_of(args), host=args.host, port=args.port)
+    accounts = [parse_account(text) for text in args.account or ()] or [DEFAULT_ACCOUNT]
+    server = Server(market_of(args), host=args.host, port=args.port, accounts=accounts)
     try:
         await server.start()
     except OSError as error:
         raise SettingsError(
-            f"port {args.port} on {args.host} must be free, found {error.strerror or error}: choose another --port, or 0"
+            f"port {args.port} on {args.host} must be free, found it taken ({error.strerror or error}): "
+            "choose another --port, or 0"
         ) from None
     ready = {"ready": True, "rest": server.rest_url, "ws": server.ws_url, "pid": os.getpid(), **server.describe()}
     ready["market"] = ready["kind"]
-    print(json.dumps(ready, ensure_ascii=False), flush=True)  # noqa: T201 - the ready line is the interface
+    print(json.dumps(ready, ensure_ascii=False), flush=True)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -73,15 +78,13 @@ async def serve(args: argparse.Namespace) -> int:
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
+        if sys.platform == "win32":  # uvloop does not exist there
+            return asyncio.run(serve(args))
         import uvloop
 
-        run = uvloop.run
-    except ImportError:  # Windows has none
-        run = asyncio.run
-    try:
-        return int(run(serve(args)))
+        return uvloop.run(serve(args))
     except CrosscutError as error:
-        print(error, file=sys.stderr)  # noqa: T201 - the message is for the person who started us
+        print(error, file=sys.stderr)
         return error.exit_code
 
 

@@ -19,9 +19,8 @@ from collections.abc import Collection, Iterator, Mapping
 
 import msgspec
 
-from shared.simulator.market import LEVELS, Block, Market
+from shared.simulator.market import LEVELS, NS, Block, Market
 
-NS = 1_000_000_000
 MS = 1_000_000
 
 CHANNELS = ("ticker", "books1", "books5", "books15", "books", "trade")

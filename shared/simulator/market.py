@@ -39,6 +39,8 @@ from numpy.typing import NDArray
 from shared.errors import SettingsError
 from shared.simulator.listing import Listing, contract_row, listings
 
+NS = 1_000_000_000
+
 BLOCK_S = 300
 """Seconds in a block of the generated market; an hour is a whole number of them."""
 

@@ -14,13 +14,17 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import msgspec
 from aiohttp import WSMsgType, web
 
-from shared.simulator.feed import NS, Cadence, PublicFeed
-from shared.simulator.gate import Refused
-from shared.simulator.market import Market
+from shared.simulator.conditions import Change, Conditions
+from shared.simulator.desk import Desk
+from shared.simulator.feed import Cadence, PublicFeed
+from shared.simulator.gate import DEFAULT_ACCOUNT, Credentials, Gate
+from shared.simulator.market import NS, Market
 from shared.simulator.rest import Rest
 from shared.simulator.sockets import (
     FRAME_BYTES_MAX,
@@ -42,14 +46,27 @@ class Server:
     Args:
         market: what happens.
         host, port: where to listen; port 0 lets the system choose.
+        accounts: who may log in, and with how much money.
         cadence: how often a second is pushed.
     """
 
-    def __init__(self, market: Market, *, host: str = "127.0.0.1", port: int = 0, cadence: Cadence | None = None) -> None:
+    def __init__(
+        self,
+        market: Market,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        accounts: Iterable[Credentials] = (DEFAULT_ACCOUNT,),
+        cadence: Cadence | None = None,
+    ) -> None:
+        accounts = tuple(accounts)
         self.market, self.host, self.port = market, host, port
+        self.conditions = Conditions()
         self.feed = PublicFeed(market, cadence or Cadence())
         self.hub = Hub(self.feed)
-        self.rest = Rest(self.feed)
+        self.desk = Desk(market, accounts)
+        self.gate = Gate(accounts)
+        self.rest = Rest(self.feed, self.desk, self.gate, self.conditions, self._after_ms, self._push)
         self._numbers = 0
         self._runner: web.AppRunner | None = None
         self._pumping: asyncio.Task[None] | None = None
@@ -92,10 +109,11 @@ class Server:
         if self._runner:
             await self._runner.cleanup()
 
-    def close_sockets(self) -> None:
-        """Drop every client without a close frame, as a broken network does."""
+    def close_sockets(self, which: str = "all") -> None:
+        """Drop clients ("all", "public" or "private") without a close frame, as a broken network does."""
         for socket in list(self.hub.sockets):
-            socket.transport.abort()
+            if which == "all" or socket.is_private == (which == "private"):
+                socket.transport.abort()
 
     def describe(self) -> dict[str, Any]:
         """Return what runs here: the ready line and `/_control/market`."""
@@ -120,10 +138,26 @@ class Server:
             if now_ns - done_ns > BEHIND_S_MAX * NS:
                 done_ns = now_ns - NS
             self._ahead(now_ns // NS)
-            for _, channel, symbol, text in self.feed.frames(done_ns, now_ns, self.hub.wanted):
-                self.hub.publish(channel, symbol, text)
+            self.desk.advance(now_ns)
+            self._push()
+            seam = self.market.seam_after(done_ns // NS)
+            if seam is not None and seam * NS <= now_ns:
+                self.close_sockets("public")
+            if not self.conditions.is_frozen:
+                for _, channel, symbol, text in self.feed.frames(done_ns, now_ns, self.hub.wanted):
+                    self.hub.publish(channel, symbol, text)
             self.hub.flush()
             done_ns = max(done_ns, now_ns)
+
+    def _push(self) -> None:
+        """Tell private sockets what has happened at the venue."""
+        for account, channel, text in self.desk.pushes():
+            if not self.conditions.is_private_mute:
+                for socket in self.hub.private(account, channel):
+                    socket.send(text)
+
+    def _after_ms(self, delay_ms: float, function: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_later(delay_ms / 1000, function)
 
     async def _prefetch(self, second: int) -> None:
         loop = asyncio.get_running_loop()
@@ -188,7 +222,7 @@ class Server:
             return True
         try:
             message = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             socket.send(error_text(30002, "Illegal request"))
             return True
         if not isinstance(message, dict):
@@ -204,7 +238,10 @@ class Server:
         now_ns = time.time_ns()
         if op == "subscribe":
             for arg in args:
-                self.hub.subscribe(socket, arg, now_ns)
+                if self.hub.subscribe(socket, arg, now_ns) and arg["channel"] in ("positions", "account"):
+                    assert socket.account is not None
+                    self.desk.advance(now_ns)
+                    socket.send(self.desk.state(socket.account, arg["channel"]))
         elif op == "unsubscribe":
             for arg in args:
                 self.hub.unsubscribe(socket, arg)
@@ -213,17 +250,36 @@ class Server:
         return True
 
     def _login(self, socket: Socket, arg: Any) -> bool:
-        socket.send(error_text(30005, "error"))
-        return False
+        """Log in, or say why not and close (recorded: a failed login is an error frame, then the end)."""
+        known = self.gate.check_login(arg, time.time_ns() // NS) if isinstance(arg, dict) else (30005, "error")
+        if isinstance(known, tuple):
+            socket.send(error_text(*known))
+            return False
+        if not socket.is_private:
+            socket.send(error_text(30005, "error"))
+            return False
+        socket.account = known
+        socket.send('{"event":"login","code":0}')
+        return True
 
     # ----------------------------------------------------------------------------------- control
 
     async def _control(self, request: web.Request) -> web.Response:
+        """Serve `/_control/market` and `/_control/conditions`, to this machine only."""
         if request.remote not in ("127.0.0.1", "::1"):
-            return web.json_response({"error": "only from this machine"}, status=403)
-        if request.method == "GET" and request.match_info["name"] == "market":
-            return web.json_response(self.describe() | {"pid": os.getpid()})
-        return web.json_response({"error": "expected GET /_control/market"}, status=404)
-
-
-__all__ = ["Refused", "Server"]
+            return web.json_response({"error": "expected a client on this machine"}, status=403)
+        name = request.match_info["name"]
+        if name == "market" and request.method == "GET":
+            return web.json_response(self.describe() | {"pid": os.getpid(), "sockets": len(self.hub.sockets)})
+        if name != "conditions":
+            return web.json_response({"error": "expected /_control/market or /_control/conditions"}, status=404)
+        if request.method == "POST":
+            try:
+                change = msgspec.json.decode(await request.read(), type=Change)
+            except msgspec.ValidationError as error:
+                return web.json_response({"error": f"expected fields of Change, found: {error}"}, status=400)
+            change.apply(self.conditions)
+            self.desk.venue.is_stop_broken = self.conditions.stop_never_triggers
+            if change.drop_sockets:
+                self.close_sockets(change.drop_sockets if isinstance(change.drop_sockets, str) else "all")
+        return web.json_response(msgspec.to_builtins(self.conditions))

@@ -382,6 +382,10 @@ class Venue:
         """Return the remembered final orders, oldest first."""
         return list(self._accounts[account].closed.values())
 
+    def resting_symbols(self) -> list[str]:
+        """Return the symbols in which somebody's order rests in the book."""
+        return [symbol for symbol, orders in self._resting.items() if orders]
+
     def fills(self, account: str) -> list[Fill]:
         """Return the remembered fills, oldest first."""
         return list(self._accounts[account].fills)

@@ -1,0 +1,146 @@
+"""The venue on the clock: its books follow the market, its events become private pushes.
+
+`advance(now_ns)` brings the venue to the second that clients see (books and marks once a second, public trades as they
+happen, funding when due) and is called before anything else is asked of it, so an order never meets an old book.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+
+from shared.simulator import payloads
+from shared.simulator.gate import Credentials
+from shared.simulator.market import NS, Market, depth_at
+from shared.simulator.venue import Fill, FundingReport, OrderReport, Venue
+from shared.types import Contract, Side
+
+CATCH_UP_S_MAX = 5
+"""After a longer stall the venue jumps to now; nobody could have traded in between."""
+
+
+class Desk:
+    """A venue whose market is served.
+
+    Args:
+        market: what happens.
+        accounts: who trades, and with how much.
+    """
+
+    def __init__(self, market: Market, accounts: Iterable[Credentials]) -> None:
+        self.market = market
+        self.venue = Venue(contract_of(row) for row in market.contracts())
+        for account in accounts:
+            self.venue.open_account(account.key, account.deposit_usdt)
+        self._second: int | None = None
+        self._traded_ns = 0
+
+    def advance(self, now_ns: int) -> None:
+        """Bring the venue to `now_ns`; calls must not go back in time."""
+        second = now_ns // NS
+        if self._second is None or second - self._second > CATCH_UP_S_MAX:
+            self._show(second)
+        while self._second is not None and self._second < second:
+            self._trade_until((self._second + 1) * NS)
+            self._show(self._second + 1)
+        self._trade_until(now_ns)
+
+    def pushes(self) -> list[tuple[str, str, str]]:
+        """Return what clients are told of since the last call: (account, channel, frame)."""
+        frames: list[tuple[str, str, str]] = []
+        touched: dict[str, None] = {}
+        for event in self.venue.drain():
+            touched[event.account] = None
+            if isinstance(event, OrderReport):
+                row = payloads.order_push(event.order, event.fill)
+                frames.append((event.account, "orders", push_text("orders", [row], event.time_ns)))
+            elif isinstance(event, Fill):
+                frames.append((event.account, "fill", push_text("fill", [payloads.fill_push(event)], event.time_ns)))
+            else:
+                assert isinstance(event, FundingReport)
+        for account in touched:
+            for channel in ("positions", "account"):
+                frames.append((account, channel, self.state(account, channel)))
+        return frames
+
+    def state(self, account: str, channel: str) -> str:
+        """Return the full snapshot of `positions` or `account`."""
+        now_ns = max(self._traded_ns, (self._second or 0) * NS)
+        if channel == "account":
+            return push_text("account", [payloads.account_push(self.venue, account)], now_ns)
+        rows = [payloads.position_push(self.venue, account, p) for p in self.venue.positions(account)]
+        return push_text("positions", rows, now_ns)
+
+    # ----------------------------------------------------------------------------------- the market
+
+    def _show(self, second: int) -> None:
+        """Give the venue the books and marks of a second."""
+        block = self.market.block(second)
+        t = second - block.first_second
+        depth = depth_at(self.market, second)
+        bids = np.stack((depth.bid_price, depth.bid_size), axis=2)
+        asks = np.stack((depth.ask_price, depth.ask_size), axis=2)
+        now_ns = second * NS
+        marks, indices, rates = block.mark[t].tolist(), block.index[t].tolist(), block.funding_rate[t].tolist()
+        for n, symbol in enumerate(self.market.symbols):
+            if block.is_fresh[t, n] or self._second is None:
+                self.venue.set_book(symbol, bids[n], asks[n], now_ns)
+                self.venue.set_mark(symbol, marks[n], indices[n], rates[n], now_ns)
+        self.venue.settle_funding(now_ns)
+        self._second, self._traded_ns = second, now_ns
+
+    def _trade_until(self, end_ns: int) -> None:
+        """Show resting orders the public trades of this second up to `end_ns`."""
+        assert self._second is not None
+        begin_ns, self._traded_ns = self._traded_ns, max(self._traded_ns, end_ns)
+        waiting = {self.market.symbols.index(symbol) for symbol in self.venue.resting_symbols()}
+        if not waiting:
+            return
+        block = self.market.block(self._second)
+        t, trades = self._second - block.first_second, block.trades
+        for i in range(int(trades.start[t]), int(trades.start[t + 1])):
+            time_ns = self._second * NS + int(trades.offset_ns[i])
+            n = int(trades.symbol[i])
+            if n in waiting and begin_ns <= time_ns < end_ns:
+                price = int(trades.price_ticks[i]) / float(self.market.price_scale[n])
+                size = int(trades.size_steps[i]) / float(self.market.size_scale[n])
+                side = Side.BUY if trades.side[i] > 0 else Side.SELL
+                self.venue.trade(self.market.symbols[n], price, size, side, time_ns)
+
+
+def contract_of(row: dict[str, Any]) -> Contract:
+    """Return a contract row as the venue reads it."""
+
+    def optional(value: str) -> Decimal | None:
+        return Decimal(value) if value else None
+
+    def moment(value: str) -> int | None:
+        return int(value) if value and value != "-1" else None
+
+    return Contract(
+        symbol=row["symbol"], base=row["baseCoin"], quote=row["quoteCoin"], status=row["symbolStatus"],
+        tick=Decimal(row["priceEndStep"]).scaleb(-int(row["pricePlace"])), size_step=Decimal(row["sizeMultiplier"]),
+        size_min=Decimal(row["minTradeNum"]), notional_min_usdt=Decimal(row["minTradeUSDT"]),
+        size_max_limit=optional(row["maxOrderQty"]), size_max_market=optional(row["maxMarketOrderQty"]),
+        price_band_buy=Decimal(row["buyLimitPriceRatio"]), price_band_sell=Decimal(row["sellLimitPriceRatio"]),
+        maker_fee=Decimal(row["makerFeeRate"]), taker_fee=Decimal(row["takerFeeRate"]),
+        leverage_min=int(row["minLever"]), leverage_max=int(row["maxLever"]),
+        funding_interval_h=int(row["fundInterval"]), is_rwa=row["isRwa"] == "YES",
+        launch_ms=moment(row["launchTime"]), off_ms=moment(row["offTime"]),
+    )  # fmt: skip
+
+
+def push_text(channel: str, rows: list[Any], time_ns: int) -> str:
+    """Return a private push; the account channel is addressed by coin, the others by instId."""
+    where = {"coin": "default"} if channel == "account" else {"instId": "default"}
+    body = {
+        "action": "snapshot",
+        "arg": {"instType": "USDT-FUTURES", "channel": channel} | where,
+        "data": rows,
+        "ts": time_ns // 1_000_000,
+    }
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
