@@ -66,15 +66,18 @@ class WriteAheadLog:
         root: the lake's folder (local).
         session_id: unique among the logs that are not sealed; part of the name of every connection.
         universe: its symbols are the axis that the ticks refer to.
+        from_ns: rows received earlier only tell which links are up and what was last seen; the first hour begins
+            with them CARRIED at this time. Whoever connects a little early covers [from_ns, …) without a seam.
 
     Raises:
         LakeError: the log cannot be written (disk full, permission lost): stop, what was flushed is safe.
     """
 
-    def __init__(self, root: Path, source: str, session_id: str, universe: Universe) -> None:
+    def __init__(self, root: Path, source: str, session_id: str, universe: Universe, *, from_ns: int = 0) -> None:
         self.root, self.source = root, layout.check_name(source, "source")
         self.session_id = layout.check_name(session_id, "session")
         self.symbols = universe.symbols
+        self.from_ns = from_ns
         self.rows = dict.fromkeys(RAW, 0)  # appended by the caller
         self.hours: list[int] = []  # that were written to
         self.until_ns = 0  # everything received up to here was appended
@@ -91,11 +94,16 @@ class WriteAheadLog:
         if not received:
             return
         first_ns, last_ns = min(int(r[0]) for r in received), max(int(r[-1]) for r in received)
-        if self._hour is None:
-            self._open(first_ns // HOUR_NS)
-        assert self._hour is not None
-        assert first_ns >= self._hour * HOUR_NS, f"receipt {first_ns} is before the open hour {self._hour}"
+        assert self._hour is None or first_ns >= self._hour * HOUR_NS, f"{first_ns} is before open hour {self._hour}"
         tables = {table: self._name_conns(rows) for table, rows in tables.items()}
+        if first_ns < self.from_ns:
+            assert self._hour is None, f"receipt {first_ns} came after the session's first hour was begun"
+            tables = {table: self._only_note(table, rows) for table, rows in tables.items()}
+        if last_ns < self.from_ns:
+            return
+        if self._hour is None:
+            self._open(max(first_ns, self.from_ns) // HOUR_NS)
+        assert self._hour is not None
         while True:
             end_ns = (self._hour + 1) * HOUR_NS
             until_ns = min(last_ns, end_ns - 1)
@@ -116,9 +124,12 @@ class WriteAheadLog:
             until_ns: everything received up to here was appended, also where that was nothing; None: up to the
                 last row. Hours that are over by then are ended.
         """
-        if self._hour is None:
-            return
         until_ns = max(self.until_ns, until_ns or 0)
+        if self._hour is None:
+            if until_ns < self.from_ns or not any(links.up() for links in self._links.values()):
+                return
+            self._open(max(until_ns, self.from_ns) // HOUR_NS)  # connected early, and nothing has come since
+        assert self._hour is not None
         while until_ns >= (self._hour + 1) * HOUR_NS:
             self._rotate()
         self.until_ns = until_ns
@@ -133,10 +144,10 @@ class WriteAheadLog:
 
         Closed on the stroke of an hour, the links end one ns before it: an hour is not begun to say that it is empty.
         """
-        if self._hour is None:
-            return
         now_ns = max(self.until_ns + 1, now_ns or 0)
         self.flush(now_ns - 1)
+        if self._hour is None:
+            return
         at_ns = min(now_ns, (self._hour + 1) * HOUR_NS - 1)
         for table, links in self._links.items():
             self._write(table, link_rows(table, links.up(), TickEvent.DISCONNECTED, at_ns), at_ns)
@@ -150,6 +161,12 @@ class WriteAheadLog:
         with self._writing():
             self._streams[table].write(rows, until_ns)
         self._links[table].note(rows)
+
+    def _only_note(self, table: str, rows: Rows) -> Rows:
+        """Take note of the rows before `from_ns`, return the others."""
+        n = int(np.searchsorted(rows.recv_ns, self.from_ns))
+        self._links[table].note(_slice(rows, 0, n))
+        return _slice(rows, n, len(rows.recv_ns))
 
     def _name_conns(self, rows: Rows) -> Rows:
         named = np.empty_like(rows.conn)
@@ -172,8 +189,9 @@ class WriteAheadLog:
                 shutil.rmtree(unborn)
             unborn.mkdir(parents=True)
             streams = {table: _Stream(unborn / f"{_leaf(table)}.arrow", table, self.symbols) for table in RAW}
+            at_ns = max(hour * HOUR_NS, self.from_ns)
             for table, stream in streams.items():
-                stream.write(self._links[table].carried(hour * HOUR_NS), hour * HOUR_NS)
+                stream.write(self._links[table].carried(at_ns), at_ns)
                 stream.sync()
             unborn.rename(folder)
             sync_folder(folder.parent)
