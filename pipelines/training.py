@@ -292,7 +292,7 @@ def _judge(dataset: Dataset, fold: Fold, probability: Floats, edge: Sequence[flo
     )
 
 
-def metrics_of(trained: Trained) -> dict[str, float]:
+def figures_of(trained: Trained) -> dict[str, float]:
     """Return what is logged: holdout first, then the walk-forward, the baseline and the null; NaN is left out."""
     values: dict[str, float] = {
         "rounds": trained.rounds,

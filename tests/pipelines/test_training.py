@@ -10,7 +10,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.training import Dataset, Trained, expected_edge_bps, fit_and_judge, metrics_of
+from pipelines.training import Dataset, Trained, expected_edge_bps, fit_and_judge, figures_of
 from pipelines.validation import LeakySplit, check_gap, gap_s, log_loss, rank_ic, walk_forward
 from shared.errors import NotEnoughData
 from shared.model import FLAT, LONG, SHORT
@@ -59,7 +59,7 @@ def test_planted_signal_is_found_by_model_and_baseline_and_not_by_the_null(
     """A feature that drives the outcome gives a rank IC far above that of shuffled labels, out of sample."""
     _, trained = with_signal
 
-    found = metrics_of(trained)
+    found = figures_of(trained)
 
     assert found["rank_ic"] > 0.5
     assert found["baseline_rank_ic"] > 0.5
@@ -75,7 +75,7 @@ def test_same_rows_and_seed_give_the_same_model_text(with_signal: tuple[Dataset,
     again = fit_and_judge(dataset, seed=7, threads=1)
 
     assert again.booster == trained.booster
-    assert metrics_of(again) == metrics_of(trained)
+    assert figures_of(again) == figures_of(trained)
 
 
 def test_future_rows_cannot_change_the_model(with_signal: tuple[Dataset, Trained]) -> None:

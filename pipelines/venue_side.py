@@ -1,0 +1,230 @@
+"""The exchange as the backtest's engine meets it: actions in, events out, one row of the market at a time.
+
+An action decided on row s (known at s + 1) meets the book of row s + 1, which is what a label assumes and what a second
+of latency does. Five levels a side are visible; what is taken stays taken until the symbol's next row. A resting order
+fills at its price when the opposite touch reaches it; its place in a queue is not simulated from seconds, and neither
+is what trades between two rows: a post-only entry fills later and worse here than a patient one would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.simulator.venue import Accepted, Fill, FundingReport, OrderReport, OrderRequest, Refusal, Venue
+from shared.types import (
+    NS,
+    Action,
+    Adopted,
+    CancelOrder,
+    CancelRefused,
+    Event,
+    Filled,
+    Floats,
+    FundingPaid,
+    OrderAbsent,
+    OrderAccepted,
+    OrderRefused,
+    OrderReported,
+    PendingOrder,
+    PlaceOrder,
+    Position,
+    QueryAccount,
+    QueryOrder,
+    Universe,
+)
+
+ACCOUNT = "backtest"
+LEVELS = 5
+
+
+class Tape:
+    """A block of seconds as the venue reads it: books and marks by row and symbol."""
+
+    def __init__(self, columns: dict[str, Floats]) -> None:
+        self.bids = _book(columns, "bid")  # (T, N, LEVELS, 2): price, size
+        self.asks = _book(columns, "ask")
+        self.mark, self.index, self.rate = (columns[name] for name in ("mark", "index", "funding_rate"))
+
+
+def _book(columns: dict[str, Floats], side: str) -> NDArray[np.float64]:
+    rows = [
+        np.stack([columns[f"{side}_price_{level}"], columns[f"{side}_size_{level}"]], axis=-1)
+        for level in range(1, LEVELS + 1)
+    ]
+    return np.ascontiguousarray(np.stack(rows, axis=2))
+
+
+class VenueSide:
+    """One account at a venue of its own."""
+
+    def __init__(self, universe: Universe, equity_usdt: Decimal, leverage: int) -> None:
+        self.venue = Venue(universe.contracts)
+        self.venue.open_account(ACCOUNT, equity_usdt)
+        self._at = universe.index()
+        self._leverage: dict[str, int] = {}
+        for contract in universe.contracts:
+            obtained = self.venue.set_leverage(ACCOUNT, contract.symbol, min(leverage, contract.leverage_max))
+            if isinstance(obtained, int):
+                self._leverage[contract.symbol] = obtained
+        self._last_book: dict[str, tuple[Floats, Floats]] = {}
+        self.refusals: dict[str, int] = {}  # "code message" -> how often
+        self.orders = 0
+
+    @property
+    def equity_usdt(self) -> Decimal:
+        return self.venue.equity(ACCOUNT)
+
+    @property
+    def is_flat(self) -> bool:
+        return not self.venue.positions(ACCOUNT) and not self.venue.pending(ACCOUNT)
+
+    def adopted(self, now_ns: int) -> Adopted:
+        """Return the account's truth, as live reads it at its start."""
+        positions = tuple(
+            Position(symbol=held.symbol, size=held.size, entry_price=held.entry_price)
+            for held in self.venue.positions(ACCOUNT)
+        )
+        orders = tuple(
+            PendingOrder(
+                client_oid=order.client_oid,
+                order_id=order.order_id,
+                symbol=order.symbol,
+                side=order.side,
+                kind=order.kind,
+                size=order.size,
+                filled=order.filled,
+                price=order.price,
+                reduce_only=order.reduce_only,
+            )
+            for order in self.venue.pending(ACCOUNT)
+        )
+        return Adopted(
+            recv_ns=now_ns,
+            equity_usdt=self.equity_usdt,
+            available_usdt=self.venue.available(ACCOUNT),
+            positions=positions,
+            orders=orders,
+            leverage=dict(self._leverage),
+        )
+
+    def row(
+        self, tape: Tape, t: int, actions: Sequence[Action], now_ns: int, *, keep_books: bool = False
+    ) -> list[Event]:
+        """Show row t to what is held, working or wanted, then do what was decided on the row before.
+
+        Args:
+            actions: in the order the engine gave them.
+            now_ns: end of the row's second.
+            keep_books: a symbol without a book keeps its last one (the end of a window, where all must be closed).
+        """
+        touched = {a.symbol for a in actions if isinstance(a, PlaceOrder)}
+        touched |= {held.symbol for held in self.venue.positions(ACCOUNT)}
+        touched |= {order.symbol for order in self.venue.pending(ACCOUNT)}
+        for symbol in sorted(touched):
+            n = self._at[symbol]
+            bids, asks = tape.bids[t, n], tape.asks[t, n]
+            if keep_books and not (np.isfinite(bids[0, 0]) and np.isfinite(asks[0, 0])):
+                bids, asks = self._last_book.get(symbol, (bids, asks))
+            else:
+                self._last_book[symbol] = (bids, asks)
+            self.venue.set_book(symbol, bids, asks, now_ns)
+            self.venue.set_mark(symbol, float(tape.mark[t, n]), float(tape.index[t, n]), float(tape.rate[t, n]), now_ns)
+        self.venue.settle_funding(now_ns)
+        events = self._drained()
+        for action in actions:
+            events += self.execute(action, now_ns)
+        return events
+
+    def execute(self, action: Action, now_ns: int) -> list[Event]:
+        """Do one action and return its answer and all that followed from it."""
+        answers: list[Event] = []
+        if isinstance(action, PlaceOrder):
+            self.orders += 1
+            request = OrderRequest(
+                symbol=action.symbol,
+                side=action.side,
+                kind=action.kind,
+                size=action.size,
+                price=action.price,
+                reduce_only=action.reduce_only,
+                client_oid=action.client_oid,
+                stop_loss=action.stop_price,
+            )
+            answer = self.venue.place(ACCOUNT, request, now_ns)
+            if isinstance(answer, Refusal):
+                self._count(answer)
+                answers.append(
+                    OrderRefused(recv_ns=now_ns, client_oid=action.client_oid, code=answer.code, message=answer.message)
+                )
+            else:
+                answers.append(OrderAccepted(recv_ns=now_ns, client_oid=action.client_oid, order_id=answer.order_id))
+        elif isinstance(action, CancelOrder):
+            outcome = self.venue.cancel(
+                ACCOUNT, action.symbol, now_ns, order_id=action.order_id or None, client_oid=action.client_oid or None
+            )
+            if not isinstance(outcome, Accepted):
+                self._count(outcome)
+                answers.append(
+                    CancelRefused(
+                        recv_ns=now_ns, client_oid=action.client_oid, code=outcome.code, message=outcome.message
+                    )
+                )
+        elif isinstance(action, QueryOrder):
+            order = self.venue.order(ACCOUNT, client_oid=action.client_oid)
+            if order is None:
+                answers.append(OrderAbsent(recv_ns=now_ns, client_oid=action.client_oid))
+            else:
+                answers.append(_reported(OrderReport(account=ACCOUNT, time_ns=now_ns, order=order), now_ns))
+        elif isinstance(action, QueryAccount):
+            answers.append(self.adopted(now_ns))
+        return answers + self._drained()
+
+    def _drained(self) -> list[Event]:
+        events: list[Event] = []
+        for told in self.venue.drain():
+            if isinstance(told, Fill):
+                events.append(
+                    Filled(
+                        recv_ns=told.time_ns,
+                        client_oid=told.client_oid,
+                        order_id=told.order_id,
+                        trade_id=told.trade_id,
+                        symbol=told.symbol,
+                        side=told.side,
+                        price=told.price,
+                        size=told.size,
+                        fee_usdt=told.fee_usdt,
+                        is_maker=told.is_maker,
+                        exch_ns=told.time_ns,
+                    )
+                )
+            elif isinstance(told, FundingReport):
+                events.append(FundingPaid(recv_ns=told.time_ns, symbol=told.symbol, amount_usdt=told.amount_usdt))
+            else:
+                events.append(_reported(told, told.time_ns))
+        return events
+
+    def _count(self, refusal: Refusal) -> None:
+        name = f"{refusal.code} {refusal.message}"
+        self.refusals[name] = self.refusals.get(name, 0) + 1
+
+
+def _reported(report: OrderReport, now_ns: int) -> OrderReported:
+    order = report.order
+    return OrderReported(
+        recv_ns=now_ns,
+        client_oid=order.client_oid,
+        order_id=order.order_id,
+        status=order.status,
+        filled=order.filled,
+        reason=order.cancel_reason,
+    )
+
+
+def end_of(second: int) -> int:
+    """Return when a second's row is known, ns."""
+    return (second + 1) * NS
