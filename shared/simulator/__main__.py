@@ -9,11 +9,13 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 from shared.errors import CrosscutError, SettingsError
 from shared.simulator.gate import DEFAULT_ACCOUNT, parse_account
 from shared.simulator.market import DEFAULT_PREDICTABILITY, GeneratedMarket, Market
+from shared.simulator.recorded import RecordedMarket
 from shared.simulator.server import Server
 
 
@@ -42,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
 def market_of(args: argparse.Namespace) -> Market:
     if args.recording is None:
         return GeneratedMarket(args.seed, args.symbols, args.predictability)
-    raise SettingsError("recordings are not supported yet: leave --recording away")
+    return RecordedMarket(args.recording, time.time_ns() if args.anchor_ns is None else args.anchor_ns)
 
 
 async def serve(args: argparse.Namespace) -> int:

@@ -223,8 +223,8 @@ class PublicFeed:
     def _ticker_fields(self, now: _Second, n: int) -> dict[str, str]:
         block, t, symbol, place = now.block, now.t, self.market.symbols[n], self.market.price_places[n]
         price, size = self._price_text[n], self._size_text[n]
-        bid_ticks, ask_ticks = int(block.bid_ticks[t, n, 0]), int(block.ask_ticks[t, n, 0])
-        bid_steps, ask_steps = int(block.bid_steps[t, n, 0]), int(block.ask_steps[t, n, 0])
+        bid_ticks, ask_ticks = int(block.quote_bid_ticks[t, n]), int(block.quote_ask_ticks[t, n])
+        bid_steps, ask_steps = int(block.quote_bid_steps[t, n]), int(block.quote_ask_steps[t, n])
         last, open_24h = float(block.last[t, n]), float(block.open_24h[t, n])
         next_ms = int(block.next_funding_ms[t, n])
         return {

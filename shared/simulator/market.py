@@ -76,6 +76,10 @@ class Block(msgspec.Struct, frozen=True):
     bid_steps: Ints
     ask_ticks: Ints
     ask_steps: Ints
+    quote_bid_ticks: Ints  # (T, N) the touch as the ticker tells it
+    quote_bid_steps: Ints
+    quote_ask_ticks: Ints
+    quote_ask_steps: Ints
     is_fresh: NDArray[np.bool_]  # (T, N) False: nothing was published in this second (recordings have gaps)
     last: Floats  # (T, N) USDT; like all below NaN where unknown
     mark: Floats
@@ -154,7 +158,6 @@ class GeneratedMarket:
     """
 
     kind = "generated"
-    history_end_ns = None
 
     def __init__(self, seed: int, n_symbols: int, predictability: float = DEFAULT_PREDICTABILITY) -> None:
         if not 1 <= n_symbols <= 1000:
@@ -166,6 +169,7 @@ class GeneratedMarket:
         if not 0 <= seed < 2**32:
             raise SettingsError(f"the seed must be in [0, 2^32), found {seed}: choose --seed in between")
         self.seed, self.predictability = seed, predictability
+        self.history_end_ns: int | None = None
         self.listings = listings(n_symbols)
         self.symbols = tuple(listing.symbol for listing in self.listings)
         suffix = "" if predictability == DEFAULT_PREDICTABILITY else f"-p{predictability:.2f}"
@@ -189,7 +193,7 @@ class GeneratedMarket:
     def contracts(self) -> list[dict[str, Any]]:
         return [contract_row(listing) for listing in self.listings]
 
-    def seam_after(self, second: int) -> None:
+    def seam_after(self, second: int) -> int | None:
         return None
 
     def block(self, second: int) -> Block:
@@ -371,7 +375,7 @@ class GeneratedMarket:
     def _trades(
         self, b: int, ticks: Floats, lean: Floats, vol: Floats, bid_ticks: Ints, ask_ticks: Ints
     ) -> Trades:
-        temper, n = self._temper, len(self.symbols)
+        temper = self._temper
         rng = self._generator(_STREAM_TRADES, b)
         move = np.log(ticks[1:] / ticks[:-1]) / (vol * temper.sigma[:-1])
         # Takers come in bursts (gamma mixing) and more when the price moves.
@@ -425,17 +429,18 @@ class GeneratedMarket:
         weight = (np.arange(BLOCK_S) / BLOCK_S)[:, None]
 
         def drift(stream: int) -> Floats:
-            left, right = self._knots(stream, b, b + 2)[:, :-1]
-            return left + weight * (right - left)
+            knots = self._knots(stream, b, b + 2)[:, :-1]
+            moved: Floats = knots[0] + weight * (knots[1] - knots[0])
+            return moved
 
         basis_bps = temper.basis_bps + temper.basis_sd_bps * drift(_STREAM_BASIS)
         mark = mid * (1.0 + temper.mark_sd * rng.standard_normal(shape))
         hour = b * BLOCK_S // 3600
-        begin, _ = self._hour_knots(hour)
-        day_ago, _ = self._hour_knots(hour - 24)
         level = np.stack([self._hour_knots(hour - k)[0] for k in range(25)])
         path = level[:, :-1] + temper.beta * level[:, -1:]
         base = temper.price
+        high = np.maximum(np.rint(np.exp(path.max(0)) * base / tick), ask_ticks[:, :, 0].max(0))
+        low = np.minimum(np.rint(np.exp(path.min(0)) * base / tick), bid_ticks[:, :, 0].min(0))
         volume = temper.usd_per_s * 86400.0 * np.exp(0.15 * drift(_STREAM_VOLUME))
         interval_s = temper.funding_interval_h * 3600
         seconds = b * BLOCK_S + np.arange(BLOCK_S)
@@ -447,6 +452,8 @@ class GeneratedMarket:
         return Block(
             first_second=b * BLOCK_S,
             bid_ticks=bid_ticks, bid_steps=bid_steps, ask_ticks=ask_ticks, ask_steps=ask_steps,
+            quote_bid_ticks=bid_ticks[:, :, 0], quote_bid_steps=bid_steps[:, :, 0],
+            quote_ask_ticks=ask_ticks[:, :, 0], quote_ask_steps=ask_steps[:, :, 0],
             is_fresh=np.ones(shape, dtype=np.bool_),
             last=last_ticks * 1.0 / self.price_scale,
             mark=np.rint(mark / tick) / self.price_scale,
@@ -457,8 +464,8 @@ class GeneratedMarket:
             base_volume=np.rint(volume / mid * self.size_scale) / self.size_scale,
             quote_volume=volume,
             open_24h=np.broadcast_to(np.rint(np.exp(path[24]) * base / tick) / self.price_scale, shape),
-            high_24h=np.broadcast_to(np.rint(np.exp(path.max(0)) * 1.004 * base / tick) / self.price_scale, shape),
-            low_24h=np.broadcast_to(np.rint(np.exp(path.min(0)) * 0.996 * base / tick) / self.price_scale, shape),
+            high_24h=np.broadcast_to(high / self.price_scale, shape),
+            low_24h=np.broadcast_to(low / self.price_scale, shape),
             trades=trades,
         )  # fmt: skip
 
