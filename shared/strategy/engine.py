@@ -86,7 +86,7 @@ from shared.types import (
 
 __all__ = ["Engine", "EngineConfig", "Memory"]
 
-ACCOUNT_EVERY_NS = 2 * NS  # Bitget: all-position 5/s, account 10/s; far below both
+ACCOUNT_EVERY_NS = 2 * NS - NS // 2  # every 2 s on jittering seconds; Bitget: all-position 5/s, account 10/s; far below both
 QUERIES_PER_SECOND_MAX = 5  # Bitget: order/detail 10/s
 FILLS_REMEMBERED_MAX = 50_000  # repeats come within seconds; a day at 8 orders a second is far below
 REFUSED_COOLDOWN_S = 30
@@ -161,6 +161,7 @@ class Engine:
         self._is_adopted = False
         self._fill_before_adoption = False
         self._links = {"public": False, "private": False}
+        self._private_was_lost = False
         self.is_stopping = False
         self._columns: Floats | None = None  # the last second
         self._features: NDArray[np.float32] | None = None
@@ -171,6 +172,7 @@ class Engine:
         self._doubts: dict[str, str] = {}  # symbol -> why
         self._suspects: dict[str, tuple[Decimal, Decimal]] = {}  # symbol -> (exchange's, ours) at the last reading
         self._equity_suspect: tuple[Decimal, Decimal] | None = None
+        self._is_equity_sure = True  # False after a position was corrected, until equity was compared while flat
         self._account_asked_ns = -(1 << 62)
         self._account_wanted = ""  # why; "": not wanted
         self._exit_waits: dict[str, tuple[int, int]] = {}  # symbol -> (ns until which no exit is tried, tries)
@@ -202,7 +204,8 @@ class Engine:
     @property
     def is_flat_and_quiet(self) -> bool:
         """Say whether nothing is open, nothing works and nothing is in doubt: safe to leave."""
-        return self._is_adopted and not self.portfolio.holdings and not self.orders.n_working and not self._doubts
+        is_sure = self._is_adopted and self._is_equity_sure and not self._doubts
+        return is_sure and not self.portfolio.holdings and not self.orders.n_working
 
     @property
     def memory(self) -> Memory:
@@ -326,6 +329,8 @@ class Engine:
                 self._doubt(order.symbol, "fills are missing")
         if self._doubts or self._account_wanted:
             self._ask_account(self._account_wanted or next(iter(self._doubts.values())))
+        elif not (self._is_equity_sure or self.portfolio.holdings or self.orders.n_working):
+            self._ask_account("a position was corrected: does equity agree?")
 
     def _should_cancel(self, order: Order) -> bool:
         if not order.rests:
@@ -808,10 +813,12 @@ class Engine:
 
     def _on_link(self, event: LinkChanged) -> None:
         assert event.link in self._links, f"links are {tuple(self._links)}, found {event.link!r}"
-        was_up = self._links[event.link]
+        if event.link == "private" and self._links["private"] and not event.is_up:
+            self._private_was_lost = True
         self._links[event.link] = event.is_up
-        if event.link == "private" and event.is_up and not was_up and self._is_adopted:
+        if event.link == "private" and event.is_up and self._private_was_lost and self._is_adopted:
             # What was pushed meanwhile is lost: ask for everything.
+            self._private_was_lost = False
             for order in list(self.orders.working):
                 if order.state is not State.SENT:
                     self._ask_order(order)
@@ -883,10 +890,10 @@ class Engine:
             return
         ours = self.portfolio.equity_usdt
         if event.equity_usdt == ours:
-            self._equity_suspect = None
+            self._equity_suspect, self._is_equity_sure = None, True
         elif self._equity_suspect == (event.equity_usdt, ours):
             difference = self.portfolio.correct_equity(event.equity_usdt)
-            self._equity_suspect = None
+            self._equity_suspect, self._is_equity_sure = None, True
             self._note("ledger.corrected", symbol="", difference_usdt=float(difference))
         else:
             self._equity_suspect = (event.equity_usdt, ours)
@@ -896,6 +903,7 @@ class Engine:
         theirs = position if position is not None else Position(symbol=symbol, size=ZERO, entry_price=ZERO)
         self._note("ledger.corrected", symbol=symbol, ours=str(ours), theirs=str(theirs.size))
         self._close(self.portfolio.correct_position(theirs, self._now_ns, self._now_ns // NS))
+        self._is_equity_sure = False
         self._suspects.pop(symbol, None)
         self._doubts.pop(symbol, None)
         for order in self.orders.working_in(symbol):
@@ -905,6 +913,7 @@ class Engine:
     def _waive_missing_fills(self, symbol: str) -> None:
         for order in self.orders.working_in(symbol):
             if order.state.is_final and self._now_ns - order.news_ns >= MISSING_FILLS_PATIENCE_NS:
+                self._is_equity_sure = False
                 self._note("order.waived", client_oid=order.client_oid, symbol=symbol, missing=str(order.remaining))
                 self.orders.waive(order, self._now_ns)
 
