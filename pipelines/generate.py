@@ -88,11 +88,8 @@ class Playback:
         self._now_ns = 0
         self._clock = ReceiveClock(lambda: self._now_ns)
         self._sockets = [VirtualSocket(feed, session) for session in collector.sessions]
+        self.is_linked = False
         self._by_symbol = {symbol: socket for socket in self._sockets for _, symbol in socket.session.channels}
-
-    @property
-    def is_linked(self) -> bool:
-        return all(socket.session.is_linked for socket in self._sockets)
 
     def connect(self, second: int) -> None:
         self._now_ns = second * NS
@@ -107,7 +104,9 @@ class Playback:
         self._now_ns = second * NS
         for socket in self._sockets:
             self._serve(socket, socket.session.tick(self._clock()))
-        is_linked, by_symbol, clock = self.is_linked, self._by_symbol, self._clock
+        # A virtual link that is up stays up.
+        self.is_linked = is_linked = self.is_linked or all(socket.session.is_linked for socket in self._sockets)
+        by_symbol, clock = self._by_symbol, self._clock
         for self._now_ns, channel, symbol, text in pushes:
             socket = by_symbol[symbol]
             if is_linked or (channel, symbol) in socket.topics:
