@@ -1,0 +1,245 @@
+"""`python -m pipelines.collect`: record the public feed of every listed symbol into the lake, until told to stop.
+
+The long-lived service. One loop receives; once a second what was received is appended to the write-ahead log and
+fsynced in a thread, so that the disk does not hold up the sockets. On SIGINT or SIGTERM, or after --seconds, links
+are written as ended and the touched hours sealed. A start first seals what a killed predecessor left behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pipelines.collector import Collector
+from pipelines.universe import discover, source_at
+from shared import log, settings, simulator_process
+from shared.bitget.transport import ReceiveClock, RestClient, stream
+from shared.errors import CrosscutError, ExchangeSilent, SettingsError
+from shared.lake import layout, write
+from shared.lake.layout import RAW
+from shared.types import NS, Note
+
+WRITE_S = 1.0
+"""What a crash loses at most, and how far a reader of the open hour is behind."""
+
+_REPORT_S = 10.0
+
+
+class Collected(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run recorded."""
+
+    source: str
+    session: str
+    seconds: float
+    symbols: int
+    rows: dict[str, int]  # raw table -> rows received in this run, link rows included
+    seals: tuple[write.SealReport, ...]
+
+
+async def collect(
+    rest_url: str,
+    ws_url: str,
+    lake: Path,
+    source: str,
+    *,
+    stop: asyncio.Event,
+    symbols: Sequence[str] = (),
+    progress: Callable[[str], None] = lambda line: None,
+    on_notes: Callable[[Sequence[Note]], None] = lambda notes: None,
+) -> Collected:
+    """Record until `stop` is set, then seal.
+
+    Args:
+        symbols: () is everything that is listed.
+
+    Raises:
+        ExchangeError: what is listed cannot be found out; a stream that is lost later is not an error.
+        SettingsError: a wanted symbol is not listed.
+        LakeError: the disk refuses. What was flushed is sealed by the next start.
+    """
+    for report in write.seal_all(lake, source):
+        progress(f"sealed {layout.hour_name(report.hour)} of an earlier run: {report.rows:,} rows")
+    async with RestClient(rest_url, None) as rest:
+        universe = await discover(rest, lake, source)
+    clock = ReceiveClock()
+    began_ns = clock()
+    session_id = f"collect-{began_ns // NS}-{os.getpid()}"
+    collector = Collector(lake, universe, session_id, symbols=symbols)
+    progress(f"recording {len(collector.symbols)} symbols of {source} over {len(collector.sessions)} connections")
+    gone = asyncio.Event()  # of the streams: set when the writer has failed, too
+    streams = [
+        asyncio.create_task(stream(f"{ws_url}/public", session, clock=clock, stop=gone, on_notes=on_notes))
+        for session in collector.sessions
+    ]
+    try:
+        await _write_until(stop, collector, clock, streams, progress)
+    finally:
+        gone.set()
+        await asyncio.gather(*streams, return_exceptions=True)
+    # The streams have noted in the buffer that their links are down.
+    collector.write(collector.buffer.take(), clock())
+    collector.log.close(clock())
+    if not collector.log.hours:
+        raise ExchangeSilent(
+            f"{ws_url}/public must accept subscriptions, found none of {collector.n_links[1]} channels ever linked: "
+            "see the log lines above"
+        )
+    progress(f"stopped after {(clock() - began_ns) / NS:.0f} s: sealing")
+    seals = tuple(write.seal_all(lake, source))
+    return Collected(
+        source=source,
+        session=session_id,
+        seconds=round((clock() - began_ns) / NS, 3),
+        symbols=len(collector.symbols),
+        rows=dict(collector.log.rows),
+        seals=seals,
+    )
+
+
+async def _write_until(
+    stop: asyncio.Event,
+    collector: Collector,
+    clock: ReceiveClock,
+    streams: Sequence[asyncio.Task[None]],
+    progress: Callable[[str], None],
+) -> None:
+    reported_s, rows_then = time.monotonic(), 0
+    while not stop.is_set():
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(WRITE_S):
+                await stop.wait()
+        # Taken and stamped in one turn of the loop: nothing received before `until_ns` is missing.
+        ticks, until_ns = collector.buffer.take(), clock()
+        await asyncio.to_thread(collector.write, ticks, until_ns)
+        for task in streams:
+            if task.done():
+                task.result()  # a stream ends only by an error: raise it here
+        if (elapsed_s := time.monotonic() - reported_s) >= _REPORT_S:
+            rows, (up, wanted) = sum(collector.log.rows.values()), collector.n_links
+            progress(f"{rows:,} rows, {(rows - rows_then) / elapsed_s:,.0f} a second, {up} of {wanted} channels linked")
+            reported_s, rows_then = time.monotonic(), rows
+
+
+# ------------------------------------------------------------------------------------------------ command line
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m pipelines.collect",
+        description="Record order books, trades and tickers of every listed symbol into the lake, until SIGINT or "
+        "SIGTERM. MARKET=bitget records Bitget's public feed (no keys needed); MARKET=simulator, the default, the "
+        "simulator at BITGET_REST_URL and BITGET_WS_URL or, where these are unset, one that is started for this run. "
+        "Progress goes to stderr, the last line on stdout is a JSON summary.",
+    )
+    p.add_argument("--lake", help="the lake's folder (default: LAKE_URI, which is data_lake)")
+    p.add_argument("--seconds", type=float, help="stop after so many seconds (default: when told to)")
+    p.add_argument("--symbols", help="comma separated (default: SYMBOLS, which is everything that is listed)")
+    return p
+
+
+async def run(args: argparse.Namespace) -> Collected:
+    """Do what the command line asks, with a simulator of our own where that is needed."""
+    config = settings.load(lake_uri=args.lake, symbols=args.symbols)
+    if args.seconds is not None and not args.seconds > 0:
+        raise SettingsError(f"--seconds must be above 0, found {args.seconds:g}")
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    logger = log.get("collect")
+
+    def on_notes(notes: Sequence[Note]) -> None:
+        for note in notes:
+            logger.info(note.event, **note.fields)
+
+    symbols = config.symbols if args.symbols else config.wanted_symbols
+    with contextlib.ExitStack() as stack:
+        urls, simulator = config.market_urls(), None
+        if urls is None:
+            simulator = stack.enter_context(simulator_process.start())
+            urls, source = (simulator.rest, simulator.ws), simulator.source
+            _say(f"started a simulator: {simulator.ready.get('note', source)}")
+        else:
+            source = await source_at(urls[0])
+        async with _stopping_after(args.seconds, simulator, stop):
+            done = await collect(
+                *urls, config.lake, source, stop=stop, symbols=symbols, progress=_say, on_notes=on_notes
+            )
+        if simulator is not None and (code := simulator.process.poll()) is not None:
+            raise ExchangeSilent(
+                f"the simulator must run until it is stopped, found it ended with {code} after {done.seconds:.0f} s: "
+                f"what came before is sealed in {config.lake}, run it again"
+            )
+    return done
+
+
+@contextlib.asynccontextmanager
+async def _stopping_after(
+    seconds: float | None, simulator: simulator_process.SimulatorProcess | None, stop: asyncio.Event
+) -> AsyncIterator[None]:
+    """Set `stop` after so many seconds, or when the simulator that we started has died."""
+
+    async def watch() -> None:
+        deadline_s = None if seconds is None else time.monotonic() + seconds
+        while deadline_s is None or time.monotonic() < deadline_s:
+            if simulator is not None and simulator.process.poll() is not None:
+                break
+            left_s = WRITE_S if deadline_s is None else min(WRITE_S, deadline_s - time.monotonic())
+            await asyncio.sleep(max(0.0, left_s))
+        stop.set()
+
+    task = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    log.configure()
+    try:
+        import uvloop
+
+        done = uvloop.run(run(args))
+    except CrosscutError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(json.dumps(summary(done), ensure_ascii=False))
+    return 0
+
+
+def summary(done: Collected) -> dict[str, Any]:
+    """Return what a program that calls us wants to know."""
+    return {
+        "command": "collect",
+        "source": done.source,
+        "session": done.session,
+        "seconds": done.seconds,
+        "symbols": done.symbols,
+        "rows": done.rows,
+        "hours": [layout.hour_name(seal.hour) for seal in done.seals],
+        "sealed": {table: sum(seal.files[table].rows for seal in done.seals) for table in RAW},
+        "bytes": sum(seal.bytes for seal in done.seals),
+    }
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
