@@ -86,9 +86,12 @@ from shared.types import (
 
 __all__ = ["Engine", "EngineConfig", "Memory"]
 
-ACCOUNT_EVERY_NS = 2 * NS - NS // 2  # every 2 s on jittering seconds; Bitget: all-position 5/s, account 10/s; far below both
+ACCOUNT_EVERY_NS = (
+    2 * NS - NS // 2
+)  # every 2 s on jittering seconds; Bitget: all-position 5/s, account 10/s; far below both
 QUERIES_PER_SECOND_MAX = 5  # Bitget: order/detail 10/s
 FILLS_REMEMBERED_MAX = 50_000  # repeats come within seconds; a day at 8 orders a second is far below
+NAMELESS_MAX = 1000
 REFUSED_COOLDOWN_S = 30
 EXIT_BACKOFF_S_MAX = 16
 MISSING_FILLS_PATIENCE_NS = 30 * NS
@@ -169,6 +172,7 @@ class Engine:
         self.why: Gates = np.full(n_symbols, Gate.NOT_ADOPTED, np.uint8)
         self.why_second = -1
         self._seen_fills: dict[tuple[str, str, str], None] = {}
+        self._nameless: dict[str, Decimal] = {}  # order_id of unknown orders -> filled
         self._doubts: dict[str, str] = {}  # symbol -> why
         self._suspects: dict[str, tuple[Decimal, Decimal]] = {}  # symbol -> (exchange's, ours) at the last reading
         self._equity_suspect: tuple[Decimal, Decimal] | None = None
@@ -325,7 +329,7 @@ class Engine:
             if asked < QUERIES_PER_SECOND_MAX and life.is_query_due(order, now_ns):
                 self._ask_order(order)
                 asked += 1
-            if order.state.is_final and now_ns - order.news_ns >= MISSING_FILLS_PATIENCE_NS:
+            if order.state.is_final and now_ns - order.final_ns >= MISSING_FILLS_PATIENCE_NS:
                 self._doubt(order.symbol, "fills are missing")
         if self._doubts or self._account_wanted:
             self._ask_account(self._account_wanted or next(iter(self._doubts.values())))
@@ -647,7 +651,7 @@ class Engine:
         if order is None:
             self._note("order.unexpected", client_oid=event.client_oid, told="accepted")
             return
-        self.orders.name(order, event.order_id)
+        self._name(order, event.order_id)
         self._tell(order, Told.ACCEPTED)
 
     def _on_refused(self, event: OrderRefused) -> None:
@@ -694,7 +698,7 @@ class Engine:
             # The exchange's own order (a preset stop), or one that a person sent: its fills tell.
             self._note("order.unexpected", client_oid=event.client_oid, told=str(event.status))
             return
-        self.orders.name(order, event.order_id)
+        self._name(order, event.order_id)
         order.reported_filled = max(order.reported_filled, event.filled)
         if self._tell(order, life.told_of(event.status)) and order.state is State.CANCELED and not order.filled:
             self._note("order.canceled", client_oid=order.client_oid, symbol=order.symbol, reason=event.reason)
@@ -756,7 +760,8 @@ class Engine:
         if order is None:
             reduces = held * event.side.sign < 0
             cause = Cause.STOP if reduces else Cause.ADOPTED
-            quote, second, fill_ns = self._quote(n), self._now_ns // NS, self._now_ns
+            quote, second = self._quote(n), self._now_ns // NS
+            self._remember_nameless(event)
             self._note(
                 "fill.unexpected",
                 symbol=event.symbol,
@@ -770,13 +775,12 @@ class Engine:
                 self._doubt(event.symbol, "a fill that is not ours opened a position")
         else:
             cause = order.cause
-            fill_ns = event.recv_ns
             # The horizon counts from the decision for a taker, from the fill for an order that waited.
-            second = order.decision if not order.rests else max(order.decision, fill_ns // NS - 1)
+            second = order.decision if not order.rests else max(order.decision, self._now_ns // NS - 1)
             quote = None
             if order.mid is not None and order.half_spread is not None:
                 quote = Quote(mid=order.mid, half_spread=order.half_spread)
-            self.orders.name(order, event.order_id)
+            self._name(order, event.order_id)
             was_done = order.is_done
             if not self.orders.fill(order, event.size, self._now_ns):
                 self._doubt(event.symbol, "fills exceed the order")
@@ -788,6 +792,22 @@ class Engine:
         if holding is not None and order is not None and order.stop_price is not None and holding.stop_price is None:
             holding.stop_price = order.stop_price
         self._close(closed)
+
+    def _remember_nameless(self, fill: Filled) -> None:
+        """Keep what an unknown order filled: a placement without an answer learns its exchange's name later."""
+        filled = self._nameless.pop(fill.order_id, ZERO)
+        self._nameless[fill.order_id] = filled + fill.size
+        if len(self._nameless) > NAMELESS_MAX:
+            del self._nameless[next(iter(self._nameless))]
+
+    def _name(self, order: Order, order_id: str) -> None:
+        """Learn the exchange's name of an order, and count what it filled before we knew."""
+        if not self.orders.name(order, order_id) or order_id not in self._nameless:
+            return
+        self.orders.fill(order, self._nameless.pop(order_id), self._now_ns)
+        holding = self.portfolio.holdings.get(order.symbol)
+        if holding is not None and holding.stop_price is None:
+            holding.stop_price = order.stop_price
 
     def _close(self, trades: list[Trade]) -> None:
         for trade in trades:
@@ -912,7 +932,7 @@ class Engine:
 
     def _waive_missing_fills(self, symbol: str) -> None:
         for order in self.orders.working_in(symbol):
-            if order.state.is_final and self._now_ns - order.news_ns >= MISSING_FILLS_PATIENCE_NS:
+            if order.state.is_final and self._now_ns - order.final_ns >= MISSING_FILLS_PATIENCE_NS:
                 self._is_equity_sure = False
                 self._note("order.waived", client_oid=order.client_oid, symbol=symbol, missing=str(order.remaining))
                 self.orders.waive(order, self._now_ns)
@@ -925,7 +945,7 @@ class Engine:
             if order is None:
                 order = self._take_over(found)
             names.add(order.client_oid)
-            self.orders.name(order, found.order_id)
+            self._name(order, found.order_id)
             order.reported_filled = max(order.reported_filled, found.filled)
             self._tell(order, Told.PARTIALLY_FILLED if found.filled else Told.LIVE)
             self._cancel_if_wanted(order)

@@ -146,6 +146,7 @@ class Order:
         "decision",
         "done_ns",
         "filled",
+        "final_ns",
         "half_spread",
         "is_waived",
         "kind",
@@ -187,6 +188,7 @@ class Order:
         self.cancel_sent_ns = 0  # 0: no cancel was sent
         self.wants_cancel = False
         self.is_waived = False  # the ledger was corrected from the exchange's position: missing fills are in it
+        self.final_ns = 0  # when its state became final; 0: it is not
         self.done_ns = 0
 
     @property
@@ -229,11 +231,13 @@ class Orders:
             order = self._orders.get(self._by_order_id.get(order_id, ""))
         return order
 
-    def name(self, order: Order, order_id: str) -> None:
-        """Learn the exchange's name of an order."""
-        if order_id and not order.order_id:
-            order.order_id = order_id
-            self._by_order_id[order_id] = order.client_oid
+    def name(self, order: Order, order_id: str) -> bool:
+        """Learn the exchange's name of an order; True the first time."""
+        if not order_id or order.order_id:
+            return False
+        order.order_id = order_id
+        self._by_order_id[order_id] = order.client_oid
+        return True
 
     def tell(self, order: Order, told: Told, now_ns: int) -> bool:
         """Move an order along the table; False: the table has no such step, nothing changed."""
@@ -260,6 +264,10 @@ class Orders:
         self._settle(order, now_ns)
 
     def _settle(self, order: Order, now_ns: int) -> None:
+        if not order.state.is_final:
+            order.final_ns = 0
+        elif not order.final_ns:
+            order.final_ns = now_ns
         if order.is_done:
             if self._working.pop(order.client_oid, None) is not None:
                 order.done_ns = now_ns
