@@ -367,8 +367,8 @@ class GeneratedMarket:
         log_size[:, :, 1] -= lean32
         usd_per_step = (ticks / self.price_scale / self.size_scale)[:, :, None, None]
         steps = np.maximum(1.0, np.exp(log_size) / usd_per_step)
-        # Whole steps, four significant digits: sizes that people type.
-        digits = 10.0 ** np.maximum(0.0, np.floor(np.log10(steps)) - 3.0)
+        # Whole steps, three significant digits: sizes that people type (and texts that are found again in a cache).
+        digits = 10.0 ** np.maximum(0.0, np.floor(np.log10(steps)) - 2.0)
         whole = (np.rint(steps / digits) * digits).astype(np.int64)
         return np.ascontiguousarray(whole[:, :, 0]), np.ascontiguousarray(whole[:, :, 1])
 
@@ -441,7 +441,9 @@ class GeneratedMarket:
         base = temper.price
         high = np.maximum(np.rint(np.exp(path.max(0)) * base / tick), ask_ticks[:, :, 0].max(0))
         low = np.minimum(np.rint(np.exp(path.min(0)) * base / tick), bid_ticks[:, :, 0].min(0))
-        volume = temper.usd_per_s * 86400.0 * np.exp(0.15 * drift(_STREAM_VOLUME))
+        # Volumes move twice a minute, as the sum over a day does: by next to nothing.
+        volume = np.repeat(temper.usd_per_s * 86400.0 * np.exp(0.15 * drift(_STREAM_VOLUME)[::30]), 30, axis=0)
+        base_volume = volume / mid[0]
         interval_s = temper.funding_interval_h * 3600
         seconds = b * BLOCK_S + np.arange(BLOCK_S)
         next_funding = (seconds[:, None] // interval_s + 1) * interval_s * 1000
@@ -461,8 +463,8 @@ class GeneratedMarket:
             funding_rate=minute,
             next_funding_ms=next_funding.astype(np.int64),
             open_interest=np.rint(volume * 0.4 / base * self.size_scale) / self.size_scale,
-            base_volume=np.rint(volume / mid * self.size_scale) / self.size_scale,
-            quote_volume=volume,
+            base_volume=np.rint(base_volume * self.size_scale) / self.size_scale,
+            quote_volume=np.rint(volume),
             open_24h=np.broadcast_to(np.rint(np.exp(path[24]) * base / tick) / self.price_scale, shape),
             high_24h=np.broadcast_to(high / self.price_scale, shape),
             low_24h=np.broadcast_to(low / self.price_scale, shape),
