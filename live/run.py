@@ -1,0 +1,268 @@
+"""Trade. One process, one account, every perpetual at once.
+
+    python -m live.run --model coin --seconds 60       a seeded coin on a simulator of its own: always trades
+    python -m live.run --model latest                  the newest READY model, until Ctrl-C
+
+Where ticks come from and where orders go are settings (.env): MARKET and BITGET_VENUE. Real money needs
+BITGET_VENUE=live, SANDBOX=false and --arm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import shlex
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from live import registry
+from live.journal import ModelNote
+from live.session import Outcome, Plan, Session
+from shared import log, settings, simulator_process
+from shared import model as models
+from shared.bitget.rest import Keys
+from shared.errors import CrosscutError, ExchangeError, SettingsError
+from shared.features.catalog import FEATURES
+from shared.features.graph import FeatureGraph, definition_hash
+from shared.settings import ROOT, Settings
+from shared.simulator_process import SimulatorProcess
+from shared.strategy.engine import EngineConfig
+
+SIMULATOR_KEYS = Keys("simulator", "simulator", "simulator")
+"""The default account of `python -m shared.simulator`."""
+
+SIMULATOR_ARGUMENTS = "--symbols 40 --seed 7"
+
+T = TypeVar("T")
+
+
+class Where(msgspec.Struct, frozen=True, kw_only=True):
+    """Which exchange a program talks to."""
+
+    rest_url: str
+    market_ws_url: str
+    venue_ws_url: str
+    source: str
+    keys: Keys
+
+
+def where_of(chosen: Settings, simulator: SimulatorProcess | None) -> Where:
+    """Return URLs, source and keys that the settings mean; `simulator` is the child that stands in for missing URLs.
+
+    Raises:
+        SettingsError: the combination is not supported, or keys are missing.
+        ExchangeError: a simulator's URL was set and nobody answers there.
+    """
+    keys = Keys(*chosen.keys) if chosen.keys is not None else None
+    if chosen.bitget_venue != "simulator":
+        urls, market = chosen.venue_urls(), chosen.market_urls()
+        assert urls is not None, f"{chosen.bitget_venue} has URLs"
+        assert market is not None, f"MARKET={chosen.market} has URLs"
+        assert keys is not None, "Settings.check has looked for keys"
+        return Where(rest_url=urls[0], market_ws_url=market[1], venue_ws_url=urls[1], source="bitget", keys=keys)
+    if chosen.market == "bitget":
+        raise SettingsError(
+            "MARKET=bitget with BITGET_VENUE=simulator (paper trading on the real feed) needs a simulator that relays "
+            "Bitget's feed, found none in this version: set MARKET=simulator, or BITGET_VENUE=demo with demo keys"
+        )
+    if simulator is not None:
+        rest, ws, source = simulator.rest, simulator.ws, simulator.source
+    else:
+        urls = chosen.venue_urls()
+        assert urls is not None, "without URLs a simulator is started"
+        rest, ws = urls
+        source = source_at(rest)
+    return Where(rest_url=rest, market_ws_url=ws, venue_ws_url=ws, source=source, keys=keys or SIMULATOR_KEYS)
+
+
+def source_at(rest_url: str) -> str:
+    """Return the source whose ticks a running simulator sends."""
+    try:
+        with urllib.request.urlopen(f"{rest_url}/_control/market", timeout=10) as answer:  # noqa: S310 - loopback, checked
+            source = msgspec.json.decode(answer.read(), type=dict[str, Any]).get("source")
+    except (OSError, msgspec.DecodeError) as error:
+        raise ExchangeError(
+            f"a simulator must answer at {rest_url} (BITGET_REST_URL), found: {error}: "
+            "start `python -m shared.simulator --port …`, or unset BITGET_REST_URL and BITGET_WS_URL"
+        ) from None
+    if not isinstance(source, str):
+        raise ExchangeError(f"the simulator at {rest_url} must name its source, found {source!r}: update it")
+    return source
+
+
+def run_loop(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on uvloop where there is one."""
+    try:
+        import uvloop
+    except ImportError:  # Windows
+        return asyncio.run(work)
+    return uvloop.run(work)
+
+
+def _find_model(chosen: Settings, selector: str) -> tuple[Path, ModelNote, models.Bundle]:
+    """Return folder, note and bundle of the model, fit for the venue."""
+    version = registry.resolve(chosen.tracking_uri, selector)
+    is_live = chosen.bitget_venue == "live"
+    model = models.load(
+        version.folder,
+        definition_hash=definition_hash(FEATURES),
+        feature_names=FeatureGraph(FEATURES, 1).names,
+        source="bitget" if is_live else None,
+        must_have_passed=is_live,
+    )
+    note = ModelNote(
+        name=version.name, version=version.version, run_id=version.run_id, digest=model.digest, folder="bundle"
+    )
+    return version.folder, note, model.bundle
+
+
+def _config(chosen: Settings, symbols: tuple[str, ...], horizon_s: int | None) -> EngineConfig:
+    config = EngineConfig(
+        symbols=symbols or chosen.wanted_symbols,
+        decision_seconds=chosen.decision_seconds,
+        top_k=chosen.top_k,
+        confidence_min=chosen.confidence_min,
+        confidence_margin_min=chosen.confidence_margin_min,
+        spread_bps_max=chosen.kill_spread_bps_max,
+        depth_usdt_min=chosen.kill_depth_usdt_min,
+        slippage_bps=chosen.slippage_bps,
+        leverage=chosen.leverage,
+        daily_loss_limit=chosen.daily_loss_limit,
+        drawdown_max=chosen.max_drawdown_pct,
+    )
+    return config if horizon_s is None else msgspec.structs.replace(config, horizon_s=horizon_s)
+
+
+def _commit() -> str:
+    """Return the checkout's commit, "" where this is none."""
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return found.stdout.strip() if found.returncode == 0 else ""
+
+
+def run(options: argparse.Namespace) -> Outcome:
+    """Do what the command line says.
+
+    Raises:
+        CrosscutError: nothing was traded, and why.
+    """
+    chosen = settings.load()
+    chosen.check(is_armed=options.arm)
+    bundle_folder, note, bundle = None, None, None
+    if options.model not in ("rules", "coin"):
+        bundle_folder, note, bundle = _find_model(chosen, options.model)
+    with contextlib.ExitStack() as stack:
+        simulator: SimulatorProcess | None = None
+        if chosen.venue_urls() is None and chosen.market == "simulator":
+            simulator = stack.enter_context(simulator_process.start(shlex.split(options.simulator)))
+        where = where_of(chosen, simulator)
+        if bundle is not None and bundle.source != where.source:
+            log.get("live").warning("model.source_differs", trained_on=bundle.source, trades_on=where.source)
+        plan = Plan(
+            model=options.model,
+            bundle_folder=bundle_folder,
+            bundle_note=note,
+            config=_config(chosen, _split(options.symbols), bundle.horizon_s if bundle is not None else None),
+            seed=options.seed,
+            seconds=options.seconds,
+            source=where.source,
+            venue=chosen.bitget_venue,
+            rest_url=where.rest_url,
+            market_ws_url=where.market_ws_url,
+            venue_ws_url=where.venue_ws_url,
+            keys=where.keys,
+            lake=chosen.lake,
+            folder=options.session_dir,
+            is_child_venue=simulator is not None,
+            forget_risk=options.forget_risk,
+            commit=_commit(),
+        )
+        child = simulator.process if simulator is not None else None
+
+        async def trade() -> Outcome:
+            return await Session(plan, is_venue_alive=lambda: child is None or child.poll() is None).run()
+
+        return run_loop(trade())
+
+
+def _split(symbols: str) -> tuple[str, ...]:
+    return tuple(part.strip().upper() for part in symbols.split(",") if part.strip())
+
+
+def say(summary: dict[str, Any]) -> str:
+    """Return what a person reads at the end of a session."""
+    pnl, trades = summary["pnl_usdt"], summary["trades"]
+    sent = summary["latency_ms"]["second_closed_to_orders_sent"]
+    latency = (
+        f"p50 {sent['p50']:.1f} ms, p99 {sent['p99']:.1f} ms over {sent['n']} seconds" if sent else "no order was sent"
+    )
+    mean_bps = f"{trades['net_bps_mean']:+.1f} bps each" if trades["net_bps_mean"] is not None else "none closed"
+    agreement = {True: "equals the venue's", False: "differs from the venue's", None: "venue not asked"}
+    return "\n".join(
+        (
+            f"session {summary['session']} on {summary['source']} ({summary['market_note']})",
+            f"  ended by: {summary['ended_by']}",
+            f"  {summary['seconds']} seconds, {summary['decisions']} decisions, {summary['orders']['placed']} orders, "
+            f"{summary['fills']} fills, {trades['closed']} round trips ({mean_bps})",
+            f"  net {pnl['net']:+.4f} USDT = {pnl['realised']:+.4f} realised - {pnl['fees']:.4f} fees "
+            f"{pnl['funding']:+.4f} funding; ledger {agreement[pnl['ledger_equals_venue']]}",
+            f"  second closed -> orders sent: {latency}",
+            f"  flat at the end: {'yes' if summary['flat_at_end'] else 'NO: ' + summary['open_at_end']}",
+            f"  replay: python -m live.replay {summary['folder']}",
+        )
+    )
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m live.run", description="Trade; see .env.example for settings.")
+    parser.add_argument("--model", default="latest", help="latest, a version, an alias, rules or coin (default latest)")
+    parser.add_argument("--seconds", type=_positive, help="stop after this long (default: on Ctrl-C)")
+    parser.add_argument("--symbols", default="", help="trade only these, comma separated (default: SYMBOLS)")
+    parser.add_argument("--seed", type=int, default=7, help="of every random choice (default 7)")
+    parser.add_argument("--session-dir", type=Path, help="folder of the session (default: below the lake)")
+    parser.add_argument(
+        "--simulator",
+        default=SIMULATOR_ARGUMENTS,
+        metavar="ARGS",
+        help=f"arguments of the simulator that is started where no URL is set (default '{SIMULATOR_ARGUMENTS}')",
+    )
+    parser.add_argument("--forget-risk", action="store_true", help="lift latched limits of earlier sessions")
+    parser.add_argument("--arm", action="store_true", help="confirm real money (BITGET_VENUE=live, SANDBOX=false)")
+    return parser.parse_args(arguments)
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"must be above 0, found {text}")
+    return value
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    log.configure()
+    try:
+        outcome = run(options)
+    except CrosscutError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(say(outcome.summary))
+    if outcome.error is not None:
+        print(outcome.error, file=sys.stderr)
+        return outcome.error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
