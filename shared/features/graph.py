@@ -132,7 +132,9 @@ class FeatureGraph:
         self._register_rows = 0
         self._at = 0  # rows that the windows have advanced
         self._spare = spare
-        self._stage = np.empty((len(self.names), self._slice_rows, self.n_symbols), np.float32)
+        # + 16: lines of a power of two bytes apart fall into the same cache set (5 times slower to transpose)
+        self._stage = np.empty((len(self.names), self._slice_rows * self.n_symbols + 16), np.float32)
+        self._stage_rows: list[Features] = []
 
     def step(self, columns: Mapping[str, Floats]) -> Features:
         """Take in the next seconds, any number of them; return their features, (T, N, F), C-contiguous.
@@ -166,14 +168,18 @@ class FeatureGraph:
         if rows != self._register_rows:
             for v, r in self._registered:
                 values[v] = self._registers[r][:rows]
+            self._stage_rows = [line[: rows * self.n_symbols].reshape(rows, self.n_symbols) for line in self._stage]
             self._register_rows = rows
-        stage = self._stage[:, :rows]
         for operation, args, result, features in self._calls:
-            if operation is not None:
-                operation(*[values[v] for v in args], out=values[result])
+            if operation is None:  # a feature that is itself a column or a lag
+                pass
+            elif len(args) == 2:
+                operation(values[args[0]], values[args[1]], values[result])
+            else:
+                operation(*[values[v] for v in args], values[result])
             for f in features:
-                stage[f] = values[result]
-        np.copyto(out, np.moveaxis(stage, 0, -1))
+                np.copyto(self._stage_rows[f], values[result], casting="same_kind")
+        np.copyto(out.reshape(-1, len(self.names)), self._stage[:, : rows * self.n_symbols].T)
         missing = np.isnan(out)
         if missing.any():
             out[missing] = np.nan

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shared.types import Floats
 
@@ -147,15 +148,15 @@ def notional(price: Node, size: Node) -> Node:
 
 def nonzero(x: Node) -> Node:
     """Return x, NaN where it is 0: a denominator that cannot make infinities."""
-    return x / (1.0 - equal(x, 0.0))
+    return Node("nonzero", x)
 
 
 def share(part: Node, whole: Node) -> Node:
-    """Return part / whole, and 0 where whole is 0: nothing of nothing happened, which is known, not missing.
+    """Return part / whole, and 0 for 0 / 0: nothing of nothing happened, which is known, not missing.
 
     For sums of non-negative amounts, where whole = 0 implies part = 0.
     """
-    return part / (whole + equal(whole, 0.0))
+    return Node("share", part, whole)
 
 
 # ------------------------------------------------------------------------------------------------ windows
@@ -241,28 +242,47 @@ def _maximum(x: Floats, y: Floats, out: Floats) -> None:
     np.add(out, 0.0, out=out)
 
 
+def _assign(out: Floats, value: float, mask: NDArray[np.bool_]) -> None:
+    if mask.any():  # most blocks have nothing to assign, and looking is cheaper than assigning nothing
+        np.copyto(out, value, where=mask)
+
+
 def _less(x: Floats, y: Floats, out: Floats) -> None:
     is_missing = np.isnan(x) | np.isnan(y)
-    out[...] = np.less(x, y)
-    out[is_missing] = np.nan
+    np.copyto(out, np.less(x, y))
+    _assign(out, np.nan, is_missing)
 
 
 def _equal(x: Floats, y: Floats, out: Floats) -> None:
     is_missing = np.isnan(x) | np.isnan(y)
-    out[...] = np.equal(x, y)
-    out[is_missing] = np.nan
+    np.copyto(out, np.equal(x, y))
+    _assign(out, np.nan, is_missing)
 
 
 def _where(condition: Floats, x: Floats, y: Floats, out: Floats) -> None:
     is_missing = np.isnan(condition) | np.isnan(x) | np.isnan(y)
-    out[...] = np.where(condition != 0.0, x, y)
-    out[is_missing] = np.nan
+    np.copyto(out, np.where(condition != 0.0, x, y))
+    _assign(out, np.nan, is_missing)
 
 
 def _notional(price: Floats, size: Floats, out: Floats) -> None:
     is_absent = size == 0.0
     np.multiply(price, size, out=out)
-    out[is_absent] = 0.0
+    _assign(out, 0.0, is_absent)
+
+
+def _nonzero(x: Floats, out: Floats) -> None:
+    is_zero = x == 0.0
+    np.copyto(out, x)
+    _assign(out, np.nan, is_zero)
+
+
+def _share(part: Floats, whole: Floats, out: Floats) -> None:
+    is_nothing = whole == 0.0
+    if is_nothing.any():
+        is_nothing &= part == 0.0  # a NaN part stays missing
+    np.divide(part, whole, out=out)
+    _assign(out, 0.0, is_nothing)
 
 
 _LN2_HIGH: Final = float.fromhex("0x1.62e42feep-1")  # 33 bits: exponent x high is exact
@@ -281,26 +301,40 @@ def _log(x: Floats, out: Floats) -> None:
     3. With h = f²/2: 2 s = f − s f, s f = h − s h, so log m = f − (h − s (h + R)): the leading f is exact.
     4. log x = e ln2_high − ((h − (s (h + R) + e ln2_low)) − f).
     """
-    is_positive = x > 0.0
-    is_finite = is_positive & (x < np.inf)
-    is_subnormal = is_finite & (x < np.finfo(np.float64).tiny)
-    safe = np.where(is_finite, x, 1.0)
-    scaled = safe * np.where(is_subnormal, 2.0**54, 1.0)
-    bits = scaled.view(np.int64)
-    exponent = (bits - _SQRT_HALF_BITS) >> 52
-    m = (bits - (exponent << 52)).view(np.float64)
+    is_ordinary = (x > 0.0) & (x < np.inf)
+    result = np.where(is_ordinary, x, 1.0)
+    is_subnormal = result < np.finfo(np.float64).tiny
+    if is_subnormal.any():
+        result *= np.where(is_subnormal, 2.0**54, 1.0)
+    bits = result.view(np.int64)
+    exponent = bits - _SQRT_HALF_BITS
+    exponent >>= 52
     e = exponent.astype(np.float64)
-    e = np.where(is_subnormal, e - 54.0, e)
+    if is_subnormal.any():
+        e -= np.where(is_subnormal, 54.0, 0.0)
+    exponent <<= 52
+    bits -= exponent  # result is m now
 
-    f = m - 1.0
-    s = f / (2.0 + f)
+    f = np.subtract(result, 1.0, out=result)
+    s = f + 2.0
+    np.divide(f, s, out=s)
     z = s * s
     r = z * _ATANH[0]
     for coefficient in _ATANH[1:]:
-        r = (r + coefficient) * z
-    h = 0.5 * f * f
-    result = e * _LN2_HIGH - ((h - (s * (h + r) + e * _LN2_LOW)) - f)
-    out[...] = np.where(is_finite, result, np.where(is_positive, np.inf, np.nan))
+        r += coefficient
+        r *= z
+    h = 0.5 * f
+    h *= f
+    r += h
+    r *= s  # s (h + R)
+    r += e * _LN2_LOW
+    h -= r
+    h -= f
+    e *= _LN2_HIGH
+    e -= h
+    if not is_ordinary.all():
+        e = np.where(is_ordinary, e, np.where(x > 0.0, np.inf, np.nan))
+    np.copyto(out, e)
 
 
 Operation = Callable[..., object]
@@ -318,5 +352,7 @@ OPERATORS: Final[dict[str, Operation]] = {
     "equal": _equal,
     "where": _where,
     "notional": _notional,
+    "nonzero": _nonzero,
+    "share": _share,
 }
 """Name → function of C-contiguous inputs (a constant is a 0-d array) and `out`, which may be one of the inputs."""

@@ -3,8 +3,9 @@
 Row `second = s` holds what was *received* in [s, s + 1) and is known at s + 1. There are two kinds of columns:
 
 * *State* (prices, sizes, depth, ticker fields) carries the last push forward. It is NaN when no channel of the
-  symbol pushed anything for 30 s; when its own channel lost its last link and has not pushed for 30 s since
-  (silence of a dead link does not mean "unchanged"); and while the last book was crossed or locked.
+  symbol pushed anything for 30 s; when every connection that had pushed it is gone and its channel has been silent
+  for 30 s (only the silence of a living connection means "unchanged"); and while the last book is crossed, locked
+  or empty.
 * *Flow* (volumes, counts) is 0 where the channel was linked for the whole second and NaN where it was not.
 
 The output does not depend on how the stream is cut into `step`s, also inside a second: counts, extremes and "the
@@ -68,6 +69,7 @@ _MEMORY_NS: Final = MEMORY_S * NS
 _NEVER: Final = np.iinfo(np.int64).min // 2  # a receipt so long ago that any age test fails, without overflow
 
 Flags = NDArray[np.bool_]
+_Table = BookTicks | TradeTicks | TickerTicks
 
 
 class Sampler:
@@ -222,7 +224,7 @@ class _Closed:
     ) -> None:
         self._states, self._at = states, at
         self.push_ns = push_ns  # last push so far
-        self.is_in_force = is_in_force  # silence since the state meant "unchanged", or was short
+        self.is_in_force = is_in_force  # silence since the state means "unchanged", or is short
         self.is_linked = is_linked  # for the whole second
         self.updates = updates
 
@@ -242,7 +244,8 @@ class _Channel:
     def __init__(self, n_symbols: int, n_values: int) -> None:
         n = self.n_symbols = n_symbols
         self._states = np.full((n_values, n), np.nan)
-        self._ranks = np.full(n, -1, np.int64)  # of each state, in rows received
+        self._ranks = np.full(n, -1, np.int64)  # of each state: how many rows of the channel came before
+        self._is_orphan = np.zeros(n, bool)  # no connection is left that had pushed the carried state
         self._at = np.empty((0, n), np.int64)  # entry that the open second ends with; -1: none came
         self._push_ns = np.empty((0, n), np.int64)
         self._push_ns_carried = np.full(n, _NEVER, np.int64)
@@ -250,8 +253,9 @@ class _Channel:
         self._conns: dict[int, set[int]] = {}  # symbol -> connections that are up; absent: none
         self._is_linked = np.empty((0, n), bool)
         self._is_linked_now = np.zeros(n, bool)
-        self._breaks: list[tuple[int, int, int]] = []  # (second, symbol, rank) where the last link went
-        self._break_ranks = np.full(n, -1, np.int64)
+        self._synced: dict[int, set[int]] = {}  # symbol -> connections that are up and pushed a state
+        self._usual_conn = np.full(n, -1, np.int32)  # one of them, or -1
+        self._breaks: list[tuple[int, int, int]] = []  # (second, symbol, rank) where the last of them went
         self._n_rows = 0
 
     def open(self, more: int) -> None:
@@ -261,41 +265,60 @@ class _Channel:
         self._updates = np.concatenate([self._updates, np.zeros(shape)])
         self._is_linked = np.concatenate([self._is_linked, np.broadcast_to(self._is_linked_now, shape)])
 
-    def take(
-        self, table: BookTicks | TradeTicks | TickerTicks, cells: NDArray[np.intp], first_second: int, has_state: Flags
-    ) -> NDArray[np.intp]:
+    def take(self, table: _Table, cells: NDArray[np.intp], first_second: int, has_state: Flags) -> NDArray[np.intp]:
         """Note links and pushes; return the rows that set a state."""
         is_data = table.event == TickEvent.DATA
         data = np.flatnonzero(is_data)
         np.maximum.at(self._push_ns.reshape(-1), cells[data], table.recv_ns[data])
         np.add.at(self._updates.reshape(-1), cells[data], 1.0)
+        setters = np.flatnonzero(is_data | ((table.event == TickEvent.CARRIED) & has_state))
+        closed_at = np.full(self.n_symbols, -1, np.intp)  # row of the last connection lost in this batch
         for row in np.flatnonzero(~is_data & (table.event != TickEvent.REPEATED)):
-            self._note_link(
-                TickEvent(int(table.event[row])),
-                int(table.symbol[row]),
-                int(table.conn[row]),
-                int(table.recv_ns[row]),
-                first_second,
-                self._n_rows + int(row),
-            )
+            self._note_link(table, int(row), setters, closed_at, first_second)
+        self._note_synced(table, setters, closed_at)
         self._n_rows += len(cells)
-        return np.flatnonzero(is_data | ((table.event == TickEvent.CARRIED) & has_state))
+        return setters
 
-    def _note_link(self, event: TickEvent, symbol: int, conn: int, recv_ns: int, first_second: int, rank: int) -> None:
+    def _note_link(
+        self,
+        table: _Table,
+        row: int,
+        setters: NDArray[np.intp],
+        closed_at: NDArray[np.intp],
+        first_second: int,
+    ) -> None:
+        event, symbol, conn = int(table.event[row]), int(table.symbol[row]), int(table.conn[row])
+        second, after_ns = divmod(int(table.recv_ns[row]), NS)
         conns = self._conns.setdefault(symbol, set())
-        second, after_ns = divmod(recv_ns, NS)
         if event in (TickEvent.SUBSCRIBED, TickEvent.CARRIED):
             if not conns:
-                is_whole = after_ns == 0 or event is TickEvent.CARRIED
+                is_whole = after_ns == 0 or event == TickEvent.CARRIED
                 self._is_linked[second - first_second + (0 if is_whole else 1) :, symbol] = True
                 self._is_linked_now[symbol] = True
             conns.add(conn)
-        else:
-            conns.discard(conn)
-            if not conns:
-                self._is_linked[second - first_second :, symbol] = False
-                self._is_linked_now[symbol] = False
-                self._breaks.append((second, symbol, rank))
+            return
+        before = setters[: np.searchsorted(setters, row)]
+        self._note_synced(table, before[table.symbol[before] == symbol], closed_at)
+        closed_at[symbol] = row
+        synced = self._synced.setdefault(symbol, set())
+        synced.discard(conn)
+        conns.discard(conn)
+        self._usual_conn[symbol] = min(synced, default=-1)
+        if not synced:
+            self._breaks.append((second, symbol, self._n_rows + row))
+        if not conns:
+            self._is_linked[second - first_second :, symbol] = False
+            self._is_linked_now[symbol] = False
+
+    def _note_synced(self, table: _Table, setters: NDArray[np.intp], closed_at: NDArray[np.intp]) -> None:
+        """Note which connections these rows came from; rows before `closed_at` were noted then."""
+        symbol, conn = table.symbol[setters], table.conn[setters]
+        is_news = (conn != self._usual_conn[symbol]) & (setters > closed_at[symbol])
+        if is_news.any():
+            for pair in np.unique(symbol[is_news].astype(np.int64) << 32 | conn[is_news]).tolist():
+                n, c = divmod(pair, 1 << 32)
+                self._synced.setdefault(n, set()).add(c)
+                self._usual_conn[n] = c
 
     def last_of_each_cell(self, cells: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.intp]:
         """Return, in order of receipt, those of `rows` after which no other comes in their cell."""
@@ -314,21 +337,15 @@ class _Channel:
         n = self.n_symbols
         at = np.maximum.accumulate(np.concatenate([np.arange(n)[None, :], self._at[:rows]]))
         push_ns = np.maximum.accumulate(np.concatenate([self._push_ns_carried[None, :], self._push_ns[:rows]]))
-        breaks = np.broadcast_to(self._break_ranks, (rows, n))
-        if rows and self._breaks:
-            breaks = breaks.copy()
-            first_second, end = int(ends_ns[0, 0]) // NS - 1, int(ends_ns[-1, 0]) // NS
-            for second, symbol, rank in self._breaks:  # those of one symbol in order of receipt
-                breaks[second - first_second :, symbol] = rank
-            self._breaks = [a_break for a_break in self._breaks if a_break[0] >= end]
-        is_in_force = (breaks <= self._ranks.take(at[1:])) | (ends_ns - push_ns[1:] <= _MEMORY_NS)
+        is_orphan = self._orphans(at[1:], int(ends_ns[0, 0]) // NS - 1) if rows else np.empty((0, n), bool)
+        is_in_force = ~is_orphan | (ends_ns - push_ns[1:] <= _MEMORY_NS)
         closed = _Closed(
             self._states, at[1:], push_ns[1:], is_in_force, self._is_linked[:rows].copy(), self._updates[:rows].copy()
         )
         closed.updates[~closed.is_linked] = np.nan
 
         if rows:
-            self._break_ranks = breaks[-1].copy()
+            self._is_orphan = is_orphan[-1].copy()
         self._push_ns_carried = push_ns[-1].copy()
         waiting = self._at[rows:].copy()
         entries = waiting[waiting >= 0]
@@ -341,6 +358,16 @@ class _Channel:
         self._push_ns, self._updates = self._push_ns[rows:].copy(), self._updates[rows:].copy()
         self._is_linked = self._is_linked[rows:].copy()
         return closed
+
+    def _orphans(self, at: Ints, first_second: int) -> Flags:
+        """Tell of the state that each second ends with whether every connection that had pushed it is gone by then."""
+        result: Flags = self._is_orphan & (at == np.arange(self.n_symbols))
+        end = first_second + len(at)
+        for second, symbol, rank in self._breaks:
+            if second < end:
+                result[second - first_second :, symbol] |= self._ranks[at[second - first_second :, symbol]] < rank
+        self._breaks = [a_break for a_break in self._breaks if a_break[0] >= end]
+        return result
 
 
 class _SeenTrades:
@@ -393,7 +420,7 @@ def _mid(bid: Floats, ask: Floats) -> Floats:
 
 
 def _book_values(books: BookTicks, rows: NDArray[np.intp]) -> Floats:
-    """Return the book columns and the mid of these rows, (columns, rows); NaN where the book is crossed or locked.
+    """Return the book columns and the mid of these rows, (columns, rows); NaN where it is crossed, locked or empty.
 
     Sums over levels are chains, best level first: their bits do not depend on numpy's order of reduction.
     """
@@ -418,5 +445,5 @@ def _book_values(books: BookTicks, rows: NDArray[np.intp]) -> Floats:
     values = np.stack(
         [*bids[:LEVELS], *bid_sizes[:LEVELS], *asks[:LEVELS], *ask_sizes[:LEVELS], *depths, reach, mid],
     )
-    values[:, bids[0] >= asks[0]] = np.nan
+    values[:, (bids[0] >= asks[0]) | (np.isnan(bids[0]) & np.isnan(asks[0]))] = np.nan
     return values
