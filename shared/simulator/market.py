@@ -50,7 +50,7 @@ SNOWFLAKE_EPOCH_MS = 1_435_725_920_677
 """Bitget's ids are (ms - this) << 22 | low bits, measured on four kinds of id."""
 
 DEFAULT_PREDICTABILITY = 0.20
-PREDICTABILITY_MAX = 0.35
+PREDICTABILITY_MAX = 0.30
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -383,7 +383,7 @@ class GeneratedMarket:
         parents = np.minimum(rng.poisson(rate), 40)
         t_of, n_of = (np.repeat(index.ravel(), parents.ravel()) for index in np.indices(parents.shape))
         tilt = rng.standard_normal(parents.shape)
-        pressure = 1.1 * np.clip(move, -3, 3) + 0.35 * lean[:-1] + 0.8 * tilt
+        pressure = 1.1 * np.clip(move, -3, 3) + 0.6 * lean[:-1] + 0.8 * tilt
         buys = rng.random(len(t_of)) < 1.0 / (1.0 + np.exp(-pressure[t_of, n_of]))
         offset = (rng.random(len(t_of)) * 999.0).astype(np.int64) * 1_000_000 + 500_000
         children = 1 + rng.geometric(0.55, len(t_of)) * (rng.random(len(t_of)) < 0.5)
@@ -530,13 +530,13 @@ class _Temper:
         self.lean_strength = lean[None].astype(np.float32) * (1.0 if self.has_gap else 0.0)
 
 
-_GAP_S_FOLLOWER = 12.0
+_GAP_S_FOLLOWER = 8.0
 _GAP_S_LEADER = 2.0
-_LATE_LEADER = 0.30
-_LEAN_FOLLOWER = 0.8
+_LATE_LEADER = 0.24
+_LEAN_FOLLOWER = 1.0
 _LEAN_LEADER = 1.0
 _SIZE_SD_TOUCH = 1.2
-_SIZE_SD_DEEP = 0.8
+_SIZE_SD_DEEP = 0.7
 _SIZE_MEMORY = 0.70
 _SIZE_WARM_UP_S = 40
 _CHILDREN_MEAN = 1.0 + 0.5 / 0.55
@@ -575,7 +575,7 @@ def _late_share(predictability: float) -> float:
     return float(share)
 
 
-_SEEN = 0.72
+_SEEN = 0.62
 
 
 def _keep(cache: OrderedDict[Any, Any], key: Any, value: Any, bound: int) -> None:
