@@ -25,9 +25,10 @@ from shared.bitget import wire
 from shared.bitget.session import PublicSession
 from shared.bitget.transport import ReceiveClock
 from shared.errors import CrosscutError, SettingsError
-from shared.lake import layout, write
+from shared.lake import layout, read, write
 from shared.simulator.feed import HISTORY, PublicFeed
 from shared.simulator.market import DEFAULT_PREDICTABILITY, GeneratedMarket, Market
+from shared.simulator.recorded import RecordedMarket
 from shared.types import NS, Universe
 
 EARLY_S = 30
@@ -134,9 +135,13 @@ def generate(
         LakeError: the disk refuses, or another process writes the same history.
     """
     write.seal_all(lake, market.source)  # what a run that was killed left behind
+    session_id = f"generate-{start_s}-{end_s}"
+    if market.history_end_ns is not None and _is_replayed(lake, market.source, session_id):
+        removed = write.remove_source(lake, market.source)
+        progress(f"removed {removed} files of an earlier replay: the same hour twice is no longer history")
     feed = PublicFeed(market, HISTORY)
     universe = discover_virtually(market, feed, lake, start_s, end_s)
-    collector = Collector(lake, universe, f"generate-{start_s}-{end_s}", from_ns=start_s * NS)
+    collector = Collector(lake, universe, session_id, from_ns=start_s * NS)
     playback = Playback(feed, collector)
     log_s, began_s = 0.0, time.perf_counter()
     reported_s = began_s
@@ -177,6 +182,19 @@ def generate(
     )
 
 
+def _is_replayed(lake: Path, source: str, session_id: str) -> bool:
+    """Tell whether another replay of a recording is in the lake.
+
+    A recording is no function of time: replayed twice it would put the same minutes into the lake under two dates,
+    and a model would be tested on what it was trained on.
+    """
+    sessions: set[str] = set()
+    for hour in read.hours(lake, "raw/book", source):
+        path = layout.partition_path(lake, "raw/book", source, hour)
+        sessions |= set(read.footer(path).provenance.get("sessions", ())) if path.exists() else set()
+    return any(session.startswith("generate-") and session != session_id for session in sessions)
+
+
 def discover_virtually(market: Market, feed: PublicFeed, lake: Path, start_s: int, end_s: int) -> Universe:
     """Write what is listed at the start and at every full hour; return the axis of the whole history."""
     rows, _ = wire.parse_rows(market.contracts(), wire.ContractRow, "contracts of the simulated market")
@@ -205,7 +223,12 @@ def parser() -> argparse.ArgumentParser:
         "--predictability", type=float, default=DEFAULT_PREDICTABILITY,
         help=f"10 s R2 that small alts are given; 0: nothing can be predicted (default: {DEFAULT_PREDICTABILITY})",
     )  # fmt: skip
-    p.add_argument("--recording", type=Path, help="replay a folder of recorded books instead of a generated market")
+    p.add_argument(
+        "--recording",
+        type=Path,
+        help="a folder of recorded books, replayed in place of a generated market; "
+        "its history ends at --end and takes the place of an earlier replay",
+    )
     p.add_argument("--lake", help="the lake's folder (default: LAKE_URI, which is data_lake)")
     p.add_argument("--end", default="now", help="when the history ends: now, or epoch ns (default: now)")
     return p
@@ -218,8 +241,13 @@ def main(argv: list[str] | None = None) -> int:
         end_s = _end_s(args.end)
         if not 0 < args.hours <= HOURS_MAX:
             raise SettingsError(f"--hours must be above 0 and at most {HOURS_MAX}, found {args.hours:g}")
-        market: Market = GeneratedMarket(args.seed, args.symbols, args.predictability)
         start_s = end_s - max(1, round(args.hours * layout.HOUR_S))
+        market: Market
+        if args.recording is None:
+            market = GeneratedMarket(args.seed, args.symbols, args.predictability)
+        else:
+            market = recording = RecordedMarket(args.recording, end_s * NS)
+            start_s = max(start_s, recording.first_second)  # a recording is as long as it is
         done = generate(market, lake, start_s, end_s, _say)
     except CrosscutError as error:
         print(error, file=sys.stderr)

@@ -354,6 +354,12 @@ def universe_between(root: Path, source: str, start_ns: int, end_ns: int) -> Uni
     return _universe(source, rows)
 
 
+def universes_between(root: Path, source: str, start_ns: int, end_ns: int) -> list[Universe]:
+    """Return the snapshots of [start_ns, end_ns) and the one in force at its beginning, oldest first."""
+    snapshots = _snapshots(root, source, start_ns, end_ns)
+    return [_universe(source, rows) for _, rows in snapshots.sort("as_of_ns").group_by("as_of_ns", maintain_order=True)]
+
+
 def _snapshots(root: Path, source: str, start_ns: int | None, end_ns: int) -> pl.DataFrame:
     """Return the snapshots of [start_ns, end_ns) and the latest one that is not after start_ns."""
     known = hours(root, "universe", source)
