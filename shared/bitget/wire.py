@@ -568,7 +568,7 @@ def decode_push(raw: str | bytes) -> Frame:
             raise ProtocolBroken(f"expected a channel of {PRODUCT_TYPE} that was asked for, found {_clip(raw)}")
         rows, unknown_in_rows = entry[0].decode(head.data)
         return entry[1](arg.channel, arg.inst_id, head.action == "snapshot", rows, unknown + unknown_in_rows)  # type: ignore[no-any-return]
-    channel, symbol = (arg.channel, arg.inst_id) if arg is not None else ("", "")
+    channel, symbol = (arg.channel, arg.inst_id or arg.coin) if arg is not None else ("", "")  # account has a coin
     if head.event == "error" or (head.event == "login" and str(head.code or 0) != "0"):
         return ErrorFrame(str(head.code), head.msg or "", head.op or head.event, channel, symbol)
     if head.event in ("subscribe", "unsubscribe", "login"):
