@@ -69,6 +69,14 @@ def nearest_to(value: Decimal, step: Decimal) -> Decimal:
     return _to_multiple(value, step, ROUND_HALF_EVEN)
 
 
+def average(total: Decimal, count: Decimal) -> Decimal:
+    """Return total / count, cut to `SHARE_QUANTUM` where it does not end before."""
+    quotient = EXACT.divide(total, count)
+    exponent = quotient.as_tuple().exponent
+    assert isinstance(exponent, int), f"{total} / {count} is not a number"
+    return EXACT.quantize(quotient, SHARE_QUANTUM) if exponent < -18 else quotient
+
+
 def share_of(whole: Decimal, part: Decimal, total: Decimal) -> Decimal:
     """Return whole x part / total, exactly `whole` where part is all of it, else cut to `SHARE_QUANTUM`."""
     if part == total:

@@ -22,7 +22,7 @@ from decimal import Decimal
 
 import msgspec
 
-from shared.strategy.exact import SHARE_QUANTUM, ZERO, exactly, share_of
+from shared.strategy.exact import ZERO, average, exactly, share_of
 from shared.types import Cause, Filled, Position, Side
 
 
@@ -316,10 +316,10 @@ def _round_trip(held: Holding, exit_ns: int, cause: Cause) -> Trade:
         exit_ns=exit_ns,
         entry_second=held.entry_second,
         size=held.entry_size,
-        entry_price=(held.entry_value / held.entry_size).quantize(SHARE_QUANTUM).normalize(),
-        exit_price=(held.exit_value / held.exit_size).quantize(SHARE_QUANTUM).normalize(),
-        entry_mid=(entry_mid_value / held.entry_size).quantize(SHARE_QUANTUM).normalize(),
-        exit_mid=(held.exit_mid_value / held.exit_size).quantize(SHARE_QUANTUM).normalize(),
+        entry_price=average(held.entry_value, held.entry_size),
+        exit_price=average(held.exit_value, held.exit_size),
+        entry_mid=average(entry_mid_value, held.entry_size),
+        exit_mid=average(held.exit_mid_value, held.exit_size),
         gross_usdt=sign * (held.exit_mid_value - entry_mid_value),
         spread_usdt=held.spread,
         slippage_usdt=held.slippage,

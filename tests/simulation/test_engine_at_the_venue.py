@@ -83,4 +83,4 @@ def test_bad_wires_lose_no_money_and_no_order(seed: int, kind: str) -> None:
     assert not world.venue.positions(US), f"seed {seed}"
     assert not world.venue.pending(US), f"seed {seed}"
     assert world.engine.portfolio.equity_usdt == world.venue.equity(US), f"seed {seed}"
-    assert all(filled <= world.placed[oid].size for oid, filled in world.entries_filled.items())
+    assert all(filled <= world.placed[oid].size for oid, filled in world.filled.items())

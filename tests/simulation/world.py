@@ -13,8 +13,7 @@ from decimal import Decimal
 import msgspec
 import numpy as np
 
-from shared.features.sampler import COLUMNS
-from shared.simulator.venue import Accepted, Fill, FundingReport, OrderReport, OrderRequest, Venue
+from shared.simulator.venue import Accepted, Fill, FundingReport, Order, OrderRequest, Venue
 from shared.strategy.engine import Engine, EngineConfig
 from shared.strategy.scores import CoinScorer, Scores
 from shared.types import (
@@ -25,12 +24,10 @@ from shared.types import (
     CancelRefused,
     Event,
     Filled,
-    Floats,
     FundingPaid,
     LinkChanged,
     OrderAbsent,
     OrderAccepted,
-    OrderKind,
     OrderRefused,
     OrderReported,
     OrderTimedOut,
@@ -40,7 +37,6 @@ from shared.types import (
     QueryAccount,
     QueryOrder,
     SecondClosed,
-    Side,
     StopRequested,
     Universe,
 )
@@ -101,7 +97,7 @@ class World:
         self.events: list[Event] = []  # what the engine was told, in order
         self.in_flight = 0  # private pushes and answers that have not arrived
         self.is_private_up = True
-        self.entries_filled: dict[str, Decimal] = {}  # client_oid -> size at the venue
+        self.filled: dict[str, Decimal] = {}  # client_oid -> size at the venue
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
         self._sequence = 0
         self._move_market()
@@ -315,9 +311,8 @@ class World:
     def _push_all(self) -> None:
         for event in self.venue.drain():
             if isinstance(event, Fill) and event.client_oid in self.placed:
-                if not self.placed[event.client_oid].reduce_only:
-                    before = self.entries_filled.get(event.client_oid, Decimal(0))
-                    self.entries_filled[event.client_oid] = before + event.size
+                before = self.filled.get(event.client_oid, Decimal(0))
+                self.filled[event.client_oid] = before + event.size
             if isinstance(event, FundingReport):
                 paid = event
                 self._deliver(
@@ -362,10 +357,7 @@ def _filled(fill: Fill, recv_ns: int, client_oid: str | None = None) -> Filled:
     )  # fmt: skip
 
 
-def _reported(order: object, recv_ns: int) -> OrderReported:
-    from shared.simulator.venue import Order
-
-    assert isinstance(order, Order)
+def _reported(order: Order, recv_ns: int) -> OrderReported:
     return OrderReported(
         recv_ns=recv_ns,
         client_oid=order.client_oid,
@@ -374,6 +366,3 @@ def _reported(order: object, recv_ns: int) -> OrderReported:
         filled=order.filled,
         reason=order.cancel_reason,
     )
-
-
-__all__ = ["COLUMNS", "US", "Faults", "Floats", "OrderKind", "OrderReport", "Side", "World"]

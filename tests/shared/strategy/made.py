@@ -97,7 +97,15 @@ def scores(direction: Iterable[int], *, edge_bps: float = 40.0, confidence: floa
     p_long = np.where(signs > 0, confidence, np.where(signs < 0, (1 - confidence) / 2, 0.1))
     p_short = np.where(signs < 0, confidence, np.where(signs > 0, (1 - confidence) / 2, 0.1))
     best = np.maximum(p_long, p_short)
-    return Scores(p_long, p_short, 1 - p_long - p_short, edge_bps * signs, signs, best, np.ones(len(signs), np.bool_))
+    return Scores(
+        p_long,
+        p_short,
+        1 - p_long - p_short,
+        edge_bps * signs.astype(np.float64),
+        signs,
+        best,
+        np.ones(len(signs), np.bool_),
+    )
 
 
 class Fixed:

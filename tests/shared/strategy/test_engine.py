@@ -396,9 +396,18 @@ def test_fill_without_our_name_is_found_by_the_exchanges() -> None:
 
     script.tell(
         Filled(
-            recv_ns=script.wait(), client_oid="", order_id=order_id, trade_id="t", symbol=entry.symbol, side=entry.side,
-            price=D("100.01"), size=entry.size, fee_usdt=D("0.1"), is_maker=False, exch_ns=0,
-        )  # fmt: skip
+            recv_ns=script.wait(),
+            client_oid="",
+            order_id=order_id,
+            trade_id="t",
+            symbol=entry.symbol,
+            side=entry.side,
+            price=D("100.01"),
+            size=entry.size,
+            fee_usdt=D("0.1"),
+            is_maker=False,
+            exch_ns=0,
+        )
     )
 
     assert script.engine.portfolio.holdings[entry.symbol].entry_cause is Cause.ENTRY
@@ -535,9 +544,18 @@ def test_stop_at_the_exchange_closes_the_ledger_with_cause_stop() -> None:
 
     script.tell(
         Filled(
-            recv_ns=script.wait(), client_oid="", order_id="x", trade_id="x", symbol=entry.symbol, side=Side.SELL,
-            price=D("98.99"), size=entry.size, fee_usdt=D("0.5"), is_maker=False, exch_ns=0,
-        )  # fmt: skip
+            recv_ns=script.wait(),
+            client_oid="",
+            order_id="x",
+            trade_id="x",
+            symbol=entry.symbol,
+            side=Side.SELL,
+            price=D("98.99"),
+            size=entry.size,
+            fee_usdt=D("0.5"),
+            is_maker=False,
+            exch_ns=0,
+        )
     )
 
     [trade] = script.engine.trades
@@ -607,7 +625,9 @@ def test_stop_rides_on_the_entry_and_is_rounded_away() -> None:
     script = Script(config=config(spread_bps_max=100.0), listed=listed)
     market = columns(2, 99.9, half_spread=0.3)
 
-    long, short = sorted(places(script.close_second(scores([1, -1], edge_bps=99.0), market=market)), key=lambda o: o.side)
+    long, short = sorted(
+        places(script.close_second(scores([1, -1], edge_bps=99.0), market=market)), key=lambda o: o.side
+    )
 
     assert long.stop_price == D("98.7")  # 99.9 − 0.999 = 98.901, down to a multiple of 0.3
     assert short.stop_price == D("101.1")  # 100.899, up
