@@ -40,6 +40,10 @@ SIMULATOR_KEYS = Keys("simulator", "simulator", "simulator")
 
 SIMULATOR_ARGUMENTS = "--symbols 40 --seed 7"
 
+ORDERS_PER_SECOND = 5
+"""Decisions come in bursts a second apart, and Bitget counts ten placements in any second: with a few ms of jitter two
+bursts fall into one of its seconds, so that twice this many must be allowed there."""
+
 T = TypeVar("T")
 
 
@@ -136,6 +140,7 @@ def _config(chosen: Settings, symbols: tuple[str, ...], horizon_s: int | None) -
         leverage=chosen.leverage,
         daily_loss_limit=chosen.daily_loss_limit,
         drawdown_max=chosen.max_drawdown_pct,
+        orders_per_second_max=ORDERS_PER_SECOND,
     )
     return config if horizon_s is None else msgspec.structs.replace(config, horizon_s=horizon_s)
 

@@ -40,6 +40,7 @@ from shared.types import (
 )
 
 INBOX_MAX: Final = 10_000  # a minute of the busiest account; normally it holds a handful
+LOG_AFTER_S: Final = 0.05
 SECONDS_MEASURED: Final = 100_000  # latencies of the last day; older ones leave the summary
 FILLS_REMEMBERED: Final = 10_000  # a fill is told twice (orders, fill), within seconds
 
@@ -54,7 +55,8 @@ class Latency(msgspec.Struct):
     """Milliseconds from the close of a second (wall time s + 1.0): what was computed, what was sent."""
 
     computed: deque[float]  # actions journaled, about to be sent; every second
-    sent: deque[float]  # last order handed to the socket; seconds with orders only
+    sent: deque[float]  # last order handed to the socket; seconds with orders, but for the final flattening,
+    # where Bitget's rate and not this process decides
     engine: deque[float]  # engine and journal alone, from the event on; every second
 
     @classmethod
@@ -105,6 +107,7 @@ class Runner:
     Args:
         log: takes every Note of the engine.
         clock: ns, strictly increasing; shared with whoever stamps events.
+        later: the loop's `call_later`; None writes log lines at once.
     """
 
     def __init__(
@@ -115,9 +118,11 @@ class Runner:
         *,
         clock: Callable[[], int],
         log: Callable[[Note], None] = lambda note: None,
+        later: Callable[[float, Callable[[], None]], object] | None = None,
     ) -> None:
         self.engine, self.journal, self._executor = engine, journal, executor
         self._clock, self._log = clock, log
+        self._later = later or (lambda _delay_s, call: call())
         self._inbox: deque[Event] = deque()
         self._wake = asyncio.Event()
         self._last_ns = 0
@@ -216,15 +221,22 @@ class Runner:
         n_orders = sum(isinstance(action, PlaceOrder | CancelOrder) for action in actions)
         sent_at: list[int] = []
 
+        is_measured = closed is not None and not self.engine.is_stopping
+
         def on_sent(sent_ns: int) -> None:
             sent_at.append(sent_ns)
-            if closed is not None and len(sent_at) == n_orders:
+            if is_measured and closed is not None and len(sent_at) == n_orders:
                 self.latency.sent.append((sent_ns - (closed + 1) * NS) / 1e6)
 
         self._executor.submit([action for action in actions if not isinstance(action, Note)], on_sent)
-        for action in actions:
-            if isinstance(action, Note):
-                self._log(action)
+        notes = [action for action in actions if isinstance(action, Note)]
+        if notes:
+            # Lines are written when the orders are gone; the executor's tasks have not run yet.
+            self._later(LOG_AFTER_S, lambda: self._write(notes))
+
+    def _write(self, notes: list[Note]) -> None:
+        for note in notes:
+            self._log(note)
 
     def _count(self, event: Event, actions: list[Action]) -> None:
         tally = self.tally

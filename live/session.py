@@ -18,6 +18,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,6 +46,8 @@ PRIVATE_UP_WITHIN_S: Final = 20.0
 LEVERAGE_TOLD_EVERY_S: Final = 2.0
 STOP_WITHIN_S: Final = 60.0  # an unknown placement takes 35 s to be proven absent; closing a position takes one
 LAST_TRUTH_WITHIN_S: Final = 10.0
+WARM_EVERY_S: Final = 20.0  # the client drops a connection that was idle for 60 s
+EQUITY_STEP: Final = Decimal("1e-8")  # Bitget cuts the equity it publishes to 8 places
 MEMORY_EVERY_S: Final = 10.0
 LOST_AFTER_S: Final = {True: 10.0, False: 300.0}
 """How long an exchange may be unreachable before the session gives up: a simulator on this machine, or Bitget."""
@@ -240,16 +243,16 @@ class Session:
         engine: Engine,
         writer: journal.JournalWriter,
     ) -> Outcome:
-        plan = self._plan
+        plan, loop = self._plan, asyncio.get_running_loop()
         runner: Runner
         executor = Executor(
             client, symbol, self._leverage, lambda event: runner.tell(event), self._clock, log=self._log
         )
-        runner = Runner(engine, writer, executor, clock=self._clock, log=self._log)
+        runner = Runner(engine, writer, executor, clock=self._clock, log=self._log, later=loop.call_later)
         self._runner, self._executor = runner, executor
         market = Market(plan.market_ws_url, universe.symbols, runner.tell, self._clock, self._log)
         account = AccountStream(plan.venue_ws_url, plan.keys, runner.tell, self._clock, self._log)
-        asyncio.get_running_loop().set_exception_handler(self._on_loop_error)
+        loop.set_exception_handler(self._on_loop_error)
         tasks = [
             self._watch(runner.run(), "engine"),
             self._watch(market.run(self._streams_stop), "market streams"),
@@ -261,6 +264,7 @@ class Session:
                 if await self._adopt(client, symbol, account):
                     tasks.append(self._watch(self._set_leverage(client, universe), "leverage"))
                     tasks.append(self._watch(self._remember(engine), "memory"))
+                    tasks.append(self._watch(self._keep_warm(client), "connections"))
                     gc.collect()
                     gc.freeze()  # what was loaded until here is never garbage: collections stay short
                     reason = await self._until_end()
@@ -374,6 +378,13 @@ class Session:
             except ExchangeError:
                 unreachable_s = None  # it answers, somehow
 
+    async def _keep_warm(self, client: MeteredClient) -> None:
+        """Hold open as many connections as orders leave at once: a handshake costs more than an order may take."""
+        while True:
+            asks = (client.server_time() for _ in range(self._plan.config.orders_per_second_max))
+            await asyncio.gather(*asks, return_exceptions=True)
+            await asyncio.sleep(WARM_EVERY_S)
+
     async def _remember(self, engine: Engine) -> None:
         """Save limits and what was learned now and then: a crash is no way around a limit."""
         latch = engine.risk.latch
@@ -485,6 +496,7 @@ class Session:
     ) -> dict[str, Any]:
         plan, runner, tally, ledger = self._plan, self._runner, self._runner.tally, engine.portfolio
         equity = ledger.equity_usdt
+        theirs = adopted.equity_usdt if adopted is not None else None
         return {
             "schema_version": SCHEMA_VERSION,
             "session": self.name,
@@ -519,8 +531,8 @@ class Session:
             "pnl_usdt": {
                 "equity_start": ledger.start_usdt,
                 "equity_end_ledger": equity,
-                "equity_end_venue": adopted.equity_usdt if adopted is not None else None,
-                "ledger_equals_venue": adopted.equity_usdt == equity if adopted is not None else None,
+                "equity_end_venue": theirs,
+                "ledger_equals_venue": abs(theirs - equity) < EQUITY_STEP if theirs is not None and is_flat else None,
                 "net": equity - ledger.start_usdt,
                 "realised": ledger.realised_usdt,
                 "fees": ledger.fees_usdt,
