@@ -3,7 +3,7 @@
 To add one, add a line to FEATURES: name, formula, and a comment with unit and meaning. Names end in their window;
 `_bps` is bps of price; everything else is a ratio [1] unless it says otherwise. A feature must be scale-free (no raw
 price or size: a pooled model would learn which symbol it looks at); tests/shared/features find it by themselves and
-hold it to the laws. SIGNED and SIDES say what a mirrored market does to it.
+hold it to the laws. SIGNED and MIRRORED say what a mirrored market does to it.
 """
 
 from __future__ import annotations
@@ -100,3 +100,25 @@ FEATURES: Final[dict[str, Node]] = {
     "trade_intensity_10s": mean(Column("buy_count") + Column("sell_count"), 10),
 }
 """Name → formula; the order is the F axis."""
+
+SIGNED: Final = frozenset(
+    {
+        *(f"imbalance_{levels}" for levels in (1, 3, 5)),
+        "imbalance_mean_10s",
+        "depth_ratio",
+        *(f"return_{seconds}s" for seconds in (1, 5, 10, 20, 30)),
+        "momentum_10_20",
+        "funding_rate",
+        "mark_index_spread_bps",
+        "flow_10s",
+        "flow_30s",
+    }
+)
+"""Features that change sign in a mirrored market (bids are asks, buyers are sellers, up is down)."""
+
+MIRRORED: Final = {
+    f"depth_{what}_{side}": f"depth_{what}_{other}"
+    for what in ("total", "5bps", "10bps")
+    for side, other in (("bid", "ask"), ("ask", "bid"))
+}
+"""Features that change places with another one in a mirrored market. All others stay as they are."""
