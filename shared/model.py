@@ -95,7 +95,7 @@ def _booster(text: str, origin: str) -> Any:
     import lightgbm
 
     try:
-        return lightgbm.Booster(params={"num_threads": 1, "verbosity": -1}, model_str=text)
+        return lightgbm.Booster(model_str=text)
     except lightgbm.basic.LightGBMError as error:
         raise ModelMismatch(
             f"{origin} must be a LightGBM text model, found one that does not parse ({error}): train again"

@@ -8,24 +8,12 @@ import pytest
 
 from shared.strategy.engine import EngineConfig
 from shared.types import OrderKind
-from tests.simulation.world import US, Faults, World
+from tests.simulation.world import BAD_WIRES, US, World
 
 CONFIGS = {
     "market": EngineConfig(horizon_s=5, cooldown_s=1),
     "post_only": EngineConfig(horizon_s=5, cooldown_s=1, entry_kind=OrderKind.POST_ONLY, entry_wait_s=2),
 }
-
-BAD_WIRES = Faults(
-    lost_answer=0.1,
-    lost_request=0.05,
-    late_request=0.05,
-    refused=0.05,
-    lost_push=0.1,
-    repeated_push=0.2,
-    silent_query=0.2,
-    latency_ms_max=800,
-    private_drops=0.02,
-)
 
 
 def assert_ledger_is_the_venues(world: World) -> None:

@@ -61,6 +61,19 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
     private_drops: float = 0.0  # per second: the private stream goes down for up to 5 s
 
 
+BAD_WIRES = Faults(
+    lost_answer=0.1,
+    lost_request=0.05,
+    late_request=0.05,
+    refused=0.05,
+    lost_push=0.1,
+    repeated_push=0.2,
+    silent_query=0.2,
+    latency_ms_max=800,
+    private_drops=0.02,
+)
+
+
 class World:
     """One engine, one venue, one clock."""
 
@@ -165,7 +178,10 @@ class World:
         for k, symbol in enumerate(self.symbols):
             sides: list[list[tuple[float, float]]] = []
             for side in ("bid", "ask"):
-                rows = [(float(self._value(f"{side}_price_{i}", k)), float(self._value(f"{side}_size_{i}", k))) for i in range(1, 6)]
+                rows = [
+                    (float(self._value(f"{side}_price_{i}", k)), float(self._value(f"{side}_size_{i}", k)))
+                    for i in range(1, 6)
+                ]
                 sides.append(rows)
             self.venue.set_book(symbol, sides[0], sides[1], self.now_ns)
             mark = float(self._value("mark", k))
@@ -182,7 +198,9 @@ class World:
         p_long = np.where(sign > 0, 0.9, 0.05)
         p_short = np.where(sign < 0, 0.9, 0.05)
         edge = sign * self.random.uniform(10, 60, n)
-        return Scores(p_long, p_short, 1 - p_long - p_short, edge, sign, np.maximum(p_long, p_short), np.ones(n, np.bool_))
+        return Scores(
+            p_long, p_short, 1 - p_long - p_short, edge, sign, np.maximum(p_long, p_short), np.ones(n, np.bool_)
+        )
 
     # ------------------------------------------------------------------------------------------------- the wires
 
@@ -237,7 +255,9 @@ class World:
         oid = order.client_oid
         if self._happens(self.faults.refused):
             if is_answered:
-                self._deliver(lambda t: OrderRefused(recv_ns=t, client_oid=oid, code="40015", message="system abnormal"))
+                self._deliver(
+                    lambda t: OrderRefused(recv_ns=t, client_oid=oid, code="40015", message="system abnormal")
+                )
             return
         request = OrderRequest(
             symbol=order.symbol,

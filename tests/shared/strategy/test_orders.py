@@ -98,7 +98,7 @@ def test_fills_alone_complete_an_order() -> None:
     orders, order = Orders(), made()
     orders.add(order)
     orders.fill(order, Decimal(1), NS)
-    assert (order.state, order.remaining) == (State.PARTIALLY_FILLED, 3)
+    assert (order.state, order.remaining) == (State.PARTIALLY_FILLED, Decimal(3))
     orders.fill(order, Decimal(3), NS)
     assert (order.state, order.is_done, orders.n_working) == (State.FILLED, True, 0)
 
@@ -109,7 +109,7 @@ def test_canceled_order_waits_for_the_fills_that_its_report_counts() -> None:
     orders.add(order)
     order.reported_filled = Decimal(3)
     orders.tell(order, Told.CANCELED, NS)
-    assert (order.is_done, order.remaining) == (False, 3)
+    assert (order.is_done, order.remaining) == (False, Decimal(3))
     orders.fill(order, Decimal(3), NS)
     assert order.is_done
 

@@ -16,7 +16,10 @@ from shared.types import NS, Cause, OrderKind, PlaceOrder, Side
 from tests.shared.strategy.made import D
 
 
-def order(size: Decimal = D(1), *, is_exit: bool = False) -> PlaceOrder:
+ONE = D(1)
+
+
+def order(size: Decimal = ONE, *, is_exit: bool = False) -> PlaceOrder:
     return PlaceOrder(
         client_oid="a", symbol="AAAUSDT", side=Side.BUY, kind=OrderKind.MARKET, size=size, price=None,
         reduce_only=is_exit, stop_price=None, cause=Cause.HORIZON if is_exit else Cause.ENTRY,
