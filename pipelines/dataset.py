@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from pipelines.features import HORIZON_S
 from pipelines.training import Dataset
@@ -73,7 +74,8 @@ def build_dataset(
     values = rows.select(graph.names).to_numpy().astype(np.float32, copy=False)
     holdout = walk_forward(first_s, last_s, horizon_s=horizon_s, lookback_s=graph.lookback)[-1].test
     seen = rows["second"].to_numpy() < holdout.start_s
-    is_known = np.isfinite(values[seen if seen.any() else slice(None)]).any(axis=0)
+    before = values[seen if seen.any() else slice(None)]
+    is_known: NDArray[np.bool_] = np.any(np.isfinite(before), axis=0)
     is_complete = np.isfinite(values[:, is_known]).all(axis=1)
     rows, values = rows.filter(pl.Series(is_complete)), np.ascontiguousarray(values[is_complete])
     symbols = tuple(rows["symbol"].unique().sort())
@@ -82,7 +84,7 @@ def build_dataset(
         source=source,
         symbols=symbols,
         feature_names=graph.names,
-        absent=tuple(name for name, known in zip(graph.names, is_known.tolist(), strict=True) if not known),
+        absent=tuple(name for name, known in zip(graph.names, is_known, strict=True) if not known),
         definition_hash=definition_hash(FEATURES),
         horizon_s=horizon_s,
         lookback_s=graph.lookback,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from pipelines.seconds import sample, to_frame
+from pipelines.seconds import hash_of, sample, to_frame
 from shared.errors import TableEmpty
 from shared.features.catalog import FEATURES
 from shared.features.graph import FeatureGraph, definition_hash
@@ -84,9 +84,29 @@ def write_labels(
         .filter(pl.col("second") < end_s)
         .sort("symbol", "second")
     )
-    provenance = {"horizon_s": horizon_s, "taker_fee": taker_fee, "slippage_bps": slippage_bps}
+    provenance = {
+        "inputs": inputs_of_labels(lake, source, hour, slippage_bps=slippage_bps, horizon_s=horizon_s),
+        "horizon_s": horizon_s,
+        "taker_fee": taker_fee,
+        "slippage_bps": slippage_bps,
+    }
     write.write_table(lake, "labels", source, hour, frame, provenance)
     return frame
+
+
+def inputs_of_features(lake: Path, source: str, hour: int) -> str | None:
+    """Return a hash of what an hour of features is made from, formulas included."""
+    rows = hash_of(lake, source, [("seconds", hour - 1), ("seconds", hour)])
+    return f"{rows} {definition_hash(FEATURES)}" if rows is not None else None
+
+
+def inputs_of_labels(
+    lake: Path, source: str, hour: int, *, slippage_bps: float, horizon_s: int = HORIZON_S
+) -> str | None:
+    """Return a hash of what an hour of labels is made from, costs included; None while the next hour is open."""
+    following = "seconds" if hour + 1 in read.hours(lake, "seconds", source) else "raw/book"
+    rows = hash_of(lake, source, [("seconds", hour), (following, hour + 1)])
+    return f"{rows} {horizon_s} {slippage_bps:g}" if rows is not None else None
 
 
 def _seconds_after(lake: Path, source: str, start_s: int, end_s: int) -> pl.DataFrame | None:

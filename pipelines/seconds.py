@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import polars as pl
 from shared.errors import TableEmpty
 from shared.features.sampler import COLUMNS, MEMORY_S, Sampler
 from shared.lake import read, write
-from shared.lake.layout import HOUR_S, TABLES, hour_name
+from shared.lake.layout import HOUR_S, RAW, TABLES, combine, hour_name, log_folder, partition_path
 from shared.types import NS, Seconds
 
 SLICE_S = 900
@@ -77,5 +78,28 @@ def write_seconds(lake: Path, source: str, hour: int) -> pl.DataFrame:
             f"raw rows of {source} are needed for {hour_name(hour)}, found none in {lake}: "
             f"{TABLES['raw/book'].made_by}, or choose another hour"
         )
-    write.write_table(lake, "seconds", source, hour, frame, {"made_from": "raw"})
+    write.write_table(lake, "seconds", source, hour, frame, {"inputs": inputs_of_seconds(lake, source, hour)})
     return frame
+
+
+def inputs_of_seconds(lake: Path, source: str, hour: int) -> str | None:
+    """Return a hash of what an hour of seconds is made from; None while its log is open."""
+    return hash_of(lake, source, [(table, h) for table in RAW for h in (hour - 1, hour)])
+
+
+def hash_of(lake: Path, source: str, wanted: Iterable[tuple[str, int]]) -> str | None:
+    """Return one hash over those hours of tables that exist; None where one of them is not sealed."""
+    parts = []
+    for table, hour in wanted:
+        if hour not in read.hours(lake, table, source):
+            continue
+        if table in RAW and any(log_folder(lake, source, hour).glob("session=*")):
+            return None
+        parts.append(f"{table} {hour} {read.content_hash(lake, table, source, [hour])}")
+    return combine(parts)
+
+
+def is_current(lake: Path, table: str, source: str, hour: int, inputs: str | None) -> bool:
+    """Tell whether a derived hour exists and was made from these very inputs."""
+    path = partition_path(lake, table, source, hour)
+    return inputs is not None and path.exists() and read.footer(path).provenance.get("inputs") == inputs

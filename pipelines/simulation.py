@@ -1,13 +1,10 @@
-"""Judge a model on seconds it has not seen: the live engine against the simulated venue, and its nulls beside it.
+"""The live engine against the simulated venue over seconds of the lake, and its nulls beside it.
 
-Run it: python -m pipelines.backtest --model latest [--style post_only] [--output DIR]
-
-1. The window begins at the holdout of the model's run: everything before it was learnt from, or chose when to stop.
-2. Features and scores are computed block by block with the graph and the scorer that live runs; cut invariance
+1. Features and scores are computed block by block with the graph and the scorer that live runs; cut invariance
    makes them the bits that the engine would have computed second by second.
-3. Each second: the venue shows the row, executes what was decided on the row before (five visible levels), its fills go
+2. Each second: the venue shows the row, executes what was decided on the row before (five visible levels), its fills go
    back to the engine as events, then the engine decides. At the end everything is closed and must be flat.
-4. Beside the model run its nulls, through the same engine and venue: a *coin* (minimum size, no gate for
+3. Beside the model run its nulls, through the same engine and venue: a *coin* (minimum size, no gate for
    edge or confidence) and *shuffled* scores (the model's own, turned in time by half a block: as confident, as
    correlated, and about another moment).
 
@@ -26,17 +23,15 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from pipelines.features import HORIZON_S
-from pipelines.trades import MINUTE_S, metrics_of, net_bps, trades_frame
+from pipelines.moments import when
+from pipelines.trades import MINUTE_S, metrics_of, net_bps
 from pipelines.validation import RankIC, rank_ic
 from pipelines.venue_side import Tape, VenueSide, end_of
 from shared.errors import CrosscutError, NotEnoughData, TableEmpty
 from shared.features.catalog import FEATURES
 from shared.features.graph import FeatureGraph
 from shared.features.sampler import COLUMNS
-from shared.lake import read, write
-from shared.lake.layout import HOUR_NS
-from shared.settings import Settings
+from shared.lake import read
 from shared.strategy.config import EngineConfig
 from shared.strategy.engine import Engine
 from shared.strategy.portfolio import Trade
@@ -48,7 +43,6 @@ from shared.types import (
     Floats,
     LinkChanged,
     Note,
-    OrderKind,
     QueryAccount,
     QueryOrder,
     SecondClosed,
@@ -320,68 +314,3 @@ def _ic(
         ]
     )
     return rank_ic(second, edge_bps.ravel(), moved.ravel()), minutes
-
-
-def window_of(lake: Path, source: str, start_s: int | None, end_s: int | None) -> tuple[int, int]:
-    """Return [first, last + 1) of the seconds stored, cut to what was asked for.
-
-    Raises:
-        TableEmpty: there are none.
-    """
-    hours = read.hours(lake, "seconds", source)
-    if not hours:
-        raise TableEmpty(
-            f"seconds of {source} are needed in {lake}, found none: materialise seconds first (make ui), "
-            "after python -m pipelines.generate"
-        )
-    frame = read.collect(
-        read.scan(lake, "seconds", source, is_sorted=False).select(
-            first=pl.col("second").min(), last=pl.col("second").max()
-        )
-    )
-    first, last = int(frame["first"][0]), int(frame["last"][0]) + 1
-    return max(first, start_s or first), min(last, end_s or last)
-
-
-def config_of(settings: Settings, *, horizon_s: int | None, style: str) -> EngineConfig:
-    """Return the limits that live would run with."""
-    return EngineConfig(
-        symbols=settings.wanted_symbols,
-        decision_seconds=settings.decision_seconds,
-        horizon_s=horizon_s if horizon_s is not None else HORIZON_S,
-        entry_kind=OrderKind(style),
-        top_k=settings.top_k,
-        confidence_min=settings.confidence_min,
-        confidence_margin_min=settings.confidence_margin_min,
-        spread_bps_max=settings.kill_spread_bps_max,
-        depth_usdt_min=settings.kill_depth_usdt_min,
-        slippage_bps=settings.slippage_bps,
-        leverage=settings.leverage,
-        daily_loss_limit=settings.daily_loss_limit,
-        drawdown_max=settings.max_drawdown_pct,
-    )
-
-
-def write_outputs(folder: Path, outcome: Outcome, run: str) -> None:
-    """Write trades.parquet, trades.csv and metrics.csv; an undefined metric is an empty field."""
-    folder.mkdir(parents=True, exist_ok=True)
-    frame = trades_frame(outcome.trades, run)
-    frame.write_parquet(folder / "trades.parquet")
-    frame.write_csv(folder / "trades.csv")
-    values = {k: None if math.isnan(v) else v for k, v in outcome.metrics.items()}
-    pl.DataFrame([values], schema=dict.fromkeys(values, pl.Float64)).write_csv(folder / "metrics.csv")
-
-
-def write_trades(lake: Path, source: str, outcome: Outcome, run: str) -> None:
-    """Store the trades in the lake's table, one file an hour of exit."""
-    frame = trades_frame(outcome.trades, run)
-    for (hour,), rows in frame.group_by(pl.col("exit_ns") // HOUR_NS):
-        assert isinstance(hour, int)
-        write.write_table(lake, "backtests", source, hour, rows, {"run": run}, part=run)
-
-
-def when(second: int) -> str:
-    """Return an epoch second as a person writes it."""
-    from datetime import UTC, datetime
-
-    return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%d %H:%M:%S}Z"

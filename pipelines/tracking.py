@@ -167,6 +167,20 @@ class Tracking:
             )
         return folder
 
+    def count_runs(self, experiment: str) -> int:
+        """Return how many runs of an experiment finished: the trials that a result has to be judged against."""
+        found = self.client.get_experiment_by_name(experiment)
+        if found is None:
+            return 0
+        count, token = 0, None
+        while True:
+            page = self.client.search_runs(
+                [found.experiment_id], "attributes.status = 'FINISHED'", max_results=1000, page_token=token
+            )
+            count, token = count + len(page), page.token
+            if not token:
+                return count
+
     def _experiment(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)
         if found is not None:

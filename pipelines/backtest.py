@@ -1,0 +1,288 @@
+"""`python -m pipelines.backtest`: judge a model on what it has not seen, beside its nulls, after all costs.
+
+The window begins at the holdout of the model's run: everything before it was learnt from, or chose when to stop. What
+comes out: DIR/trades.parquet, trades.csv, metrics.csv, report.html; in MLflow a run of `crosscut-backtests` for
+the model and for each null, with the same metric keys; the trades in the lake, table `backtests`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import polars as pl
+
+from pipelines.features import HORIZON_S
+from pipelines.moments import second_of, when
+from pipelines.report import verdict, write_report
+from pipelines.resources import resolve_source
+from pipelines.simulation import Backtest, Outcome, run_backtest
+from pipelines.tracking import EXPERIMENT, EXPERIMENT_BACKTESTS, Tracking, code_commit
+from pipelines.trades import trades_frame
+from pipelines.validation import LeakySplit
+from shared import model as bundles
+from shared import settings as settings_module
+from shared.errors import CrosscutError, TableEmpty
+from shared.features.catalog import FEATURES
+from shared.features.graph import definition_hash
+from shared.lake import read, write
+from shared.lake.layout import HOUR_NS
+from shared.settings import Settings
+from shared.strategy.config import EngineConfig
+from shared.strategy.scores import CoinScorer, ModelScorer, RulesScorer, Scorer
+from shared.types import OrderKind
+
+STYLES = (OrderKind.MARKET.value, OrderKind.POST_ONLY.value)
+SEED = 7
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """What is to be judged, and from when on it has seen nothing."""
+
+    scorer: Scorer
+    name: str  # model version, "rules" or "coin"
+    source: str | None  # what it was trained on; None: nothing was learnt
+    holdout_from_s: int | None  # None: nothing was learnt
+    training: dict[str, float]  # figures of its training run
+    lineage: dict[str, str]
+
+
+def candidate(wanted: str, tracking: Tracking, *, seed: int) -> Candidate:
+    """Return `rules`, `coin`, or the registered model of a version, alias or `latest`.
+
+    Raises:
+        ModelMissing: no such version, or its files are gone.
+        ModelMismatch: it was trained on other feature definitions, or altered.
+    """
+    names = tuple(FEATURES)
+    if wanted == "rules":
+        return Candidate(RulesScorer(names), wanted, None, None, {}, {"model": "rules, nothing learnt"})
+    if wanted == "coin":
+        return Candidate(CoinScorer(seed), wanted, None, None, {}, {"model": "coin, nothing learnt"})
+    version = tracking.resolve(wanted)
+    model = bundles.load(
+        tracking.bundle_folder(version), definition_hash=definition_hash(FEATURES), feature_names=names
+    )
+    bundle, lineage = model.bundle, model.bundle.lineage
+    known_s = version.tags.get("holdout_from_s")
+    return Candidate(
+        scorer=ModelScorer(model),
+        name=str(version.version),
+        source=bundle.source,
+        holdout_from_s=int(known_s) if known_s else lineage.trained_to_s,
+        training=dict(tracking.client.get_run(version.run_id).data.metrics),
+        lineage={
+            "model": f"crosscut version {version.version}, gate: {bundle.gate}",
+            "trained on": f"{bundle.source}, {lineage.rows:,} rows, "
+            f"{when(lineage.trained_from_s)} to {when(lineage.trained_to_s)}",
+            "training run": lineage.run_id,
+            "lake, content hash": lineage.lake_hash,
+            "code": lineage.commit,
+            "booster, SHA-256": bundle.booster_sha256,
+        },
+    )
+
+
+def judge(
+    lake: Path,
+    source: str,
+    judged: Candidate,
+    tracking: Tracking,
+    *,
+    settings: Settings,
+    style: str,
+    output: Path | None = None,
+    start_s: int | None = None,
+    end_s: int | None = None,
+    seed: int = SEED,
+) -> tuple[Backtest, Path, str]:
+    """Run the backtest and leave its files, its MLflow runs and its trades; return (backtest, folder, run id).
+
+    Raises:
+        LeakySplit: the window asked for begins before the holdout.
+        NotEnoughData, TableEmpty: the window is too short or was not recorded.
+    """
+    boundary = judged.holdout_from_s
+    if boundary is not None and start_s is not None and start_s < boundary:
+        raise LeakySplit(
+            f"a backtest must begin at the holdout, {when(boundary)}, found --from {when(start_s)}: "
+            f"model {judged.name} has learnt from what lies before it"
+        )
+    start_s, end_s = window_of(lake, source, start_s if start_s is not None else boundary, end_s)
+    config = config_of(settings, horizon_s=judged.scorer.horizon_s, style=style)
+    backtest = run_backtest(
+        lake,
+        source,
+        scorer=judged.scorer,
+        config=config,
+        start_s=start_s,
+        end_s=end_s,
+        seed=seed,
+        holdout_from_s=boundary,
+    )
+    params = {
+        "model": judged.name,
+        "source": source,
+        "style": style,
+        "start": when(start_s),
+        "end": when(end_s),
+        "seed": seed,
+        "symbols": backtest.symbols,
+        **{name: value for name, value in msgspec.structs.asdict(config).items() if name != "symbols"},
+    }
+    trials = tracking.count_runs(EXPERIMENT)
+    run_ids: list[str] = []
+    for outcome in (backtest.main, *backtest.nulls):
+        is_main = outcome is backtest.main
+        name = f"{outcome.name} {judged.name if outcome.name != judged.name else ''} on {source}".replace("  ", " ")
+        tags = {
+            "kind": outcome.name,
+            "null": str(not is_main).lower(),
+            "source": source,
+            "market": "generated" if backtest.is_generated else "real",
+            "commit": code_commit(),
+        }
+        if run_ids:
+            tags["mlflow.parentRunId"] = run_ids[0]
+        with tracking.run(EXPERIMENT_BACKTESTS, name, tags) as run:
+            run_ids.append(run.run_id)
+            run.log_params(params | {"kind": outcome.name})
+            run.log_metrics(outcome.metrics | {"net_bps": outcome.net_bps, "orders": outcome.orders})
+            run.log_curve("equity_usdt", outcome.equity_usdt[::60].tolist())
+            if not is_main:
+                continue
+            run.log_metrics({"rank_ic": backtest.ic.mean, "rank_ic_se": backtest.ic.standard_error})
+            folder = output if output is not None else lake / "reports" / f"source={source}" / run.run_id
+            write_outputs(folder, outcome, run.run_id)
+            lineage = judged.lineage | {"this run": run.run_id, "code of the backtest": code_commit()}
+            write_report(
+                folder / "report.html", backtest, training=judged.training, lineage=lineage, trials=max(1, trials)
+            )
+            run.log_folder(folder, "backtest")
+            write_trades(lake, source, outcome, run.run_id)
+    return backtest, folder, run_ids[0]
+
+
+def window_of(lake: Path, source: str, start_s: int | None, end_s: int | None) -> tuple[int, int]:
+    """Return [first, last + 1) of the seconds stored, cut to what was asked for.
+
+    Raises:
+        TableEmpty: there are none.
+    """
+    hours = read.hours(lake, "seconds", source)
+    if not hours:
+        raise TableEmpty(
+            f"seconds of {source} are needed in {lake}, found none: materialise seconds first (make ui), "
+            "after python -m pipelines.generate"
+        )
+    frame = read.collect(
+        read.scan(lake, "seconds", source, is_sorted=False).select(
+            first=pl.col("second").min(), last=pl.col("second").max()
+        )
+    )
+    first, last = int(frame["first"][0]), int(frame["last"][0]) + 1
+    return max(first, start_s or first), min(last, end_s or last)
+
+
+def config_of(settings: Settings, *, horizon_s: int | None, style: str) -> EngineConfig:
+    """Return the limits that live would run with."""
+    return EngineConfig(
+        symbols=settings.wanted_symbols,
+        decision_seconds=settings.decision_seconds,
+        horizon_s=horizon_s if horizon_s is not None else HORIZON_S,
+        entry_kind=OrderKind(style),
+        top_k=settings.top_k,
+        confidence_min=settings.confidence_min,
+        confidence_margin_min=settings.confidence_margin_min,
+        spread_bps_max=settings.kill_spread_bps_max,
+        depth_usdt_min=settings.kill_depth_usdt_min,
+        slippage_bps=settings.slippage_bps,
+        leverage=settings.leverage,
+        daily_loss_limit=settings.daily_loss_limit,
+        drawdown_max=settings.max_drawdown_pct,
+    )
+
+
+def write_outputs(folder: Path, outcome: Outcome, run: str) -> None:
+    """Write trades.parquet, trades.csv and metrics.csv; an undefined metric is an empty field."""
+    folder.mkdir(parents=True, exist_ok=True)
+    frame = trades_frame(outcome.trades, run)
+    frame.write_parquet(folder / "trades.parquet")
+    frame.write_csv(folder / "trades.csv")
+    values = {k: None if math.isnan(v) else v for k, v in outcome.metrics.items()}
+    pl.DataFrame([values], schema=dict.fromkeys(values, pl.Float64)).write_csv(folder / "metrics.csv")
+
+
+def write_trades(lake: Path, source: str, outcome: Outcome, run: str) -> None:
+    """Store the trades in the lake's table, one file an hour of exit."""
+    frame = trades_frame(outcome.trades, run)
+    for (hour,), rows in frame.group_by(pl.col("exit_ns") // HOUR_NS):
+        assert isinstance(hour, int)
+        write.write_table(lake, "backtests", source, hour, rows, {"run": run}, part=run)
+
+
+def summary(backtest: Backtest, folder: Path) -> str:
+    """Return what a person reads after a backtest, net after costs first."""
+    mark = " (generated market)" if backtest.is_generated else ""
+    boundary = f", out of sample from {when(backtest.holdout_from_s)}" if backtest.holdout_from_s is not None else ""
+    lines = [
+        f"net {backtest.main.metrics['net_pnl_usdt']:+,.2f} USDT after all costs{mark}",
+        verdict(backtest),
+        f"{backtest.source}, {when(backtest.start_s)} to {when(backtest.end_s)}{boundary}",
+    ]
+    if not math.isnan(backtest.ic.mean):
+        lines.append(f"rank IC {backtest.ic.mean:+.3f} ± {backtest.ic.standard_error:.3f}")
+    return "\n".join([*lines, f"report: {folder / 'report.html'}"])
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m pipelines.backtest",
+        description="Run a model through the live engine against the simulated venue, on seconds that it has not seen, "
+        "with its nulls (coin, shuffled scores) beside it. Writes trades.parquet, trades.csv, metrics.csv and "
+        "report.html, and a run per outcome into MLflow.",
+    )
+    p.add_argument("--model", default="latest", help="latest, a version, an alias, rules or coin (default: latest)")
+    p.add_argument("--style", choices=STYLES, default="market", help="how positions are entered (default: market)")
+    p.add_argument("--lake", help="the lake's folder (default: LAKE_URI, which is data_lake)")
+    p.add_argument("--source", help="which seconds to run over (default: the model's own source)")
+    p.add_argument("--from", dest="start", help="first moment, not before the holdout (default: the holdout)")
+    p.add_argument("--to", dest="end", help="end, exclusive (default: the last second)")
+    p.add_argument("--output", type=Path, metavar="DIR", help="where files go (default: reports/ in the lake)")
+    p.add_argument("--seed", type=int, default=SEED, help=f"of the engine and the coin (default: {SEED})")
+    return p
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(arguments)
+    try:
+        settings = settings_module.load(lake_uri=args.lake)
+        tracking = Tracking(settings.tracking_uri)
+        start_s, end_s = second_of(args.start), second_of(args.end)
+        judged = candidate(args.model, tracking, seed=args.seed)
+        source = resolve_source(settings.lake, args.source or judged.source, settings)
+        backtest, folder, _ = judge(
+            settings.lake,
+            source,
+            judged,
+            tracking,
+            settings=settings,
+            style=args.style,
+            output=args.output,
+            start_s=start_s,
+            end_s=end_s,
+            seed=args.seed,
+        )
+    except CrosscutError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(summary(backtest, folder))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
