@@ -1,0 +1,147 @@
+"""Recorded books as a market: mapped, shifted, silent where nothing was received, and never ahead of time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shared.errors import SettingsError
+from shared.simulator.feed import HISTORY, PublicFeed
+from shared.simulator.market import NS
+from shared.simulator.recorded import RecordedMarket
+
+pyarrow = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
+
+BEGIN_S, LENGTH_S = 1_700_000_000, 200
+ANCHOR_S = 1_795_330_800
+
+
+def write(folder: Path, stem: str, recv_ns: np.ndarray, tick: float = 0.01) -> None:
+    """Write a book whose best bid is 100 + row number in ticks, and a trade half a second after each row."""
+    bid = 100.0 + np.arange(len(recv_ns)) * tick
+    columns: dict[str, np.ndarray] = {"recv_ns": recv_ns, "exch_ns": recv_ns}
+    for k in range(1, 21):
+        columns[f"bid_price_{k}"] = np.round(bid - (k - 1) * tick, 5)
+        columns[f"ask_price_{k}"] = np.round(bid + k * tick, 5)
+        columns[f"bid_size_{k}"] = np.full(len(recv_ns), 0.5 * k)
+        columns[f"ask_size_{k}"] = np.full(len(recv_ns), 0.25 * k)
+    parquet.write_table(pyarrow.table(columns), folder / f"{stem}.book.parquet")
+    trades = {"recv_ns": recv_ns + NS // 2, "exch_ns": recv_ns, "price": np.round(bid, 5), "size": np.full(len(bid), 0.75)}
+    parquet.write_table(pyarrow.table(trades | {"side": np.ones(len(bid), np.int32)}), folder / f"{stem}.trades.parquet")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return one row a second, 0.2 s after its beginning, with a hole of ten seconds."""
+    seconds = np.array([s for s in range(LENGTH_S) if not 50 <= s < 60])
+    write(tmp_path, "AAA", (BEGIN_S + seconds) * NS + NS // 5)
+    write(tmp_path, "BBB", (BEGIN_S + seconds) * NS + NS // 5, tick=0.00001)
+    return tmp_path
+
+
+def test_symbols_ticks_and_steps_come_from_what_was_seen(folder: Path) -> None:
+    """BTC becomes BTCUSDT; tick and size step are the decimals of the recorded prices and sizes."""
+    market = RecordedMarket(folder, ANCHOR_S * NS)
+
+    assert market.symbols == ("AAAUSDT", "BBBUSDT")
+    assert market.price_places == (2, 5)
+    assert [row["sizeMultiplier"] for row in market.contracts()] == ["0.01", "0.01"]
+    assert market.source == f"simulator-{folder.name}"
+
+
+def test_history_ends_at_the_anchor_and_live_goes_on(folder: Path) -> None:
+    """The second before the anchor and the anchor itself are neighbours in the recording."""
+    market = RecordedMarket(folder, ANCHOR_S * NS)
+    before, after = market.block(ANCHOR_S - 1), market.block(ANCHOR_S)
+
+    assert market.history_end_ns == ANCHOR_S * NS
+    assert after.bid_ticks[0, 0, 0] - before.bid_ticks[-1, 0, 0] == 1
+    with pytest.raises(SettingsError, match="begins at second"):
+        market.block(market.first_second - 1)
+
+
+def test_live_part_plays_again_after_each_seam(folder: Path) -> None:
+    """The last quarter repeats: prices jump back at a seam, ids and clocks go on."""
+    market = RecordedMarket(folder, ANCHOR_S * NS)
+    seam = market.seam_after(ANCHOR_S)
+    assert seam is not None
+    first, second = market.block(ANCHOR_S), market.block(seam)
+
+    assert (first.bid_ticks == second.bid_ticks).all()
+    assert second.trades.trade_id[0] > first.trades.trade_id[-1]
+    assert market.seam_after(seam) == seam + (seam - ANCHOR_S)
+    assert market.seam_after(ANCHOR_S - 10) == seam
+
+
+def test_nothing_is_shown_before_it_was_received(folder: Path) -> None:
+    """The book of a second is the last one received before it began, whatever came within it."""
+    market = RecordedMarket(folder, ANCHOR_S * NS)
+
+    for second in range(market.first_second, ANCHOR_S):
+        block = market.block(second)
+        recorded_s = second - market.first_second + BEGIN_S + 1
+        newest = round((block.bid_ticks[second - block.first_second, 0, 0] / 100 - 100.0) / 0.01)
+        rows = [s for s in range(LENGTH_S) if not 50 <= s < 60]
+        assert BEGIN_S + rows[newest] + 0.2 <= recorded_s
+
+
+def test_hole_in_the_recording_is_silence(folder: Path) -> None:
+    """Where nothing was received nothing is pushed, so that consumers see stale data as stale."""
+    market = RecordedMarket(folder, ANCHOR_S * NS)
+    frames = PublicFeed(market, HISTORY).frames(market.first_second * NS, ANCHOR_S * NS, {"books15": ["AAAUSDT"]})
+
+    told = {time_ns // NS - market.first_second for time_ns, *_ in frames}
+
+    # Row s is as of the begin of second s + 1, which is grid second s: the hole is one row later than in the file.
+    assert told == set(range(ANCHOR_S - market.first_second)) - set(range(50, 60))
+
+
+def test_unknown_fields_are_empty_and_mark_is_the_mid(folder: Path) -> None:
+    """What was not recorded is "", never invented; the mark falls back to the middle of the book."""
+    market = RecordedMarket(folder, ANCHOR_S * NS)
+    fields = PublicFeed(market).ticker_fields(ANCHOR_S * NS, "BBBUSDT")
+    assert fields is not None
+
+    empty = {name for name, value in fields.items() if value == ""}
+
+    assert empty == {
+        "open24h", "high24h", "low24h", "change24h", "fundingRate", "nextFundingTime", "indexPrice", "holdingAmount",
+        "baseVolume", "quoteVolume", "openUtc",
+    }  # fmt: skip
+    assert float(fields["bidPr"]) <= float(fields["markPrice"]) <= float(fields["askPr"])
+
+
+def test_trades_keep_their_time_and_order(folder: Path) -> None:
+    """A recorded trade happens at its own offset within its second."""
+    market = RecordedMarket(folder, ANCHOR_S * NS)
+    frames = list(PublicFeed(market).frames(ANCHOR_S * NS, (ANCHOR_S + 20) * NS, {"trade": ["AAAUSDT"]}))
+
+    assert {time_ns % NS for time_ns, *_ in frames} == {NS // 5 + NS // 2}
+    assert len(frames) == 20
+
+
+@pytest.mark.parametrize("what", ["empty", "short", "torn"])
+def test_what_is_no_recording_is_refused(tmp_path: Path, what: str) -> None:
+    """An empty folder, a recording of seconds, and a broken file each end in a sentence."""
+    if what == "short":
+        write(tmp_path, "AAA", (BEGIN_S + np.arange(20)) * NS)
+    if what == "torn":
+        (tmp_path / "AAA.book.parquet").write_bytes(b"PAR1 this is not Parquet")
+
+    with pytest.raises(SettingsError, match="a recording must"):
+        RecordedMarket(tmp_path, ANCHOR_S * NS)
+
+
+def test_real_recording_replays_with_its_own_decimals(outside: Path) -> None:
+    """The widest public recording: four symbols, WLFI with five decimals, and every frame is valid JSON."""
+    market = RecordedMarket(outside / "market/recordings/hyperliquid_20250904", ANCHOR_S * NS)
+
+    assert market.symbols == ("BTCUSDT", "ETHUSDT", "SOLUSDT", "WLFIUSDT")
+    assert market.price_places == (0, 1, 2, 5)
+    for _, channel, _, text in PublicFeed(market).frames((ANCHOR_S - 20) * NS, (ANCHOR_S + 20) * NS):
+        row = json.loads(text)["data"][0]
+        assert channel != "books15" or float(row["bids"][0][0]) < float(row["asks"][0][0])
