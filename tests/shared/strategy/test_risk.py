@@ -15,7 +15,6 @@ from shared.strategy.sizing import Refusal
 from shared.types import NS, Cause, OrderKind, PlaceOrder, Side
 from tests.shared.strategy.made import D
 
-
 ONE = D(1)
 
 

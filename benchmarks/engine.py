@@ -1,0 +1,144 @@
+"""How long the engine thinks about a second: 600 symbols, features and scores given.
+
+Run it: python -m benchmarks.engine [--symbols 600] [--seconds 1200]
+
+A step is `Engine.on_event(SecondClosed)` with up to 20 positions open and 8 orders a second; the exchange fills at the
+touch at once, outside the clock. Two lines: scores that trade all the time, and scores that seldom clear their cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import time
+from decimal import Decimal
+from itertools import count
+
+import numpy as np
+
+from shared.features.sampler import COLUMNS
+from shared.strategy.engine import Engine, EngineConfig
+from shared.strategy.scores import Scores
+from shared.types import (
+    NS,
+    Adopted,
+    Contract,
+    Filled,
+    Floats,
+    LinkChanged,
+    OrderAccepted,
+    OrderReported,
+    OrderStatus,
+    PlaceOrder,
+    SecondClosed,
+    Side,
+    Universe,
+)
+
+AT = {name: c for c, name in enumerate(COLUMNS)}
+START_S = 1_760_000_000
+
+
+class _Given:
+    name = "given"
+    horizon_s: int | None = 10
+    needs_features = False
+    is_null = False
+
+    def score(self, features: object, columns: object, first_second: int) -> Scores:
+        raise AssertionError("scores are given")
+
+
+def _universe(n_symbols: int) -> Universe:
+    rules = {
+        "quote": "USDT", "status": "normal", "tick": Decimal("0.01"), "size_step": Decimal("0.01"),
+        "size_min": Decimal("0.01"), "notional_min_usdt": Decimal(5), "size_max_limit": None, "size_max_market": None,
+        "price_band_buy": Decimal("0.05"), "price_band_sell": Decimal("0.05"), "maker_fee": Decimal("0.0002"),
+        "taker_fee": Decimal("0.0006"), "leverage_min": 1, "leverage_max": 50, "funding_interval_h": 8,
+        "is_rwa": False, "launch_ms": None, "off_ms": None,
+    }  # fmt: skip
+    contracts = tuple(Contract(symbol=f"S{n:04}USDT", base=f"S{n:04}", **rules) for n in range(n_symbols))  # type: ignore[arg-type]
+    return Universe(source="simulator-bench", as_of_ns=0, contracts=contracts)
+
+
+def _market(mids: Floats) -> Floats:
+    block = np.zeros((len(COLUMNS), len(mids)))
+    for level in range(1, 6):
+        block[AT[f"bid_price_{level}"]] = np.round(mids - 0.01 * level, 2)
+        block[AT[f"ask_price_{level}"]] = np.round(mids + 0.01 * level, 2)
+        block[AT[f"bid_size_{level}"]] = block[AT[f"ask_size_{level}"]] = 100.0
+    block[AT["bid_depth_10bps_usdt"]] = block[AT["ask_depth_10bps_usdt"]] = 50_000.0
+    block[AT["mark"]] = mids
+    block[AT["book_updates"]] = 1.0
+    return block
+
+
+def _scores(rng: np.random.Generator, n: int, edge_bps: float) -> Scores:
+    sign = rng.integers(-1, 2, n).astype(np.int8)
+    p_long, p_short = np.where(sign > 0, 0.8, 0.1), np.where(sign < 0, 0.8, 0.1)
+    edge = sign * np.abs(rng.normal(0, edge_bps, n))
+    return Scores(p_long, p_short, 1 - p_long - p_short, edge, sign, np.maximum(p_long, p_short), np.ones(n, np.bool_))
+
+
+def measure(n_symbols: int, seconds: int, edge_bps: float) -> tuple[float, float, int]:
+    """Return p50 and p99 of a step in µs, and the number of placements."""
+    rng, ids = np.random.default_rng(0), count(1)
+    universe = _universe(n_symbols)
+    engine = Engine(EngineConfig(drawdown_max=1.0, daily_loss_limit=1.0), universe, _Given(), session="bench", seed=1)
+    at = universe.index()
+    now_ns = START_S * NS
+    money = Decimal(1_000_000)
+    leverage = dict.fromkeys(universe.symbols, 5)
+    engine.on_event(
+        Adopted(recv_ns=now_ns, equity_usdt=money, available_usdt=money, positions=(), orders=(), leverage=leverage)
+    )
+    for link in ("public", "private"):
+        engine.on_event(LinkChanged(recv_ns=now_ns, link=link, is_up=True))
+    mids = rng.uniform(50, 150, n_symbols).round(2)
+    took: list[float] = []
+    n_placed = 0
+    gc.collect()
+    for second in range(START_S, START_S + seconds):
+        mids = np.round(mids * (1 + rng.normal(0, 3e-4, n_symbols)), 2)
+        block = _market(mids)
+        now_ns = (second + 1) * NS
+        event = SecondClosed(recv_ns=now_ns, second=second, columns=block, scores=_scores(rng, n_symbols, edge_bps))
+        start = time.perf_counter()
+        actions = engine.on_event(event)
+        took.append((time.perf_counter() - start) * 1e6)
+        for order in [a for a in actions if isinstance(a, PlaceOrder)]:
+            n_placed += 1
+            name, touch = str(next(ids)), "ask_price_1" if order.side is Side.BUY else "bid_price_1"
+            price = Decimal(repr(float(block[AT[touch], at[order.symbol]])))
+            engine.on_event(OrderAccepted(recv_ns=now_ns, client_oid=order.client_oid, order_id=name))
+            engine.on_event(
+                Filled(
+                    recv_ns=now_ns, client_oid=order.client_oid, order_id=name, trade_id=name, symbol=order.symbol,
+                    side=order.side, price=price, size=order.size, fee_usdt=Decimal("0.01"), is_maker=False, exch_ns=0,
+                )
+            )  # fmt: skip
+            engine.on_event(
+                OrderReported(
+                    recv_ns=now_ns, client_oid=order.client_oid, order_id=name, status=OrderStatus.FILLED,
+                    filled=order.size, reason="",
+                )
+            )  # fmt: skip
+        engine.take_trades()
+    return float(np.percentile(took, 50)), float(np.percentile(took, 99)), n_placed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--symbols", type=int, default=600)
+    parser.add_argument("--seconds", type=int, default=1200)
+    asked = parser.parse_args()
+    for name, edge_bps in (("busy", 30.0), ("calm", 4.0)):
+        p50, p99, placed = measure(asked.symbols, asked.seconds, edge_bps)
+        print(
+            f"engine step, {asked.symbols} symbols, scores given, {name} "
+            f"({placed / asked.seconds:.1f} placements/s): p50 {p50:.0f} us, p99 {p99:.0f} us"
+        )
+
+
+if __name__ == "__main__":
+    main()
