@@ -167,6 +167,7 @@ class Engine:
         self._private_was_lost = False
         self.is_stopping = False
         self._columns: Floats | None = None  # the last second
+        self._quotes: dict[int, Quote | None] = {}  # of the last second, as far as anybody asked
         self._features: NDArray[np.float32] | None = None
         self._scores: Scores | None = None
         self.why: Gates = np.full(n_symbols, Gate.NOT_ADOPTED, np.uint8)
@@ -272,6 +273,7 @@ class Engine:
         expected = (len(COLUMNS), len(self.symbols))
         assert columns.shape == expected, f"a second is {expected}, found {columns.shape}"
         self._columns = columns
+        self._quotes.clear()
         self._book_second[columns[self._c["book_updates"]] > 0] = event.second
         self._ticker_second[columns[self._c["ticker_updates"]] > 0] = event.second
         for symbol in self.portfolio.holdings:
@@ -307,6 +309,11 @@ class Engine:
         """Return mid and half spread of the last second; None where there is no book."""
         if n is None or self._columns is None:
             return None
+        if n not in self._quotes:
+            self._quotes[n] = self._read_quote(n)
+        return self._quotes[n]
+
+    def _read_quote(self, n: int) -> Quote | None:
         bid, ask = self._value("bid_price_1", n), self._value("ask_price_1", n)
         if not (np.isfinite(bid) and np.isfinite(ask)):
             return None
@@ -434,13 +441,12 @@ class Engine:
         scores = self._scores
         if scores is None or self.scorer.is_null or not scores.is_valid[n]:
             return False
-        if int(scores.direction[n]) != -holding.side.sign:
+        if int(scores.direction[n]) != -holding.side.sign or scores.confidence[n] < self.config.confidence_min:
             return False
         edge_bps = float(scores.edge_bps[n]) * int(scores.direction[n])
         spread = costs.spread_bps(self._value("bid_price_1", n), self._value("ask_price_1", n))
         return (
-            float(scores.confidence[n]) >= self.config.confidence_min
-            and float(scores.margin[n]) >= self.config.confidence_margin_min
+            bool(scores.only(n).margin[0] >= self.config.confidence_margin_min)
             and edge_bps > float(self._round_trip_bps[n]) + self._spread_share * spread
         )
 

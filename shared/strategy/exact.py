@@ -18,6 +18,7 @@ from decimal import (
     DivisionByZero,
     InvalidOperation,
     Overflow,
+    getcontext,
     localcontext,
 )
 from typing import ParamSpec, TypeVar
@@ -38,6 +39,9 @@ def exactly(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        current = getcontext()
+        if current.prec == EXACT.prec and current.rounding == EXACT.rounding:
+            return function(*args, **kwargs)  # called from inside: entering a context costs a microsecond
         with localcontext(EXACT):
             return function(*args, **kwargs)
 

@@ -72,15 +72,10 @@ def best(
     """Return the chosen symbols, best first, and mark the rest of the candidates with `Gate.RANK` in `why`."""
     candidates = np.flatnonzero(why == Gate.CHOSEN)
     ordered = candidates[np.lexsort((candidates, draws[candidates], -priority[candidates]))]
-    left = {1: slots_long, -1: slots_short}
-    chosen: list[int] = []
-    for n in ordered.tolist():
-        side = 1 if direction[n] > 0 else -1
-        if left[side] > 0:
-            left[side] -= 1
-            chosen.append(n)
-        else:
-            why[n] = Gate.RANK
+    is_long = direction[ordered] > 0
+    has_slot = np.where(is_long, np.cumsum(is_long) <= slots_long, np.cumsum(~is_long) <= slots_short)
+    why[ordered[~has_slot]] = Gate.RANK
+    chosen: list[int] = ordered[has_slot].tolist()
     return chosen
 
 

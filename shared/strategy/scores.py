@@ -37,6 +37,10 @@ class Scores(msgspec.Struct, frozen=True, eq=False):
         """Return the scores of second t of a block, shape (N,)."""
         return Scores(*(getattr(self, name)[t] for name in self.__struct_fields__))
 
+    def only(self, n: int) -> Scores:
+        """Return the scores of one symbol, shape (1,)."""
+        return Scores(*(getattr(self, name)[n : n + 1] for name in self.__struct_fields__))
+
     @property
     def margin(self) -> Floats:
         """Return by how much the likeliest direction leads the next class [1]."""
