@@ -311,7 +311,7 @@ def _sift(payload: Any, kind: type[Row], unknown: set[str], inside: str = "") ->
     unknown.update(inside + name for name in payload.keys() - _known(kind))
     fields = kind.__struct_encode_fields__
     return {
-        name: _sift(value, kind.NESTED[name], unknown, name + ".") if name in kind.NESTED else value
+        name: _sift(value, kind.NESTED.get(name, Row), unknown, name + ".") if isinstance(value, list) else value
         for name, value in payload.items()
         if name in fields and not _is_blank(value)
     }
@@ -336,6 +336,8 @@ class _Channel(Generic[R]):
     """Decoder of one channel's `data`: typed and strict first, then the slower looks at why that refused."""
 
     def __init__(self, name: str, kind: type[R]) -> None:
+        # Money goes the careful way: a typed decoder reads a blank text or Decimal("NaN") where none may be.
+        self._is_hot = kind in (BookRow, TradeRow, TickerRow)
         ignored = [(field, Any, None) for field in kind.IGNORED.split()]
         strict = msgspec.defstruct(
             "Strict" + kind.__name__,
@@ -356,7 +358,7 @@ class _Channel(Generic[R]):
         self._lenient = msgspec.json.Decoder(list[kind], strict=False)  # type: ignore[valid-type]
 
     def decode(self, data: msgspec.Raw) -> tuple[list[R], tuple[str, ...]]:
-        if self.kind.NESTED:  # would need strict twins of the nested rows, and such channels are not hot
+        if not self._is_hot:
             return self._explain(data)
         text = bytes(data)
         if self._blank_is_nan and b'""' in text:
@@ -364,19 +366,19 @@ class _Channel(Generic[R]):
         if not (self._n_is_odd and (b"n" in text or b"N" in text)):
             try:
                 return self._strict.decode(text), ()
-            except msgspec.ValidationError:
+            except (msgspec.DecodeError, UnicodeError):
                 pass  # an unknown field, a blank one, or a broken row: the next two tell which
         try:
             rows = self._lenient.decode(text)
             names = {name for row in _NAMES.decode(text) for name in row} - self._known
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeError):
             return self._explain(data)
         return (rows, tuple(sorted(names))) if _are_finite(rows) else self._explain(data)
 
     def _explain(self, data: msgspec.Raw) -> tuple[list[R], tuple[str, ...]]:
         try:
             payload = msgspec.json.decode(data)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeError) as error:
             raise ProtocolBroken(f"channel {self.name}: {error}: the frame is damaged") from None
         return parse_rows(payload, self.kind, f"channel {self.name}")
 
