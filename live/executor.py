@@ -78,6 +78,11 @@ class MeteredClient(RestClient):
 
 
 async def _tell_sent(_http: aiohttp.ClientSession, _context: SimpleNamespace, _request: Any) -> None:
+    tell_sent()
+
+
+def tell_sent() -> None:
+    """Say that the request of the current task is handed to the socket; called by whoever sends it."""
     on_sent = _on_sent.get()
     if on_sent is not None:
         on_sent()

@@ -64,11 +64,18 @@ def load(path: Path) -> Kept:
 
 
 def save(path: Path, kept: Kept) -> None:
-    """Replace the file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Replace the file, whole or not at all.
+
+    Raises:
+        JournalError: it cannot be written.
+    """
     draft = path.with_suffix(".tmp")
-    draft.write_bytes(msgspec.msgpack.encode(kept))
-    draft.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(msgspec.msgpack.encode(kept))
+        draft.replace(path)
+    except OSError as error:
+        raise JournalError(f"the session's limits must be writable at {path}, found: {error}: make room") from None
 
 
 @contextlib.contextmanager

@@ -42,6 +42,7 @@ from shared.strategy.engine import Engine, EngineConfig
 from shared.types import SCHEMA_VERSION, Adopted, Contract, Note, StopRequested, Universe
 
 CLOCK_SKEW_MS_MAX: Final = 2000  # the engine's proof of absence allows clocks to differ by 2 s
+REQUEST_TIMEOUT_S: Final = 5.0  # Bitget answers within 0.3 s; what takes longer is asked for, not waited for
 PRIVATE_UP_WITHIN_S: Final = 20.0
 LEVERAGE_TOLD_EVERY_S: Final = 2.0
 STOP_WITHIN_S: Final = 60.0  # an unknown placement takes 35 s to be proven absent; closing a position takes one
@@ -153,8 +154,8 @@ class Session:
         self._leverage: dict[str, int] = {}
         self._end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._error: CrosscutError | None = None
-        self._bug: BaseException | None = None
-        self._is_lost = asyncio.Event()  # no way to reach the exchange, or nobody left to think: do not wait
+        self._is_unreachable = False
+        self._must_hurry = asyncio.Event()  # flattening cannot succeed, or a person does not want to wait for it
         self._streams_stop = asyncio.Event()
 
     # ------------------------------------------------------------------------------------------------- the steps
@@ -168,7 +169,11 @@ class Session:
         plan = self._plan
         with self._lock:
             async with MeteredClient(
-                plan.rest_url, plan.keys, is_demo=plan.venue == "demo", clock=self._clock
+                plan.rest_url,
+                plan.keys,
+                is_demo=plan.venue == "demo",
+                timeout_s=REQUEST_TIMEOUT_S,
+                clock=self._clock,
             ) as client:
                 skew_ms = await check_clock(client)
                 universe = await client.contracts(plan.source)
@@ -293,7 +298,11 @@ class Session:
             )
         if self._end.done():
             return False
-        adopted = await read_truth(client, symbol, self._leverage, self._clock)
+        try:
+            adopted = await read_truth(client, symbol, self._leverage, self._clock)
+        except ExchangeError as error:
+            self._fail(error)
+            return False
         self._runner.tell(adopted)
         found = say_open(adopted.positions, adopted.orders)
         if found:
@@ -309,14 +318,14 @@ class Session:
         """Cancel, flatten and wait until nothing is open, works or is in doubt; bounded."""
         self._runner.tell(StopRequested(recv_ns=self._clock(), reason=reason))
         deadline = time.monotonic() + STOP_WITHIN_S
-        while not self._is_lost.is_set() and time.monotonic() < deadline:
+        while not self._must_hurry.is_set() and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
             if engine.is_stopping and engine.is_flat_and_quiet:
                 return
 
     async def _last_truth(self, client: MeteredClient, symbol: str) -> Adopted | None:
         """Return what the exchange says at the end, None where it does not answer."""
-        if self._is_lost.is_set() and self._bug is None:
+        if self._is_unreachable:
             return None
         with contextlib.suppress(ExchangeError, TimeoutError):
             return await asyncio.wait_for(read_truth(client, symbol, self._leverage, self._clock), LAST_TRUTH_WITHIN_S)
@@ -416,10 +425,9 @@ class Session:
         if isinstance(error, CrosscutError):
             self._fail(error)
             return
-        self._bug = self._bug or error
         self._logger.error("session.broken", task=name, exc_info=error)
         if name == "engine":
-            self._is_lost.set()  # nobody is left to flatten
+            self._must_hurry.set()  # nobody is left to flatten
         self._fail(CrosscutError(f"{name} must not fail, found {type(error).__name__}: {error}: this is our bug"))
 
     def _on_loop_error(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -433,7 +441,8 @@ class Session:
             self._end.set_result(str(error))
 
     def _lose(self, reason: str) -> None:
-        self._is_lost.set()
+        self._is_unreachable = True
+        self._must_hurry.set()
         self._fail(ExchangeSilent(reason))
 
     @contextlib.contextmanager
@@ -443,7 +452,7 @@ class Session:
 
         def ask(name: str) -> None:
             if self._end.done():
-                self._is_lost.set()
+                self._must_hurry.set()
             else:
                 self._end.set_result(f"stopped by {name}")
 
@@ -464,8 +473,10 @@ class Session:
                 writer.close()
             except CrosscutError as failure:
                 error = error or failure
-        with contextlib.suppress(OSError):
+        try:
             memory.save(self._memory_path, self._kept.after(plan.model, engine.memory))
+        except CrosscutError as failure:
+            error = error or failure
         if adopted is not None:
             is_flat = not adopted.positions and not adopted.orders
             what_is_open = say_open(adopted.positions, adopted.orders)

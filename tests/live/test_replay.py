@@ -1,0 +1,167 @@
+"""Replay is live: identical from the journal alone, or the first stage that differs by name."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from live import journal, replay
+from shared.features.graph import FeatureGraph
+from shared.strategy.scores import CoinScorer, RulesScorer, Scores
+from shared.types import Floats, StopRequested
+from tests.live.sessions import Rig
+
+
+@pytest.fixture(params=["coin", "rules"])
+def session(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Return the folder of a session of forty seconds that ended cleanly."""
+    rig = Rig(tmp_path / "session", request.param)
+    rig.adopt()
+    rig.trade(40)
+    rig.runner.tell(StopRequested(recv_ns=rig.clock(), reason="test"))
+    rig.trade(3)
+    rig.journal.close()
+    return tmp_path / "session"
+
+
+def rewrite(folder: Path, kind: int, which: int, change: Callable[[bytes], bytes]) -> None:
+    """Alter the body of one record, checksum included, as somebody who means it would."""
+    reader = journal.JournalReader(folder / journal.FILE_NAME)
+    out = bytearray(journal.MAGIC)
+    seen = -1
+    for record in reader:
+        body = record.body
+        if record.kind == kind:
+            seen += 1
+            body = change(body) if seen == which else body
+        payload = bytes((record.kind,)) + body
+        out += struct.pack("<II", len(payload), zlib.crc32(payload)) + payload
+    (folder / journal.FILE_NAME).write_bytes(out)
+
+
+def test_replay_of_a_session_is_identical(session: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same events give the same actions, byte for byte, and the command says so."""
+    assert replay.main([str(session)]) == 0
+    assert capsys.readouterr().out.startswith("identical: session s, 43 seconds")
+
+
+def test_replay_of_a_crashed_session_is_identical_up_to_its_end(
+    session: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A journal that was cut off anywhere replays to its last whole record, and the cut is said."""
+    path = session / journal.FILE_NAME
+    raw = path.read_bytes()
+    for cut in np.random.default_rng(5).integers(len(raw) // 2, len(raw), 5):
+        path.write_bytes(raw[: int(cut)])
+        assert replay.main([str(session)]) == 0
+        assert "without its end mark" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("kind", "which"),
+    [(journal.SECOND, 20), (journal.EVENT, 0), (journal.HEADER, 0)],
+    ids=["second", "event", "header"],
+)
+def test_altered_inputs_are_named(session: Path, kind: int, which: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """One digit of a price, of the account or of the configuration, altered with its checksum, is found as `inputs`."""
+
+    def change(body: bytes) -> bytes:
+        if kind == journal.SECOND:
+            return body[:40] + bytes([body[40] ^ 1]) + body[41:]
+        old, new = (b"10000", b"10001") if kind == journal.EVENT else (b"simulator-made", b"simulator-fade")
+        assert old in body
+        return body.replace(old, new, 1)
+
+    rewrite(session, kind, which, change)
+
+    assert replay.main([str(session)]) == 1
+    assert "stage 'inputs'" in capsys.readouterr().err
+
+
+def test_flipped_bit_is_named_as_inputs(session: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Plain damage shows in the checksum, with the record and its place."""
+    raw = bytearray((session / journal.FILE_NAME).read_bytes())
+    raw[len(raw) // 2] ^= 4
+    (session / journal.FILE_NAME).write_bytes(raw)
+
+    assert replay.main([str(session)]) == 7
+    assert "inputs differ: record" in capsys.readouterr().err
+
+
+def test_altered_action_is_named(session: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An order whose size was altered in the record is found as `actions`."""
+
+    def change(body: bytes) -> bytes:
+        decision = msgspec.msgpack.decode(body, type=journal.Decision)
+        actions = decision.actions.replace(b"decision.made", b"decision.fake")
+        return msgspec.msgpack.encode(msgspec.structs.replace(decision, actions=actions))
+
+    rewrite(session, journal.DECISION, 12, change)
+
+    assert replay.main([str(session)]) == 1
+    assert "stage 'actions'" in capsys.readouterr().err
+
+
+def test_code_that_computes_other_scores_is_named(session: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scorer that differs in one bit is found as `scores`, in the first second."""
+    for scorer in (CoinScorer, RulesScorer):
+        real = scorer.score
+
+        def other(self: object, *args: object, real: Callable[..., Scores] = real) -> Scores:
+            found = real(self, *args)
+            return msgspec.structs.replace(found, edge_bps=np.nextafter(found.edge_bps, 1.0))
+
+        monkeypatch.setattr(scorer, "score", other)
+
+    found = replay.replay(session).difference
+
+    # Rules have no scores to differ in until their windows are full: NaN plus a bit is NaN.
+    assert found is not None
+    assert found.stage == "scores"
+
+
+def test_code_that_computes_other_features_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A feature that differs is found as `features`, before the scores that follow from it."""
+    rig = Rig(tmp_path, "rules")
+    rig.adopt()
+    rig.trade(12)
+    rig.journal.close()
+    real = FeatureGraph.step
+
+    def other(self: FeatureGraph, block: dict[str, Floats]) -> NDArray[np.float32]:
+        found = real(self, block)
+        return np.asarray(found + np.float32(1e-6), np.float32)
+
+    monkeypatch.setattr(FeatureGraph, "step", other)
+
+    found = replay.replay(tmp_path).difference
+
+    assert found is not None
+    assert found.stage == "features"
+
+
+def test_journal_cut_between_records_is_found_by_the_summary(session: Path) -> None:
+    """Where session.json says how long the journal was, a journal that lost its end whole is found."""
+    told = {"journal": {"seconds": 43, "events": 99}}
+    (session / "session.json").write_bytes(msgspec.json.encode(told))
+
+    found = replay.replay(session).difference
+
+    assert found is not None
+    assert (found.stage, found.expected) == ("inputs", "43 seconds and 99 events")
+
+
+def test_unknown_session_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that is not there is refused with those that are."""
+    monkeypatch.setenv("LAKE_URI", str(tmp_path))
+    assert replay.main(["nobody"]) == 7
+    assert "found 'nobody'" in capsys.readouterr().err
