@@ -202,12 +202,16 @@ class PublicFeed:
         if body is None:
             asks, bids = now.book(self, n)
             body = now.bodies[key] = (",".join(asks[:depth]), ",".join(bids[:depth]))
-        return _book_frame("snapshot", channel, self.market.symbols[n], *body, time_ns, _chain(now.second) + time_ns // MS % 1000, 0)
+        return _book_frame(
+            "snapshot", channel, self.market.symbols[n], *body, time_ns, _chain(now.second) + time_ns // MS % 1000, 0
+        )
 
     def _render_book_update(self, now: _Second, n: int, time_ns: int) -> str | None:
         """Return the change of the `books` channel from the second before, or None where nothing changed."""
         asks, bids = now.book(self, n)
-        before = _Second(now.second - 1, self.market.block(now.second - 1), [], 1000) if self._has(now.second - 1) else None
+        before = (
+            _Second(now.second - 1, self.market.block(now.second - 1), [], 1000) if self._has(now.second - 1) else None
+        )
         old_asks, old_bids = before.book(self, n) if before else ([], [])
 
         def change(old: list[str], new: list[str]) -> str:
@@ -238,12 +242,12 @@ class PublicFeed:
         ask = self._quote(n, row["quote_ask_ticks"][n], row["quote_ask_steps"][n])
         last, open_24h = row["last"][n], row["open_24h"][n]
         funding, volumes = self._slow_texts(n, tuple([row[name][n] for name in _SLOW]))
-        opened = _plain(open_24h, place)
+        opened, high, low = _plain(open_24h, place), _plain(row["high_24h"][n], place), _plain(row["low_24h"][n], place)
+        mark, index = _plain(row["mark"][n], place), _plain(row["index"][n], place + 3)
         return (
             f'{{"instId":"{symbol}","lastPr":"{_plain(last, place)}","bidPr":"{bid[0]}","askPr":"{ask[0]}",'
-            f'"bidSz":"{bid[1]}","askSz":"{ask[1]}","open24h":"{opened}","high24h":"{_plain(row["high_24h"][n], place)}",'
-            f'"low24h":"{_plain(row["low_24h"][n], place)}","change24h":"{_plain(last / open_24h - 1.0, 5)}",'
-            f'{funding}"markPrice":"{_plain(row["mark"][n], place)}","indexPrice":"{_plain(row["index"][n], place + 3)}",'
+            f'"bidSz":"{bid[1]}","askSz":"{ask[1]}","open24h":"{opened}","high24h":"{high}","low24h":"{low}",'
+            f'"change24h":"{_plain(last / open_24h - 1.0, 5)}",{funding}"markPrice":"{mark}","indexPrice":"{index}",'
             f'{volumes}"openUtc":"{opened}","symbolType":"1","symbol":"{symbol}",'
         )
 
@@ -273,7 +277,9 @@ class PublicFeed:
 
     def _render_trades(self, now: _Second, n: int, group: int, time_ns: int) -> str:
         rows = now.groups[group]
-        return _trade_frame("update", self.market.symbols[n], [self._trade_text(now, n, i) for i in reversed(rows)], time_ns)
+        return _trade_frame(
+            "update", self.market.symbols[n], [self._trade_text(now, n, i) for i in reversed(rows)], time_ns
+        )
 
     def _render_recent_trades(self, n: int, now_ns: int) -> str | None:
         symbol = self.market.symbols[n]
@@ -423,4 +429,4 @@ def _trade_frame(action: str, symbol: str, rows: list[str], time_ns: int) -> str
     )
 
 
-assert LEVELS == max(_BOOK_DEPTH.values())
+assert max(_BOOK_DEPTH.values()) == LEVELS

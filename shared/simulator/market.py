@@ -161,10 +161,13 @@ class GeneratedMarket:
 
     def __init__(self, seed: int, n_symbols: int, predictability: float = DEFAULT_PREDICTABILITY) -> None:
         if not 1 <= n_symbols <= 1000:
-            raise SettingsError(f"the generated market has 1 to 1000 symbols, found {n_symbols}: choose --symbols in between")
+            raise SettingsError(
+                f"the generated market has 1 to 1000 symbols, found {n_symbols}: choose --symbols in between"
+            )
         if not 0.0 <= predictability <= PREDICTABILITY_MAX:
             raise SettingsError(
-                f"predictability must be in [0, {PREDICTABILITY_MAX}], found {predictability}: real books reach about 0.24"
+                f"predictability must be in [0, {PREDICTABILITY_MAX}], found {predictability}: "
+                "choose --predictability in between (real books reach about 0.24)"
             )
         if not 0 <= seed < 2**32:
             raise SettingsError(f"the seed must be in [0, 2^32), found {seed}: choose --seed in between")
@@ -307,7 +310,7 @@ class GeneratedMarket:
         )
 
     def _mid(self, b: int) -> tuple[Floats, Floats, Floats]:
-        """Return (log mid, gap in its own standard deviations, volatility) of [start - WARM_UP_S, end], and one more."""
+        """Return (log mid, what it lacks in standard deviations, volatility): WARM_UP_S rows before b, b, one after."""
         parts = [self._second_shocks(b - 1), self._second_shocks(b), self._second_shocks(b + 1)]
         rows = [slice(BLOCK_S - WARM_UP_S, BLOCK_S), slice(0, BLOCK_S), slice(0, 1)]
         level = np.concatenate([p.level[r] for p, r in zip(parts, rows, strict=True)])
@@ -335,7 +338,11 @@ class GeneratedMarket:
         lean = np.clip(lean, -3.0, 3.0)
 
         spread = np.maximum(
-            1, np.rint(temper.spread_ticks * np.exp(0.3 * rng.standard_normal((BLOCK_S, n)) + 0.5 * np.log(vol) * temper.is_small))
+            1,
+            np.rint(
+                temper.spread_ticks
+                * np.exp(0.3 * rng.standard_normal((BLOCK_S, n)) + 0.5 * np.log(vol) * temper.is_small)
+            ),
         )
         bid = np.rint(ticks[:-1] - spread / 2.0).astype(np.int64)
         bid = np.maximum(bid, 40)
@@ -372,14 +379,17 @@ class GeneratedMarket:
         whole = (np.rint(steps / digits) * digits).astype(np.int64)
         return np.ascontiguousarray(whole[:, :, 0]), np.ascontiguousarray(whole[:, :, 1])
 
-    def _trades(
-        self, b: int, ticks: Floats, lean: Floats, vol: Floats, bid_ticks: Ints, ask_ticks: Ints
-    ) -> Trades:
+    def _trades(self, b: int, ticks: Floats, lean: Floats, vol: Floats, bid_ticks: Ints, ask_ticks: Ints) -> Trades:
         temper = self._temper
         rng = self._generator(_STREAM_TRADES, b)
         move = np.log(ticks[1:] / ticks[:-1]) / (vol * temper.sigma[:-1])
         # Takers come in bursts (gamma mixing) and more when the price moves.
-        rate = temper.parents_per_s * vol * (0.5 + 0.5 * np.minimum(np.abs(move), 6.0)) * rng.gamma(0.6, 1 / 0.6, move.shape)
+        rate = (
+            temper.parents_per_s
+            * vol
+            * (0.5 + 0.5 * np.minimum(np.abs(move), 6.0))
+            * rng.gamma(0.6, 1 / 0.6, move.shape)
+        )
         parents = np.minimum(rng.poisson(rate), 40)
         t_of, n_of = (np.repeat(index.ravel(), parents.ravel()) for index in np.indices(parents.shape))
         tilt = rng.standard_normal(parents.shape)

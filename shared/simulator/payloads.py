@@ -163,7 +163,11 @@ def account_row(venue: Venue, account: str, symbol: str | None) -> Row:
     unrealised, free = venue.unrealised(account), _cut8(available)
     risk = venue.maintenance(account) / equity if equity > 0 else Decimal(1)
     pending_margin = sum(
-        (o.remaining * o.price / o.leverage for o in venue.pending(account) if o.price is not None and not o.reduce_only),
+        (
+            o.remaining * o.price / o.leverage
+            for o in venue.pending(account)
+            if o.price is not None and not o.reduce_only
+        ),
         Decimal(0),
     )
     head = {

@@ -50,7 +50,9 @@ class RecordedMarket:
     def __init__(self, folder: Path, anchor_ns: int) -> None:
         stems = sorted(path.name.removesuffix(".book.parquet") for path in folder.glob("*.book.parquet"))
         if not stems:
-            raise SettingsError(f"a recording must hold <SYMBOL>.book.parquet files, found none in {folder}: check --recording")
+            raise SettingsError(
+                f"a recording must hold <SYMBOL>.book.parquet files, found none in {folder}: check --recording"
+            )
         self.source = f"simulator-{folder.name}"
         self.symbols = tuple(stem if stem.endswith("USDT") else f"{stem}USDT" for stem in stems)
         books = [_read(folder / f"{stem}.book.parquet") for stem in stems]
@@ -89,7 +91,9 @@ class RecordedMarket:
 
     def block(self, second: int) -> Block:
         if second < self.first_second:
-            raise SettingsError(f"the recording begins at second {self.first_second}, found {second}: ask for a later one")
+            raise SettingsError(
+                f"the recording begins at second {self.first_second}, found {second}: ask for a later one"
+            )
         if second < self._anchor:
             first, at, length = self.first_second, 0, self._history_s
         else:
@@ -107,7 +111,9 @@ class RecordedMarket:
         n_symbols, t_end = len(stems), self._length
         starts_ns = (self._begin + np.arange(t_end)) * NS
         shape = (t_end, n_symbols, LEVELS)
-        self._levels = {name: np.zeros(shape, dtype=np.int64) for name in ("bid_price", "bid_size", "ask_price", "ask_size")}
+        self._levels = {
+            name: np.zeros(shape, dtype=np.int64) for name in ("bid_price", "bid_size", "ask_price", "ask_size")
+        }
         self._quotes = {name: np.zeros(shape[:2], dtype=np.int64) for name in self._levels}
         self._is_fresh = np.zeros(shape[:2], dtype=np.bool_)
         self._series = {name: np.full(shape[:2], np.nan) for name in ("last", "mark", "index", "funding_rate")}
@@ -128,14 +134,20 @@ class RecordedMarket:
             self._series["mark"][:, n] = touch / 2.0 / self.price_scale[n]
             mark = _read(folder / f"{stem}.mark.parquet")
             if mark:
-                for name, column in (("mark", "mark_price"), ("index", "index_price"), ("funding_rate", "funding_rate")):
+                for name, column in (
+                    ("mark", "mark_price"),
+                    ("index", "index_price"),
+                    ("funding_rate", "funding_rate"),
+                ):
                     self._series[name][:, n] = _as_of(mark, column, starts_ns)
             # The venue and the ticker must know the same mark: whole ticks, as Bitget prints it.
             self._series["mark"][:, n] = np.rint(self._series["mark"][:, n] * self.price_scale[n]) / self.price_scale[n]
             if trade:
                 self._series["last"][:, n] = _as_of(trade, "price", starts_ns)
                 rows.append(self._trade_rows(n, trade))
-        merged = [np.concatenate(columns) for columns in zip(*rows, strict=True)] if rows else [np.zeros(0, np.int64)] * 6
+        merged = (
+            [np.concatenate(columns) for columns in zip(*rows, strict=True)] if rows else [np.zeros(0, np.int64)] * 6
+        )
         # Oldest first; the recording's own order where receipt is the same instant.
         order = np.argsort(merged[0], kind="stable")
         self._trade_ns, self._trade_symbol, self._trade_ticks, self._trade_steps, self._trade_side = (
@@ -203,7 +215,9 @@ def _read(path: Path) -> Columns:
     try:
         table = pyarrow.parquet.read_table(path)
     except pyarrow.ArrowInvalid as error:
-        raise SettingsError(f"a recording must be Parquet, found {path} unreadable ({error}): check --recording") from None
+        raise SettingsError(
+            f"a recording must be Parquet, found {path} unreadable ({error}): check --recording"
+        ) from None
     columns: Columns = {name: table.column(name).to_numpy() for name in table.column_names}
     order = np.argsort(columns["recv_ns"], kind="stable")
     return {name: column[order] for name, column in columns.items()}

@@ -295,7 +295,9 @@ class Rest:
         found = [
             fill
             for fill in reversed(self.venue.fills(key))
-            if order_id in (None, "", fill.order_id) and symbol in (None, "", fill.symbol) and _in_time(params, fill.time_ns)
+            if order_id in (None, "", fill.order_id)
+            and symbol in (None, "", fill.symbol)
+            and _in_time(params, fill.time_ns)
         ]
         before = params.get("idLessThan")
         if before:
@@ -388,7 +390,9 @@ class Rest:
     def _page(self, params: Params, orders: list[Order], name: str) -> Any:
         """Return one page, newest first, filtered as Bitget filters."""
         self._is_ours(params)
-        wanted = {field: params.get(field) for field in ("symbol", "orderId", "clientOid", "status") if params.get(field)}
+        wanted = {
+            field: params.get(field) for field in ("symbol", "orderId", "clientOid", "status") if params.get(field)
+        }
         rows = [
             row
             for order in reversed(orders)
@@ -491,4 +495,3 @@ def _dump(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ",".join(_dump(item) for item in value) + "]"
     return json.dumps(value, ensure_ascii=False)
-

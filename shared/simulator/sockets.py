@@ -186,7 +186,8 @@ def error_text(code: int, message: str, *, arg: Any = None, op: str | None = Non
 
 
 def _missing(arg: Arg) -> str:
-    return f"instType:{arg.get('instType')},channel:{arg.get('channel')},instId:{arg.get('instId')},precision:null doesn't exist"
+    where = ",".join(f"{key}:{arg.get(key)}" for key in ("instType", "channel", "instId"))
+    return f"{where},precision:null doesn't exist"
 
 
 def _known(arg: Arg) -> Arg:

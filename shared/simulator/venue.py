@@ -25,7 +25,7 @@ To extend: a new kind of order is a case in `_match`; a new rule is a line in `_
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from decimal import ROUND_DOWN, Decimal
 from typing import Any
 
@@ -45,7 +45,7 @@ _FEE_STEP = Decimal("1e-8")
 _CENT = Decimal("1e-12")  # cost is released in these steps: remaining + released = before, exactly
 _HOUR_NS = 3_600_000_000_000
 
-Levels = Sequence[Any]
+Levels = Iterable[Any]
 """Rows (price, size), best first: floats, strings, Decimals or a numpy array (L, 2)."""
 
 
@@ -165,7 +165,7 @@ class VenuePosition(msgspec.Struct, kw_only=True):
     opened_ns: int
     updated_ns: int
     realised_usdt: Decimal = ZERO
-    fees_usdt: Decimal = ZERO
+    fees_usdt: Decimal = ZERO  # as Bitget shows them here: not cut to 8 decimals
     funding_usdt: Decimal = ZERO
     is_funded: bool = False  # has lived through a funding time
     stop_loss: Decimal | None = None  # None: unprotected
@@ -528,7 +528,9 @@ class Venue:
         assert price is not None
         if price <= 0:
             return Refusal("40020", "Parameter price error")
-        refusal = _step_refusal("price", price, contract.tick, "45115", "The price you enter should be a multiple of {}")
+        refusal = _step_refusal(
+            "price", price, contract.tick, "45115", "The price you enter should be a multiple of {}"
+        )
         if refusal is not None:
             return refusal
         if self.has_price(contract.symbol):
@@ -540,9 +542,14 @@ class Venue:
         return None
 
     def _stop_refusal(self, contract: Contract, request: OrderRequest) -> Refusal | None:
-        for price, name in ((request.stop_loss, "presetStopLossPrice"), (request.take_profit, "presetStopSurplusPrice")):
+        for price, name in (
+            (request.stop_loss, "presetStopLossPrice"),
+            (request.take_profit, "presetStopSurplusPrice"),
+        ):
             if price is not None:
-                refusal = _step_refusal(name, price, contract.tick, "45115", "The price you enter should be a multiple of {}")
+                refusal = _step_refusal(
+                    name, price, contract.tick, "45115", "The price you enter should be a multiple of {}"
+                )
                 if refusal is not None:
                     return refusal
         if not self.has_price(contract.symbol):
@@ -550,9 +557,13 @@ class Venue:
         mark = self.mark(contract.symbol)
         side, sign = ("long", 1) if request.side is Side.BUY else ("short", -1)
         if request.stop_loss is not None and (mark - request.stop_loss) * sign <= 0:
-            return Refusal("40917", f"Stop price for {side} positions please {'<' if sign > 0 else '>'} mark price {mark}")
+            return Refusal(
+                "40917", f"Stop price for {side} positions please {'<' if sign > 0 else '>'} mark price {mark}"
+            )
         if request.take_profit is not None and (request.take_profit - mark) * sign <= 0:
-            return Refusal("40915", f"Take profit price for {side} positions please {'>' if sign > 0 else '<'} mark price {mark}")
+            return Refusal(
+                "40915", f"Take profit price for {side} positions please {'>' if sign > 0 else '<'} mark price {mark}"
+            )
         return None
 
     def _exposure_refusal(
@@ -612,7 +623,9 @@ class Venue:
         """
         position = self._accounts[account].positions[request.symbol]
         size = min(request.size, abs(position.size))
-        rivals = [o for o in self.pending(account) if o.symbol == request.symbol and o.reduce_only and o.side is request.side]
+        rivals = [
+            o for o in self.pending(account) if o.symbol == request.symbol and o.reduce_only and o.side is request.side
+        ]
         excess = size + sum((o.remaining for o in rivals), ZERO) - abs(position.size)
         for rival in rivals:
             if excess <= 0:
@@ -656,7 +669,9 @@ class Venue:
             offers = [(price, size, None) for price, size in book.opposite(order.side)]
         resting = self._resting.get(order.symbol)
         if resting:
-            offers += [(o.price, o.remaining, o) for o in _by_priority(resting, order.side.opposite) if o.price is not None]
+            offers += [
+                (o.price, o.remaining, o) for o in _by_priority(resting, order.side.opposite) if o.price is not None
+            ]
             offers.sort(key=lambda offer: offer[0] * order.side.sign)  # stable: the market first at the same price
         return offers
 
@@ -762,8 +777,9 @@ class Venue:
         """Book one trade: position, realised profit, fee, order state, events."""
         held, contract = self._accounts[order.account], self.contracts[order.symbol]
         rate = contract.maker_fee if is_maker else contract.taker_fee
-        fee = (price * size * rate).quantize(_FEE_STEP, rounding=ROUND_DOWN)
-        realised = self._move_position(held, order, price, size, fee, now_ns)
+        exact_fee = price * size * rate
+        fee = exact_fee.quantize(_FEE_STEP, rounding=ROUND_DOWN)
+        realised = self._move_position(held, order, price, size, exact_fee, now_ns)
         held.realised += realised
         held.fees += fee
         held.balance += realised - fee
@@ -815,7 +831,12 @@ class Venue:
         if signed:
             if position is None:
                 position = VenuePosition(
-                    symbol=order.symbol, position_id=self._id(now_ns), size=ZERO, cost=ZERO, opened_ns=now_ns, updated_ns=now_ns
+                    symbol=order.symbol,
+                    position_id=self._id(now_ns),
+                    size=ZERO,
+                    cost=ZERO,
+                    opened_ns=now_ns,
+                    updated_ns=now_ns,
                 )
                 held.positions[order.symbol] = position
                 self._holders.setdefault(order.symbol, set()).add(order.account)
@@ -842,7 +863,13 @@ class Venue:
         position.is_funded = True
         self._events.append(
             FundingReport(
-                account=account, time_ns=now_ns, symbol=symbol, amount_usdt=amount, rate=rate, mark=mark, size=position.size
+                account=account,
+                time_ns=now_ns,
+                symbol=symbol,
+                amount_usdt=amount,
+                rate=rate,
+                mark=mark,
+                size=position.size,
             )
         )
 
@@ -929,7 +956,9 @@ def _step_refusal(name: str, value: Decimal, step: Decimal, code: str, message: 
         return None
     places = max(0, -int(step.normalize().as_tuple().exponent))
     if -int(value.normalize().as_tuple().exponent) > places:
-        return Refusal("40808", f"Parameter verification exception {name} checkBDScale error value={value} checkScale={places}")
+        return Refusal(
+            "40808", f"Parameter verification exception {name} checkBDScale error value={value} checkScale={places}"
+        )
     return Refusal(code, message.format(f"{step.normalize():f}"))
 
 
@@ -943,7 +972,9 @@ def _reached(trigger: Decimal | None, mark: Decimal, is_below: bool) -> bool:
 
 def _closing(position: VenuePosition) -> OrderRequest:
     side = Side.SELL if position.size > 0 else Side.BUY
-    return OrderRequest(symbol=position.symbol, side=side, kind=OrderKind.MARKET, size=abs(position.size), reduce_only=True)
+    return OrderRequest(
+        symbol=position.symbol, side=side, kind=OrderKind.MARKET, size=abs(position.size), reduce_only=True
+    )
 
 
 def _by_priority(resting: list[Order], side: Side) -> list[Order]:

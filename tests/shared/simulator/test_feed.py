@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from shared.simulator.market import NS, GeneratedMarket, depth_at
 START_S = 1_795_330_795  # five seconds before an hour, so that windows cross blocks and the hour
 MARKET = GeneratedMarket(7, 20)
 SYMBOL = "龙虾USDT"
-EVERYTHING = {channel: MARKET.symbols for channel in CHANNELS}
+EVERYTHING = dict.fromkeys(CHANNELS, MARKET.symbols)
 
 
 def pushes(cadence: Any = LIVE, seconds: int = 10, wanted: Any = None) -> list[tuple[int, str, str, str]]:
@@ -35,7 +36,7 @@ def test_windows_do_not_change_what_is_pushed(cuts: list[int]) -> None:
 
     pieces = [
         frame
-        for begin, end in zip(edges, edges[1:], strict=False)
+        for begin, end in itertools.pairwise(edges)
         for frame in feed.frames(START_S * NS + begin, START_S * NS + end, EVERYTHING)
     ]
 
@@ -104,7 +105,7 @@ def test_book_chain_rebuilds_the_book(offset_ms: int) -> None:
                 else:
                     book[side][price] = size
         asks, bids = feed.book_rows(time_ns, SYMBOL, 15)
-        assert book == {"asks": dict(map(tuple, asks)), "bids": dict(map(tuple, bids))}
+        assert book == {side: {row[0]: row[1] for row in levels} for side, levels in (("asks", asks), ("bids", bids))}
 
     assert first["pseq"] == 0
     assert updates >= 7
@@ -130,7 +131,11 @@ def test_trade_snapshot_repeats_only_the_past() -> None:
     assert text is not None
 
     known = {row["tradeId"] for row in rows(text)}
-    later = {row["tradeId"] for _, _, _, update in feed.frames(now_ns, now_ns + 3 * NS, {"trade": ["BTCUSDT"]}) for row in rows(update)}
+    later = {
+        row["tradeId"]
+        for _, _, _, update in feed.frames(now_ns, now_ns + 3 * NS, {"trade": ["BTCUSDT"]})
+        for row in rows(update)
+    }
 
     assert max(int(row["ts"]) for row in rows(text)) <= now_ns // 1_000_000
     assert later
@@ -155,7 +160,10 @@ def test_numbers_are_plain_decimals() -> None:
         for _, channel, symbol, text in pushes(HISTORY, 2)
         if channel in ("books15", "ticker")
         for row in rows(text)
-        for value in [*(row.values() if channel == "ticker" else ()), *(v for level in row.get("bids", ()) for v in level)]
+        for value in [
+            *(row.values() if channel == "ticker" else ()),
+            *(v for level in row.get("bids", ()) for v in level),
+        ]
         if isinstance(value, str) and value != symbol
     }
 

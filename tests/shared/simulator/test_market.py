@@ -35,7 +35,9 @@ class Series:
             return np.concatenate([getattr(part, name) for part in parts])
 
         self.tiers = np.array([listing.tier for listing in market.listings])
-        self.bid, self.bid_size, self.ask, self.ask_size = map(join, ("bid_ticks", "bid_steps", "ask_ticks", "ask_steps"))
+        self.bid, self.bid_size, self.ask, self.ask_size = map(
+            join, ("bid_ticks", "bid_steps", "ask_ticks", "ask_steps")
+        )
         self.mid = (self.bid[:, :, 0] + self.ask[:, :, 0]) / 2.0
         self.flow, self.traded, self.count = (np.zeros(self.mid.shape) for _ in range(3))
         for k, part in enumerate(parts):
@@ -143,7 +145,9 @@ def test_price_continues_over_boundaries(boundary: int) -> None:
     before, after = market.block(boundary - 1), market.block(boundary)
 
     inside = np.abs(np.diff(np.log(before.bid_ticks[:, :, 0] + before.ask_ticks[:, :, 0]), axis=0))
-    across = np.abs(np.log((after.bid_ticks + after.ask_ticks)[0, :, 0] / (before.bid_ticks + before.ask_ticks)[-1, :, 0]))
+    across = np.abs(
+        np.log((after.bid_ticks + after.ask_ticks)[0, :, 0] / (before.bid_ticks + before.ask_ticks)[-1, :, 0])
+    )
 
     assert (across <= 2.0 * inside.max(axis=0)).all()
 
@@ -261,7 +265,9 @@ def test_activity_is_heavy_tailed(predictable: Series) -> None:
 
 def test_contract_rows_have_bitgets_keys(outside: Path) -> None:
     """A contract row has the keys and types of Bitget's own, no more and no less."""
-    recorded = json.loads((outside / "bitget/fixtures/recorded_live_202609/rest_contracts_3rows.json").read_text())["data"][0]
+    recorded = json.loads((outside / "bitget/fixtures/recorded_live_202609/rest_contracts_3rows.json").read_text())[
+        "data"
+    ][0]
 
     for row in GeneratedMarket(7, 60).contracts():
         assert {key: type(value) for key, value in row.items()} == {key: type(value) for key, value in recorded.items()}

@@ -30,8 +30,15 @@ def write(folder: Path, stem: str, recv_ns: np.ndarray, tick: float = 0.01) -> N
         columns[f"bid_size_{k}"] = np.full(len(recv_ns), 0.5 * k)
         columns[f"ask_size_{k}"] = np.full(len(recv_ns), 0.25 * k)
     parquet.write_table(pyarrow.table(columns), folder / f"{stem}.book.parquet")
-    trades = {"recv_ns": recv_ns + NS // 2, "exch_ns": recv_ns, "price": np.round(bid, 5), "size": np.full(len(bid), 0.75)}
-    parquet.write_table(pyarrow.table(trades | {"side": np.ones(len(bid), np.int32)}), folder / f"{stem}.trades.parquet")
+    trades = {
+        "recv_ns": recv_ns + NS // 2,
+        "exch_ns": recv_ns,
+        "price": np.round(bid, 5),
+        "size": np.full(len(bid), 0.75),
+    }
+    parquet.write_table(
+        pyarrow.table(trades | {"side": np.ones(len(bid), np.int32)}), folder / f"{stem}.trades.parquet"
+    )
 
 
 @pytest.fixture

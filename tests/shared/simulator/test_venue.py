@@ -450,7 +450,12 @@ class Ledger(RuleBasedStateMachine):
         for symbol in self.symbols:
             self.show(symbol, 10_000, 2, 5)
 
-    @rule(symbol=st.sampled_from(symbols), mid=st.integers(9_000, 11_000), half=st.integers(1, 20), lots=st.integers(1, 40))
+    @rule(
+        symbol=st.sampled_from(symbols),
+        mid=st.integers(9_000, 11_000),
+        half=st.integers(1, 20),
+        lots=st.integers(1, 40),
+    )
     def show(self, symbol: str, mid: int, half: int, lots: int) -> None:
         bids = [((mid - half - k) / 100, (lots + k) / 10) for k in range(5)]
         asks = [((mid + half + k) / 100, (lots + 2 * k) / 10) for k in range(5)]
@@ -463,7 +468,16 @@ class Ledger(RuleBasedStateMachine):
         reduce_only=st.booleans(), stop=st.integers(-600, 600), stp=st.sampled_from(["none", "cancel_maker", "cancel_taker"]),
     )  # fmt: skip
     def place(
-        self, account: str, symbol: str, side: Side, kind: OrderKind, lots: int, price: int, reduce_only: bool, stop: int, stp: str
+        self,
+        account: str,
+        symbol: str,
+        side: Side,
+        kind: OrderKind,
+        lots: int,
+        price: int,
+        reduce_only: bool,
+        stop: int,
+        stp: str,
     ) -> None:
         is_market = kind is OrderKind.MARKET
         stop_loss = Decimal(price - side.sign * abs(stop)) / 100 if stop > 0 else None
@@ -480,7 +494,12 @@ class Ledger(RuleBasedStateMachine):
             found = pending[which % len(pending)]
             self.venue.cancel(account, found.symbol, self.now, order_id=found.order_id)
 
-    @rule(symbol=st.sampled_from(symbols), price=st.integers(9_000, 11_000), lots=st.integers(1, 200), side=st.sampled_from(Side))
+    @rule(
+        symbol=st.sampled_from(symbols),
+        price=st.integers(9_000, 11_000),
+        lots=st.integers(1, 200),
+        side=st.sampled_from(Side),
+    )
     def trade(self, symbol: str, price: int, lots: int, side: Side) -> None:
         self.venue.trade(symbol, price / 100, lots / 10, side, self.now)
 

@@ -1,0 +1,135 @@
+"""Signatures, logins and rate limits: who gets in, and with which code one stays out."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from shared.errors import SettingsError
+from shared.simulator.gate import Credentials, Gate, RateLimit, Refused, parse_account, signature
+
+NOW_MS = 1_795_330_800_000
+ACCOUNT = Credentials("key", "secret", "pass", Decimal(1000))
+PATH = "/api/v2/mix/position/single-position"
+QUERY = "symbol=龙虾USDT&productType=USDT-FUTURES"
+
+
+def headers(text: str, **changed: str | None) -> dict[str, str]:
+    fields: dict[str, str | None] = {
+        "ACCESS-KEY": "key", "ACCESS-SIGN": signature("secret", f"{NOW_MS}{text}"),
+        "ACCESS-TIMESTAMP": str(NOW_MS), "ACCESS-PASSPHRASE": "pass",
+    }  # fmt: skip
+    fields |= {f"ACCESS-{name.upper()}": value for name, value in changed.items()}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def test_signature_is_hmac_sha256_in_base64() -> None:
+    """RFC 4231, test case 2: an outside vector for the primitive."""
+    expected = "W9zBRr9gdU5qBCQmCJV1x1oAPwidJzmDnexYuWTsOEM="
+
+    assert signature("Jefe", "what do ya want for nothing?") == expected
+
+
+def test_signatures_equal_those_of_production_clients(outside: Path) -> None:
+    """Vectors that an independent client (ccxt) computes identically."""
+    vectors = json.loads((outside / "bitget/fixtures/test_vectors.json").read_text())
+
+    for vector in vectors["vectors"]:
+        assert signature(vectors["secret"], vector["prehash"]) == vector["sign"]
+
+
+@pytest.mark.parametrize("signed", [QUERY, quote(QUERY, safe="=&-")], ids=["raw", "percent-encoded"])
+def test_query_may_be_signed_raw_or_encoded_in_the_order_sent(signed: str) -> None:
+    """The URL is percent-encoded on the wire; the signature covers it encoded or not, never re-sorted."""
+    target = f"{PATH}?{quote(QUERY, safe='=&-')}"
+
+    key = Gate([ACCOUNT]).check("GET", target, headers(f"GET{PATH}?{signed}"), "", NOW_MS)
+
+    assert key == "key"
+
+
+def test_sorted_query_does_not_pass_for_an_unsorted_one() -> None:
+    """A server that re-sorts would accept what Bitget refuses."""
+    with pytest.raises(Refused, match="40009"):
+        Gate([ACCOUNT]).check("GET", f"{PATH}?b=1&a=2", headers(f"GET{PATH}?a=2&b=1"), "", NOW_MS)
+
+
+def test_body_is_signed_byte_for_byte() -> None:
+    """A space more in the body is another body."""
+    gate, body = Gate([ACCOUNT]), '{"size":"1"}'
+
+    assert gate.check("POST", PATH, headers(f"POST{PATH}{body}"), body, NOW_MS) == "key"
+    with pytest.raises(Refused, match="40009"):
+        gate.check("POST", PATH, headers(f"POST{PATH}{body}"), '{"size": "1"}', NOW_MS)
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({"key": None}, "40006"), ({"key": "other"}, "40037"), ({"passphrase": None}, "40011"),
+        ({"passphrase": "wrong"}, "40012"), ({"sign": None}, "40002"), ({"sign": "wrong"}, "40009"),
+        ({"timestamp": None}, "40003"), ({"timestamp": "soon"}, "40005"), ({"timestamp": str(NOW_MS - 30_001)}, "40008"),
+        ({"timestamp": str(NOW_MS + 30_001)}, "40008"), ({"key": "other", "sign": "wrong"}, "40037"),
+    ],
+)  # fmt: skip
+def test_each_fault_has_its_code(changed: dict[str, str | None], code: str) -> None:
+    """An unknown key is said before the signature is looked at (probed in September 2026)."""
+    with pytest.raises(Refused, match=code):
+        Gate([ACCOUNT]).check("GET", PATH, headers(f"GET{PATH}", **changed), "", NOW_MS)
+
+
+def login(**changed: str) -> dict[str, str]:
+    stamp = changed.get("timestamp", str(NOW_MS // 1000))
+    fields = {"apiKey": "key", "passphrase": "pass", "timestamp": stamp}
+    return fields | {"sign": signature("secret", f"{stamp}GET/user/verify")} | changed
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({"apiKey": "other"}, 30011), ({"passphrase": "wrong"}, 30012), ({"timestamp": "x"}, 30013),
+        ({"timestamp": str(NOW_MS)}, 30014), ({"sign": "wrong"}, 30015),
+    ],
+)  # fmt: skip
+def test_login_is_in_seconds_and_its_errors_are_integers(changed: dict[str, str], code: int) -> None:
+    """Milliseconds, as the documents' prose has it, are out of the window."""
+    answer = Gate([ACCOUNT]).check_login(login(**changed), NOW_MS // 1000)
+
+    assert isinstance(answer, tuple)
+    assert answer[0] == code
+
+
+def test_login_in_seconds_succeeds() -> None:
+    """What every production client sends gets in."""
+    assert Gate([ACCOUNT]).check_login(login(), NOW_MS // 1000) == "key"
+
+
+def test_rate_limit_counts_down_and_recovers() -> None:
+    """The header's count falls to 0, the next call is a 429, and a second later there is room again."""
+    limit = RateLimit()
+
+    assert [limit.take("me", "place", 3, 0.1 * k) for k in range(3)] == [2, 1, 0]
+    with pytest.raises(Refused) as refused:
+        limit.take("me", "place", 3, 0.5)
+    assert (refused.value.code, refused.value.status) == ("429", 429)
+    assert limit.take("you", "place", 3, 0.5) == 2
+    assert limit.take("me", "cancel", 3, 0.5) == 2
+    assert limit.take("me", "place", 3, 1.05) == 0
+
+
+@pytest.mark.parametrize("text", ["a:b:c", "a:b:c:d:e", "a:b:c:money", "a:b:c:-5", "a::c:5", "a:b:c:NaN"])
+def test_bad_account_is_refused_without_its_secret(text: str) -> None:
+    """An account that cannot be read is a sentence, and the sentence repeats none of it."""
+    with pytest.raises(SettingsError, match="KEY:SECRET:PASSPHRASE:USDT") as refused:
+        parse_account(text)
+
+    assert text not in str(refused.value)
+
+
+def test_credentials_print_no_secret() -> None:
+    """A stray log line of an account shows its key at most."""
+    assert "secret" not in repr(ACCOUNT) + str(ACCOUNT)
