@@ -15,11 +15,11 @@ Only the order of rows *within a symbol* matters, so both the order of receipt a
 An hour stands alone. Its first rows are CARRIED: the link is up, and this was the last state of the channel. They
 open links and replace the state at the first instant of their second, but they are no pushes. Together with the raw
 rows of the last `MEMORY_S` seconds before it, they make a restarted hour equal the uninterrupted stream, bit for
-bit. What the writer owes for that: one CARRIED row for every linked (symbol, channel, connection), ordered by last
-receipt, with NaN prices where the connection has not pushed yet.
+bit. What the writer owes for that: one CARRIED row for every linked (symbol, channel, connection), with the last
+push of the connection (then ordered by it) or of the channel, NaN where there was none.
 
 To add a column: name it in the tuple of its source below, compute it in `_book_values` (or accumulate it in
-`_count_trades`), raise VERSION.
+`_take_trades`), raise VERSION.
 """
 
 from __future__ import annotations

@@ -87,10 +87,10 @@ def test_seconds_equal_a_loop_over_single_ticks(seed: int) -> None:
 
 
 @hypothesis_settings(max_examples=25)
-@given(seeds)
-def test_an_hour_restarted_from_its_own_rows_equals_the_uninterrupted_stream(seed: int) -> None:
+@given(seeds, st.booleans())
+def test_an_hour_restarted_from_its_own_rows_equals_the_uninterrupted_stream(seed: int, of_channel: bool) -> None:
     """The raw rows of the hour, its CARRIED rows among them, and those of the 30 s before are all there is to know."""
-    rows = worlds.with_carried(worlds.world(seed, N, FIRST, SECONDS), BORDER)
+    rows = worlds.with_carried(worlds.world(seed, N, FIRST, SECONDS), BORDER, of_channel)
     first = BORDER - sampler.MEMORY_S
     known = [row for row in rows if row.recv_ns >= first * NS]
 

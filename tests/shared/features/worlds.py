@@ -133,10 +133,14 @@ def world(seed: int, n_symbols: int, first_second: int, seconds: int) -> list[Ro
     return sorted((row for row in rows if row.recv_ns < end_ns), key=lambda row: row.recv_ns)
 
 
-def with_carried(rows: Sequence[Row], second: int) -> list[Row]:
-    """Return the rows with what a writer puts before the first row of an hour: links that are up, and their state."""
+def with_carried(rows: Sequence[Row], second: int, of_channel: bool = False) -> list[Row]:
+    """Return the rows with what a writer puts before the first row of an hour: links that are up, and their state.
+
+    The state is the last push of the connection, or, `of_channel`, of any since the channel was last all down.
+    """
     at_ns = second * NS
     up: dict[tuple[int, str, int], Row | None] = {}
+    last: dict[tuple[int, str], Row | None] = {}
     for row in rows:
         key = (row.symbol, row.channel.__name__, row.conn)
         if row.recv_ns >= at_ns:
@@ -145,16 +149,19 @@ def with_carried(rows: Sequence[Row], second: int) -> list[Row]:
             up[key] = None
         elif row.event in (TickEvent.DISCONNECTED, TickEvent.GAP):
             up.pop(key, None)
+            if not any(other[:2] == key[:2] for other in up):
+                last[key[:2]] = None
         elif row.event is TickEvent.DATA:
             up.pop(key)
             up[key] = row  # moves to the end: the order of last receipt
+            last[key[:2]] = row
     kinds = {kind.__name__: kind for kind in (BookTicks, TradeTicks, TickerTicks)}
     never = [key for key, row in up.items() if row is None]
     pushed = [key for key, row in up.items() if row is not None]
     carried = [
         Row(at_ns, kinds[channel], symbol, TickEvent.CARRIED, conn, row.values if row else {})
         for symbol, channel, conn in [*never, *pushed]
-        for row in [up[symbol, channel, conn]]
+        for row in [last.get((symbol, channel)) if of_channel else up[symbol, channel, conn]]
     ]
     before = [row for row in rows if row.recv_ns < at_ns]
     return [*before, *carried, *rows[len(before) :]]
