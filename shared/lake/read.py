@@ -38,6 +38,9 @@ from shared.types import (
     Universe,
 )
 
+# What polars raises over damaged bytes: one flipped bit in 200 makes its Parquet reader panic.
+_UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
+
 _LISTING_RETRIES = 5  # of an hour that is sealed while it is read; a seal takes seconds, so one is enough
 
 
@@ -86,7 +89,7 @@ def _footer(path: Path, mtime_ns: int, size: int) -> Footer:
     try:
         found = msgspec.json.decode(pl.read_parquet_metadata(path)[layout.FOOTER_KEY], type=Footer)
         rows = pl.scan_parquet(path, glob=False, hive_partitioning=False).select(pl.len()).collect().item()
-    except (pl.exceptions.PolarsError, OSError, KeyError, msgspec.MsgspecError) as error:
+    except (*_UNREADABLE, KeyError, msgspec.MsgspecError) as error:
         raise _corrupt(path, error) from error
     if found.schema_version != SCHEMA_VERSION:
         raise SchemaMismatch(
@@ -122,7 +125,7 @@ def verify(path: Path) -> Footer:
     found = footer(path)
     try:
         frame = pl.read_parquet(path, glob=False, hive_partitioning=False)
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except _UNREADABLE as error:
         raise _corrupt(path, error) from error
     if (actual := layout.digest(frame)) != found.content_hash:
         raise TableCorrupt(f"{path} must have content {found.content_hash}, found {actual}: {_remedy(found.table)}")
@@ -192,7 +195,7 @@ def collect(rows: pl.LazyFrame) -> pl.DataFrame:
     """
     try:
         return rows.collect()
-    except (pl.exceptions.ComputeError, pl.exceptions.SchemaError, OSError) as error:
+    except (pl.exceptions.ComputeError, pl.exceptions.PanicException, OSError) as error:
         raise TableCorrupt(
             f"every file of a query must be readable, found {_first_line(error)}: "
             "shared.lake.read.verify(path) tells which file it is"
@@ -406,7 +409,7 @@ def _has_logs(root: Path, table: str, source: str, hour: int) -> bool:
 def _read_parquet(path: Path) -> pl.DataFrame:
     try:
         return pl.read_parquet(path, glob=False, hive_partitioning=False)
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except _UNREADABLE as error:
         raise _corrupt(path, error) from error
 
 

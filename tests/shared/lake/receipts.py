@@ -63,7 +63,8 @@ def receipts(
 
     What is received in a second depends on the seed and that second alone: two overlapping histories agree.
     """
-    parts = [_second(seed, second, n_symbols, per_s, conns) for second in range(start_ns // NS, -(-end_ns // NS))]
+    parts = [links(TickEvent.SUBSCRIBED, 0, 0)]
+    parts += [_second(seed, second, n_symbols, per_s, conns) for second in range(start_ns // NS, -(-end_ns // NS))]
     return between(concat(parts), start_ns, end_ns)
 
 
@@ -99,7 +100,7 @@ def _second(seed: int, second: int, n_symbols: int, per_s: float, conns: tuple[i
         }
 
     book = head(n)
-    mid = np.round(1000 + rng.normal(0, 3, n), 1)[:, None]
+    mid: Any = np.round(1000 + rng.normal(0, 3, n), 1)[:, None]
     steps = np.arange(1, BOOK_LEVELS + 1)[None, :] * tick
     depth = rng.lognormal(0, 1, (n, BOOK_LEVELS)).round(4)
     books = BookTicks(
@@ -121,7 +122,9 @@ def _second(seed: int, second: int, n_symbols: int, per_s: float, conns: tuple[i
         side=rng.choice([-1, 1], n).astype(np.int8),
     )
     ticker = head(n)
-    values = {name: np.round(1000 + rng.normal(0, 3, n), 1) for name in TickerTicks.__struct_fields__[5:]}
+    values: dict[str, Any] = {
+        name: np.round(1000 + rng.normal(0, 3, n), 1) for name in TickerTicks.__struct_fields__[5:]
+    }
     values["next_funding_ms"] = np.full(n, (second // 28_800 + 1) * 28_800_000)
     values["index"] = np.where(rng.random(n) < 0.2, np.nan, values["index"])
     return Ticks(books, trades, TickerTicks(**ticker, **values))
@@ -163,13 +166,15 @@ def n_rows(ticks: Ticks) -> int:
     return sum(len(rows.recv_ns) for rows in (ticks.books, ticks.trades, ticks.tickers))
 
 
+def same_rows(rows: Any, others: Any, ignore: tuple[str, ...] = ("conn",)) -> bool:
+    """Tell whether two tables are equal bit for bit, NaN equal to NaN."""
+    return all(
+        np.array_equal(getattr(rows, field), getattr(others, field), equal_nan=getattr(rows, field).dtype.kind == "f")
+        for field in rows.__struct_fields__
+        if field not in ignore
+    )
+
+
 def same(a: Ticks, b: Ticks, ignore: tuple[str, ...] = ("conn",)) -> bool:
-    """Tell whether two batches are equal bit for bit, NaN equal to NaN."""
-    for table in ("books", "trades", "tickers"):
-        rows, others = getattr(a, table), getattr(b, table)
-        for field in rows.__struct_fields__:
-            if field not in ignore and not np.array_equal(
-                getattr(rows, field), getattr(others, field), equal_nan=getattr(rows, field).dtype.kind == "f"
-            ):
-                return False
-    return True
+    """Tell whether two batches are equal bit for bit; connections have other names in the lake."""
+    return all(same_rows(getattr(a, table), getattr(b, table), ignore) for table in ("books", "trades", "tickers"))

@@ -1,0 +1,234 @@
+"""Reading: ranges, axes and order; and what is said when there is nothing, or nothing good."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared.errors import SchemaMismatch, TableCorrupt, TableEmpty
+from shared.lake import layout, read, write
+from shared.lake.layout import TABLES
+from shared.types import NS, TickEvent
+from tests.shared.lake import receipts as r
+from tests.shared.lake.test_wal import START_NS, everything
+from tests.shared.lake.test_write import record, seconds_frame
+
+START_S = START_NS // NS
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a lake with one sealed hour, the same hour's later log, and an open next hour."""
+    root = tmp_path_factory.mktemp("lake")
+    border_ns = START_NS + r.HOUR_NS
+    record(root, "sealed", border_ns - 20 * NS, border_ns - 10 * NS)
+    write.seal(root, r.SOURCE, r.HOUR)
+    record(root, "open", border_ns - 10 * NS, border_ns + 10 * NS, is_closed=False)
+    for hour in (r.HOUR, r.HOUR + 1):
+        write.write_table(root, "seconds", r.SOURCE, hour, seconds_frame(hour, value=float(hour)), {})
+    return root
+
+
+@settings(max_examples=20)
+@given(begin=st.integers(-25, 12), length=st.integers(1, 30), first=st.integers(0, 3), count=st.integers(1, 4))
+def test_read_ticks_gives_what_was_received_in_the_range(
+    lake: Path, begin: int, length: int, first: int, count: int
+) -> None:
+    """Any range over sealed, unsealed and open hours gives the receipts of that range, on the axis asked for."""
+    border_ns = START_NS + r.HOUR_NS
+    start_ns, end_ns = border_ns + begin * NS, border_ns + (begin + length) * NS
+    truth = r.between(r.receipts(1, border_ns - 20 * NS, border_ns + 10 * NS, per_s=1.0), start_ns, end_ns)
+    wanted = r.SYMBOLS[first : first + count]
+
+    got = r.only(read.read_ticks(lake, r.SOURCE, start_ns, end_ns, wanted), TickEvent.DATA)
+
+    on_axis = r.map_tables(
+        truth, lambda rows: r.take(rows, (rows.symbol >= first) & (rows.symbol < first + len(wanted)))
+    )
+    moved = r.map_tables(on_axis, lambda rows: msgspec.structs.replace(rows, symbol=rows.symbol - np.int32(first)))
+    assert r.same(got, moved)
+
+
+def test_scan_is_sorted_by_time_then_symbol(lake: Path) -> None:
+    """Rows of every table come by time, then by the rest of the key."""
+    for table in ("raw/book", "raw/trade", "seconds"):
+        rows = read.scan(lake, table, r.SOURCE).collect()
+        time = TABLES[table].time
+        assert rows[time].is_sorted()
+        assert rows.select(time, "symbol").equals(rows.select(time, "symbol").sort(time, "symbol"))
+
+
+def test_scan_limits_time_and_symbols(lake: Path) -> None:
+    """start_s is inclusive, end_s exclusive, and only the named symbols come."""
+    rows = read.scan(
+        lake, "seconds", r.SOURCE, start_s=START_S + 2, end_s=START_S + 3601, symbols=["ETHUSDT", "龙虾USDT"]
+    ).collect()
+
+    assert sorted(set(rows["second"])) == [START_S + 2, START_S + 3, START_S + 4, START_S + 3600]
+    assert set(rows["symbol"]) == {"ETHUSDT", "龙虾USDT"}
+
+
+def test_read_seconds_is_dense_on_the_axis(lake: Path) -> None:
+    """Seconds and symbols without a row are NaN, the others stand where they belong."""
+    seconds = read.read_seconds(lake, r.SOURCE, START_S + 3, START_S + 3602, ("NEWUSDT", "SOLUSDT"), ("mark",))
+
+    mark = seconds.columns["mark"]
+    assert mark.shape == (3599, 2)
+    assert seconds.first_second == START_S + 3
+    assert np.isnan(mark[:, 0]).all()
+    assert np.flatnonzero(~np.isnan(mark[:, 1])).tolist() == [0, 1, 3597, 3598]
+    assert mark[0, 1] == r.HOUR
+    assert mark[-1, 1] == r.HOUR + 1
+
+
+def test_symbols_of_tells_who_has_rows(lake: Path) -> None:
+    """The symbols of a range are those that have rows in it."""
+    assert read.symbols_of(lake, "seconds", r.SOURCE, start_s=START_S, end_s=START_S + 9) == r.SYMBOLS
+
+
+def test_hours_and_sources_tell_what_is_there(lake: Path) -> None:
+    """Sealed and open hours are listed, and folders that hold nothing are not."""
+    (lake / "raw/book/source=empty/date=2025-01-01/hour=00").mkdir(parents=True, exist_ok=True)
+
+    assert read.hours(lake, "raw/book", r.SOURCE) == [r.HOUR, r.HOUR + 1]
+    assert read.hours(lake, "raw/book", "empty") == []
+    assert read.hours(lake, "labels", r.SOURCE) == []
+    assert r.SOURCE in read.sources(lake)
+
+
+def test_empty_lake_says_what_to_run(tmp_path: Path) -> None:
+    """Nothing where something was asked for is one sentence: what was expected, what is there, what to do."""
+    with pytest.raises(TableEmpty, match=r"raw/trade of bitget.*sources here: none.*python -m pipelines\.generate"):
+        read.scan(tmp_path, "raw/trade", "bitget")
+    with pytest.raises(TableEmpty, match=r"pipelines\.collect"):
+        read.read_ticks(tmp_path, "bitget", 0, NS, r.SYMBOLS)
+    with pytest.raises(TableEmpty, match="Dagster"):
+        read.read_seconds(tmp_path, "bitget", 0, 1, r.SYMBOLS)
+    with pytest.raises(TableEmpty, match="universe"):
+        read.universe_at(tmp_path, "bitget", 0)
+
+
+def test_missing_range_names_it(lake: Path) -> None:
+    """A range without an hour is named."""
+    with pytest.raises(TableEmpty, match="hours from 2025-10-15 00:00Z to 2025-10-15 01:00Z"):
+        read.scan(lake, "seconds", r.SOURCE, start_s=START_S + 86_400, end_s=START_S + 90_000)
+
+
+# ------------------------------------------------------------------------------------------------- damage
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Path:
+    """Return the one file of a small lake, for damaging."""
+    return write.write_table(tmp_path, "seconds", r.SOURCE, r.HOUR, seconds_frame(r.HOUR, 200), {}).path
+
+
+@pytest.mark.parametrize("keep", [0, 3, 1000, -1, -50])
+def test_cut_file_is_named(keep: int, damaged: Path, tmp_path: Path) -> None:
+    """A file that was cut anywhere is named, with what to do, before a query runs."""
+    damaged.write_bytes(damaged.read_bytes()[:keep])
+
+    for ask in (
+        lambda: read.scan(tmp_path, "seconds", r.SOURCE),
+        lambda: read.content_hash(tmp_path, "seconds", r.SOURCE, [r.HOUR]),
+    ):
+        with pytest.raises(
+            TableCorrupt, match=r"seconds\.parquet must be a Parquet file.*delete it and build it again"
+        ):
+            ask()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_flipped_bit_never_gives_other_rows(tmp_path: Path) -> None:
+    """Wherever a bit of a file is flipped, `verify` refuses the file, or the rows are what was written."""
+    noise = np.random.default_rng(1).normal(size=800)
+    frame = seconds_frame(r.HOUR, 200).with_columns(mark=pl.Series(noise)).sort("symbol", "second")
+    path = write.write_table(tmp_path, "seconds", r.SOURCE, r.HOUR, frame, {}).path
+    whole = path.read_bytes()
+    rng, found = np.random.default_rng(2), 0
+
+    for at in rng.integers(0, len(whole), 60).tolist():
+        content = bytearray(whole)
+        content[at] ^= 1 << int(rng.integers(8))
+        path.write_bytes(bytes(content))
+        try:
+            read.verify(path)
+        except TableCorrupt:
+            found += 1
+        else:
+            assert pl.read_parquet(path, hive_partitioning=False).equals(frame), at
+
+    assert found > 20
+
+
+def test_unreadable_page_is_one_sentence(damaged: Path, tmp_path: Path) -> None:
+    """Where the footer is whole and the pages are not, a query ends in TableCorrupt too."""
+    content = damaged.read_bytes()
+    footer_bytes = int.from_bytes(content[-8:-4], "little") + 8
+    damaged.write_bytes(b"PAR1" + b"\xff" * (len(content) - footer_bytes - 4) + content[-footer_bytes:])
+
+    with pytest.raises(TableCorrupt, match="verify"):
+        read.read_seconds(tmp_path, r.SOURCE, START_S, START_S + 9, r.SYMBOLS)
+
+
+def test_strange_parquet_is_refused(damaged: Path, tmp_path: Path) -> None:
+    """A Parquet file that this lake did not write is named, not read."""
+    pl.DataFrame({"second": [1]}).write_parquet(damaged)
+
+    with pytest.raises(TableCorrupt, match="no key 'crosscut'"):
+        read.scan(tmp_path, "seconds", r.SOURCE)
+
+
+def test_other_schema_version_is_refused(damaged: Path, tmp_path: Path) -> None:
+    """A file of another schema version is refused with both versions."""
+    footer = msgspec.structs.replace(read.footer(damaged), schema_version=99)
+    frame = pl.read_parquet(damaged, hive_partitioning=False)
+    frame.write_parquet(damaged, metadata={layout.FOOTER_KEY: msgspec.json.encode(footer).decode()})
+
+    with pytest.raises(SchemaMismatch, match="version 1, found 99"):
+        read.scan(tmp_path, "seconds", r.SOURCE)
+
+
+def test_missing_rows_are_noticed(damaged: Path, tmp_path: Path) -> None:
+    """A file with fewer rows than its footer says is corrupt."""
+    footer = msgspec.json.encode(read.footer(damaged)).decode()
+    frame = pl.read_parquet(damaged, hive_partitioning=False)
+    frame[1:].write_parquet(damaged, metadata={layout.FOOTER_KEY: footer})
+
+    with pytest.raises(TableCorrupt, match="must hold 800 rows by its footer, found 799"):
+        read.scan(tmp_path, "seconds", r.SOURCE)
+
+
+def test_hours_of_other_features_are_refused_together(tmp_path: Path) -> None:
+    """A query over hours whose feature columns differ names the hour and says what to rebuild."""
+    for hour, name in ((r.HOUR, "a"), (r.HOUR + 1, "b")):
+        frame = seconds_frame(hour).select("second", "symbol", pl.lit(1.0, pl.Float32).alias(name))
+        write.write_table(tmp_path, "features", r.SOURCE, hour, frame, {})
+
+    with pytest.raises(SchemaMismatch, match="same columns in every hour"):
+        read.scan(tmp_path, "features", r.SOURCE)
+
+
+def test_content_hash_follows_content(tmp_path: Path) -> None:
+    """The same rows have the same hash wherever they lie; another value or hour has another; a gap is refused."""
+    hashes = set()
+    for root, value in ((tmp_path / "a", 1.0), (tmp_path / "b", 1.0), (tmp_path / "c", 2.0)):
+        for hour in (r.HOUR, r.HOUR + 1):
+            write.write_table(root, "seconds", r.SOURCE, hour, seconds_frame(hour, value=value), {"at": str(root)})
+        hashes.add(read.content_hash(root, "seconds", r.SOURCE, [r.HOUR + 1, r.HOUR]))
+
+    assert len(hashes) == 2
+    assert read.content_hash(tmp_path / "a", "seconds", r.SOURCE, [r.HOUR]) not in hashes
+    with pytest.raises(TableEmpty, match="02:00Z"):
+        read.content_hash(tmp_path / "a", "seconds", r.SOURCE, [r.HOUR, r.HOUR + 2])
+
+
+def test_everything_reads_both_hours(lake: Path) -> None:
+    """The lake of these tests holds what they think it holds."""
+    assert r.n_rows(r.only(everything(lake), TickEvent.CARRIED)) == 3 * len(r.SYMBOLS)

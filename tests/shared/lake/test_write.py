@@ -1,0 +1,364 @@
+"""Sealing: the same rows however often and in whatever pieces; tables are replaced whole or not at all."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared.errors import LakeError, SchemaMismatch, TableEmpty
+from shared.lake import layout, read, wal, write
+from shared.lake.layout import RAW, TABLES
+from shared.settings import ROOT
+from shared.types import NS, TickEvent, Ticks
+from tests.shared.lake import receipts as r
+from tests.shared.lake.test_wal import START_NS, dead_log, everything, open_log, small_disk
+
+SUBSCRIBED, DATA = TickEvent.SUBSCRIBED, TickEvent.DATA
+
+
+def record(
+    root: Path, session: str, start_ns: int, end_ns: int, seed: int = 1, *, is_closed: bool = True
+) -> wal.WriteAheadLog:
+    """Write one session of the market `seed`, which every session of that seed sees alike."""
+    log = open_log(root, session)
+    log.append(r.concat([r.links(SUBSCRIBED, start_ns), r.receipts(seed, start_ns, end_ns, per_s=1.0)]))
+    if is_closed:
+        log.close(end_ns)
+    else:
+        log.flush(end_ns - 1)
+    return log
+
+
+def contents(root: Path, hours: tuple[int, ...] = (r.HOUR,)) -> list[pl.DataFrame]:
+    return [read.raw_hour(root, table, r.SOURCE, hour).frame for table in RAW for hour in hours]
+
+
+def equal(a: list[pl.DataFrame], b: list[pl.DataFrame]) -> bool:
+    return all(x.equals(y, null_equal=True) for x, y in zip(a, b, strict=True))
+
+
+def seconds_frame(hour: int, n_seconds: int = 5, value: float = 1.0) -> pl.DataFrame:
+    """Return rows of the seconds table: every column holds `value`."""
+    keys = [(hour * 3600 + s, symbol) for symbol in r.SYMBOLS for s in range(n_seconds)]
+    frame = pl.DataFrame(keys, schema={"second": pl.Int64, "symbol": pl.String}, orient="row")
+    return frame.with_columns(pl.lit(value).alias(name) for name in list(TABLES["seconds"].columns)[2:])
+
+
+# -------------------------------------------------------------------------------------------------- sealing
+
+
+def test_seal_changes_nothing_for_a_reader(tmp_path: Path) -> None:
+    """An hour reads the same before and after it is sealed, and the logs are gone."""
+    record(tmp_path, "a", START_NS, START_NS + 5 * NS)
+    before = everything(tmp_path)
+
+    report = write.seal(tmp_path, r.SOURCE, r.HOUR)
+
+    assert r.same(everything(tmp_path), before, ignore=())
+    assert report.rows == r.n_rows(before)
+    assert report.sessions == ("a",)
+    assert report.dead_sessions == report.living_sessions == ()
+    assert not list((tmp_path / ".wal").rglob("*"))
+    assert not list((tmp_path / ".tmp").rglob("*"))
+
+
+def test_seal_is_idempotent(tmp_path: Path) -> None:
+    """Sealing a sealed hour again touches no file."""
+    record(tmp_path, "a", START_NS, START_NS + 5 * NS)
+    first = write.seal(tmp_path, r.SOURCE, r.HOUR)
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
+
+    again = write.seal(tmp_path, r.SOURCE, r.HOUR)
+
+    assert again.files == first.files
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")} == stamps
+    assert write.unsealed(tmp_path, r.SOURCE) == []
+
+
+@settings(max_examples=12)
+@given(
+    spans=st.lists(st.tuples(st.integers(0, 8), st.integers(1, 6)), min_size=2, max_size=4),
+    order=st.randoms(use_true_random=False),
+)
+def test_sealing_in_pieces_equals_sealing_once(
+    spans: list[tuple[int, int]], order: random.Random, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Sessions that overlap, sealed together or one after another in any order, give the same rows and hashes."""
+    at_once, in_pieces = tmp_path_factory.mktemp("at_once"), tmp_path_factory.mktemp("in_pieces")
+    sessions = [(f"s{k}", START_NS + begin * NS, START_NS + (begin + s) * NS) for k, (begin, s) in enumerate(spans)]
+    for session in sessions:
+        record(at_once, *session)
+    write.seal(at_once, r.SOURCE, r.HOUR)
+    order.shuffle(sessions)
+    for session in sessions:
+        record(in_pieces, *session)
+        write.seal(in_pieces, r.SOURCE, r.HOUR)
+
+    assert equal(contents(at_once), contents(in_pieces))
+    for table in RAW:
+        hashes = {read.content_hash(root, table, r.SOURCE, [r.HOUR]) for root in (at_once, in_pieces)}
+        assert len(hashes) == 1
+    covered = {second for begin, s in spans for second in range(begin, begin + s)}
+    union = r.concat([r.receipts(1, START_NS + s * NS, START_NS + (s + 1) * NS, per_s=1.0) for s in sorted(covered)])
+    assert r.same(r.only(everything(in_pieces), DATA), union)
+
+
+def test_duplicate_trades_count_once_and_keep_the_first_receipt(tmp_path: Path) -> None:
+    """A trade that two connections received at different times is one row, of the earlier receipt."""
+    ticks = r.receipts(1, START_NS + NS, START_NS + 3 * NS)
+    late = msgspec.structs.replace(ticks.trades, recv_ns=ticks.trades.recv_ns + 7)
+    nothing = r.links(SUBSCRIBED, 0, 0)
+    for session, trades in (("late", late), ("early", ticks.trades)):
+        log = open_log(tmp_path, session)
+        log.append(Ticks(nothing.books, trades, nothing.tickers))
+        log.close()
+
+    report = write.seal(tmp_path, r.SOURCE, r.HOUR)
+
+    assert report.duplicates == len(ticks.trades.recv_ns)
+    assert r.same_rows(r.only(everything(tmp_path), DATA).trades, ticks.trades)
+
+
+def test_living_log_stays_and_is_read(tmp_path: Path) -> None:
+    """Sealing beside a living writer takes what ended, leaves the writer's log, and hides neither."""
+    record(tmp_path, "done", START_NS, START_NS + 4 * NS)
+    log = record(tmp_path, "alive", START_NS + 2 * NS, START_NS + 6 * NS, is_closed=False)
+    before = everything(tmp_path)
+
+    report = write.seal(tmp_path, r.SOURCE, r.HOUR)
+    between = everything(tmp_path)
+    log.close(START_NS + 6 * NS)
+    write.seal(tmp_path, r.SOURCE, r.HOUR)
+
+    assert report.sessions == ("done",)
+    assert report.living_sessions == ("alive",)
+    assert r.same(between, before, ignore=())
+    assert r.same(r.only(everything(tmp_path), DATA), r.receipts(1, START_NS, START_NS + 6 * NS, per_s=1.0))
+
+
+def test_crash_after_the_rename_seals_to_the_same_rows(tmp_path: Path) -> None:
+    """Where the file is there and the logs are not yet removed, readers and the next seal see every row once."""
+    dead_log(tmp_path)
+    logs = tmp_path / "kept"
+    shutil.copytree(tmp_path / ".wal", logs)
+    write.seal(tmp_path, r.SOURCE, r.HOUR)
+    sealed = contents(tmp_path)
+    shutil.rmtree(tmp_path / ".wal", ignore_errors=True)
+    logs.rename(tmp_path / ".wal")
+
+    both = contents(tmp_path)
+    report = write.seal(tmp_path, r.SOURCE, r.HOUR)
+
+    assert equal(both, sealed)
+    assert equal(contents(tmp_path), sealed)
+    assert report.duplicates == sum(frame.height for frame in sealed)
+
+
+def test_nothing_to_seal_says_what_to_run(tmp_path: Path) -> None:
+    """An hour without logs and files is refused with what would fill it."""
+    with pytest.raises(TableEmpty, match=r"pipelines\.generate"):
+        write.seal(tmp_path, r.SOURCE, r.HOUR)
+
+
+def test_full_disk_leaves_logs_and_no_half_file(tmp_path: Path) -> None:
+    """When the disk refuses a seal, the logs stay, no part of a file is visible, and sealing later is complete."""
+    record(tmp_path, "a", START_NS, START_NS + 60 * NS)
+    before = everything(tmp_path)
+
+    with small_disk(20_000), pytest.raises(LakeError, match=r"cannot be written.*untouched.*make room"):
+        write.seal(tmp_path, r.SOURCE, r.HOUR)
+
+    assert not [path for path in tmp_path.rglob("*.parquet") if path.name.startswith("book")]
+    assert r.same(everything(tmp_path), before, ignore=())
+    write.seal(tmp_path, r.SOURCE, r.HOUR)
+    assert r.same(everything(tmp_path), before, ignore=())
+
+
+_SEALER = """
+import sys
+from pathlib import Path
+from shared.lake import write
+print("go", flush=True)
+write.seal(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+"""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_sealer_loses_nothing(seed: int, tmp_path: Path) -> None:
+    """Killed with SIGKILL at a random moment, a seal leaves only whole files, and every row is still there."""
+    record(tmp_path, "a", START_NS, START_NS + 120 * NS)
+    before = everything(tmp_path)
+    sealer = subprocess.Popen(
+        [sys.executable, "-c", _SEALER, str(tmp_path), r.SOURCE, str(r.HOUR)],
+        stdout=subprocess.PIPE, cwd=ROOT, env={"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert sealer.stdout is not None
+    sealer.stdout.readline()
+    for _ in range(random.Random(seed).randrange(3_000_000)):  # some instants later, wherever it is by then
+        pass
+    sealer.send_signal(signal.SIGKILL)
+    sealer.wait()
+    sealer.stdout.close()
+
+    for path in (tmp_path / "raw").rglob("*.parquet"):
+        read.verify(path)
+    between = everything(tmp_path)
+    write.seal(tmp_path, r.SOURCE, r.HOUR)
+
+    assert r.same(between, before, ignore=()), f"seed {seed}"
+    assert r.same(everything(tmp_path), before, ignore=())
+    assert not list(tmp_path.rglob("*.arrow"))
+
+
+def test_remove_source_spares_the_others_and_the_living(tmp_path: Path) -> None:
+    """A simulated source is removed with its logs, unless somebody writes to it."""
+    record(tmp_path, "a", START_NS, START_NS + NS)
+    log = record(tmp_path, "b", START_NS, START_NS + NS, is_closed=False)
+    write.write_universe(tmp_path, r.universe(source="simulator-other"))
+
+    with pytest.raises(LakeError, match="session b"):
+        write.remove_source(tmp_path, r.SOURCE)
+    log.close()
+    removed = write.remove_source(tmp_path, r.SOURCE)
+
+    assert removed == 2 * 4  # three streams and the mark of an ended log
+    assert read.sources(tmp_path) == ["simulator-other"]
+
+
+# --------------------------------------------------------------------------------------------- derived tables
+
+
+def test_write_table_stores_sorted_rows_with_a_footer(tmp_path: Path) -> None:
+    """Rows and columns may come in any order; the file is sorted by key and says what it is made from."""
+    frame = seconds_frame(r.HOUR)
+    shuffled = frame.sample(fraction=1.0, shuffle=True, seed=1).select(reversed(frame.columns))
+
+    written = write.write_table(tmp_path, "seconds", r.SOURCE, r.HOUR, shuffled, {"made_from": "test"})
+
+    footer = read.verify(written.path)
+    assert pl.read_parquet(written.path, hive_partitioning=False).equals(frame.sort("symbol", "second"))
+    assert (footer.rows, footer.provenance) == (frame.height, {"made_from": "test"})
+    assert (footer.first, footer.last) == (r.HOUR * 3600, r.HOUR * 3600 + 4)
+
+
+def test_write_table_replaces_the_whole_hour(tmp_path: Path) -> None:
+    """Writing an hour again leaves nothing of what was there."""
+    write.write_table(tmp_path, "seconds", r.SOURCE, r.HOUR, seconds_frame(r.HOUR, 5), {})
+
+    write.write_table(tmp_path, "seconds", r.SOURCE, r.HOUR, seconds_frame(r.HOUR, 2, value=2.0), {})
+
+    stored = read.scan(tmp_path, "seconds", r.SOURCE).collect()
+    assert stored.height == 2 * len(r.SYMBOLS)
+    assert set(stored["last"]) == {2.0}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda frame: frame.drop("mark"),
+        lambda frame: frame.with_columns(extra=pl.lit(1.0)),
+        lambda frame: frame.with_columns(pl.col("mark").cast(pl.Float32)),
+    ],
+    ids=["missing", "extra", "type"],
+)
+def test_write_table_refuses_other_columns(change: Any, tmp_path: Path) -> None:
+    """Columns that are missing, more, or of another type are refused by name."""
+    frame = change(seconds_frame(r.HOUR))
+
+    with pytest.raises(SchemaMismatch, match=r"mark|extra"):
+        write.write_table(tmp_path, "seconds", r.SOURCE, r.HOUR, frame, {})
+
+
+def test_write_table_takes_no_rows(tmp_path: Path) -> None:
+    """An hour in which there is nothing to say has a file that says so."""
+    written = write.write_table(tmp_path, "seconds", r.SOURCE, r.HOUR, seconds_frame(r.HOUR).clear(), {})
+
+    assert read.footer(written.path).rows == 0
+    assert read.scan(tmp_path, "seconds", r.SOURCE).collect().is_empty()
+
+
+def test_write_table_asserts_hour_and_key(tmp_path: Path) -> None:
+    """Rows of another hour, or two of one key, are a bug of the caller."""
+    frame = seconds_frame(r.HOUR)
+
+    with pytest.raises(AssertionError, match="are not in"):
+        write.write_table(tmp_path, "seconds", r.SOURCE, r.HOUR + 1, frame, {})
+    with pytest.raises(AssertionError, match="must be unique"):
+        write.write_table(tmp_path, "seconds", r.SOURCE, r.HOUR, pl.concat([frame, frame]), {})
+
+
+def test_features_hold_any_float32_columns(tmp_path: Path) -> None:
+    """The features table takes the columns of the graph, all float32, and refuses a float64."""
+    frame = seconds_frame(r.HOUR).select("second", "symbol", spread_bps=pl.lit(1.5, pl.Float32))
+
+    write.write_table(tmp_path, "features", r.SOURCE, r.HOUR, frame, {})
+
+    assert (
+        read.scan(tmp_path, "features", r.SOURCE)
+        .collect()
+        .sort("symbol", "second")
+        .equals(frame.sort("symbol", "second"))
+    )
+    with pytest.raises(SchemaMismatch, match="spread_bps"):
+        write.write_table(
+            tmp_path, "features", r.SOURCE, r.HOUR, frame.with_columns(pl.col("spread_bps").cast(pl.Float64)), {}
+        )
+
+
+def test_parts_lie_side_by_side(tmp_path: Path) -> None:
+    """Two sessions of an hour have a journal file each, read as one table."""
+    for session in ("one", "two"):
+        frame = pl.DataFrame(
+            {"session": [session], "sequence": [0], "recv_ns": [START_NS], "kind": ["event"], "payload": [b"\x80"]}
+        )
+        write.write_table(tmp_path, "journal", r.SOURCE, r.HOUR, frame, {}, part=session)
+
+    assert read.scan(tmp_path, "journal", r.SOURCE).collect()["session"].to_list() == ["one", "two"]
+
+
+# ------------------------------------------------------------------------------------------------- universe
+
+
+def test_universe_survives_and_is_dated(tmp_path: Path) -> None:
+    """A snapshot comes back with every Decimal as it was; the one in force is the latest that is not later."""
+    early, late = r.universe(as_of_ns=START_NS + 5), r.universe(r.SYMBOLS[1:], START_NS + 2 * r.HOUR_NS)
+    tickers = pl.DataFrame({"symbol": ["ETHUSDT"]} | {name: [1.5] for name in write.TICKER_COLUMNS})
+    for universe in (late, early, early):
+        write.write_universe(tmp_path, universe, tickers)
+
+    assert read.universe_at(tmp_path, r.SOURCE, START_NS + 5) == early
+    assert read.universe_at(tmp_path, r.SOURCE, late.as_of_ns - 1) == early
+    assert read.universe_at(tmp_path, r.SOURCE, late.as_of_ns) == late
+    assert read.universe_between(tmp_path, r.SOURCE, START_NS, START_NS + 10).symbols == early.symbols
+    assert read.universe_between(tmp_path, r.SOURCE, START_NS + 6, 2**62).symbols == r.SYMBOLS
+    assert read.universes_between(tmp_path, r.SOURCE, START_NS + 6, 2**62) == [early, late]
+    with pytest.raises(TableEmpty, match="universe of simulator-g1-4"):
+        read.universe_at(tmp_path, r.SOURCE, START_NS + 4)
+    stored = read.scan(tmp_path, "universe", r.SOURCE).collect()
+    assert stored.height == len(r.SYMBOLS) * 2 - 1
+    assert stored.filter(pl.col("symbol") == "ETHUSDT")["mark"].to_list() == [1.5, 1.5]
+    assert stored.filter(pl.col("symbol") == "SOLUSDT")["mark"].to_list() == [None, None]
+
+
+def test_seal_report_counts_bytes_and_rows(tmp_path: Path) -> None:
+    """The report's figures are those of the files."""
+    record(tmp_path, "a", START_NS, START_NS + 3 * NS)
+
+    report = write.seal(tmp_path, r.SOURCE, r.HOUR)
+
+    assert report.bytes == sum(path.stat().st_size for path in tmp_path.rglob("*.parquet"))
+    assert report.rows == sum(read.footer(path).rows for path in tmp_path.rglob("*.parquet"))
+    assert {file.content_hash for file in report.files.values()} == {
+        read.verify(layout.partition_path(tmp_path, table, r.SOURCE, r.HOUR)).content_hash for table in RAW
+    }
