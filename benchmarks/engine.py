@@ -76,7 +76,7 @@ def _market(mids: Floats) -> Floats:
 def _scores(rng: np.random.Generator, n: int, edge_bps: float) -> Scores:
     sign = rng.integers(-1, 2, n).astype(np.int8)
     p_long, p_short = np.where(sign > 0, 0.8, 0.1), np.where(sign < 0, 0.8, 0.1)
-    edge = sign * np.abs(rng.normal(0, edge_bps, n))
+    edge = sign.astype(np.float64) * np.abs(rng.normal(0, edge_bps, n))
     return Scores(p_long, p_short, 1 - p_long - p_short, edge, sign, np.maximum(p_long, p_short), np.ones(n, np.bool_))
 
 

@@ -42,18 +42,19 @@ from shared import costs
 from shared.errors import SettingsError
 from shared.features.catalog import FEATURES
 from shared.features.graph import FeatureGraph
-from shared.features.sampler import COLUMNS
 from shared.strategy import orders as life
 from shared.strategy import ranking
 from shared.strategy.bandit import Bandit, BanditState
 from shared.strategy.config import EngineConfig
-from shared.strategy.exact import ZERO, decimal_of, exactly, floor_to, nearest_to
+from shared.strategy.exact import ZERO, decimal_of, exactly, floor_to
+from shared.strategy.market import Market
 from shared.strategy.orders import Order, Orders, State, Told
 from shared.strategy.portfolio import Holding, Portfolio, Quote, Trade
 from shared.strategy.ranking import Gate, Gates
 from shared.strategy.risk import Approved, Exposure, Risk, RiskState
 from shared.strategy.scores import Scorer, Scores
 from shared.strategy.sizing import Refusal, entry_size, stop_price
+from shared.strategy.truth import Truth
 from shared.types import (
     NS,
     Action,
@@ -75,8 +76,6 @@ from shared.types import (
     OrderTimedOut,
     PendingOrder,
     PlaceOrder,
-    Position,
-    QueryAccount,
     QueryOrder,
     SecondClosed,
     Side,
@@ -86,15 +85,11 @@ from shared.types import (
 
 __all__ = ["Engine", "EngineConfig", "Memory"]
 
-ACCOUNT_EVERY_NS = (
-    2 * NS - NS // 2
-)  # every 2 s on jittering seconds; Bitget: all-position 5/s, account 10/s; far below both
 QUERIES_PER_SECOND_MAX = 5  # Bitget: order/detail 10/s
 FILLS_REMEMBERED_MAX = 50_000  # repeats come within seconds; a day at 8 orders a second is far below
 NAMELESS_MAX = 1000
 REFUSED_COOLDOWN_S = 30
 EXIT_BACKOFF_S_MAX = 16
-MISSING_FILLS_PATIENCE_NS = 30 * NS
 NO_POSITION_TO_CLOSE = "22002"  # Bitget v2, errors: "No position to close"
 
 
@@ -141,12 +136,13 @@ class Engine:
 
         self.portfolio = Portfolio()
         self.orders = Orders()
+        self.truth = Truth(self.portfolio, self.orders, lambda action: self._actions.append(action))
+        self.market = Market(universe)
         self.risk = Risk(config, memory.risk)
         self.bandit = Bandit(self.symbols, memory.bandit)
         self.trades: list[Trade] = []  # closed round trips, oldest first; the caller may take them away
         self.graph = FeatureGraph(FEATURES, n_symbols) if scorer.needs_features else None
 
-        self._c = {name: c for c, name in enumerate(COLUMNS)}
         wanted = set(config.symbols) if config.symbols else set(self.symbols)
         self._unwanted = np.array([symbol not in wanted for symbol in self.symbols], np.bool_)
         self._untradable = np.array([contract.status != "normal" for contract in universe.contracts], np.bool_)
@@ -155,8 +151,6 @@ class Engine:
         )
         self._no_leverage = np.ones(n_symbols, np.bool_)
         self._leverage: dict[str, int] = {}
-        self._book_second = np.full(n_symbols, -(1 << 62), np.int64)
-        self._ticker_second = np.full(n_symbols, -(1 << 62), np.int64)
         self._rests_until = np.full(n_symbols, -(1 << 62), np.int64)  # second, cooldown
 
         self._now_ns = 0
@@ -166,20 +160,12 @@ class Engine:
         self._links = {"public": False, "private": False}
         self._private_was_lost = False
         self.is_stopping = False
-        self._columns: Floats | None = None  # the last second
-        self._quotes: dict[int, Quote | None] = {}  # of the last second, as far as anybody asked
         self._features: NDArray[np.float32] | None = None
         self._scores: Scores | None = None
         self.why: Gates = np.full(n_symbols, Gate.NOT_ADOPTED, np.uint8)
         self.why_second = -1
         self._seen_fills: dict[tuple[str, str, str], None] = {}
         self._nameless: dict[str, Decimal] = {}  # order_id of unknown orders -> filled
-        self._doubts: dict[str, str] = {}  # symbol -> why
-        self._suspects: dict[str, tuple[Decimal, Decimal]] = {}  # symbol -> (exchange's, ours) at the last reading
-        self._equity_suspect: tuple[Decimal, Decimal] | None = None
-        self._is_equity_sure = True  # False after a position was corrected, until equity was compared while flat
-        self._account_asked_ns = -(1 << 62)
-        self._account_wanted = ""  # why; "": not wanted
         self._exit_waits: dict[str, tuple[int, int]] = {}  # symbol -> (ns until which no exit is tried, tries)
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
             Adopted: self._on_adopted,
@@ -209,7 +195,7 @@ class Engine:
     @property
     def is_flat_and_quiet(self) -> bool:
         """Say whether nothing is open, nothing works and nothing is in doubt: safe to leave."""
-        is_sure = self._is_adopted and self._is_equity_sure and not self._doubts
+        is_sure = self._is_adopted and self.truth.is_sure
         return is_sure and not self.portfolio.holdings and not self.orders.n_working
 
     @property
@@ -221,8 +207,8 @@ class Engine:
     def digests(self) -> dict[str, str]:
         """Return a digest per stage of the last second, first stage first: a replay names the first that differs."""
         stages: dict[str, str] = {}
-        if self._columns is not None:
-            stages["columns"] = _digest(self._columns)
+        if self.market.block is not None:
+            stages["columns"] = _digest(self.market.block)
         if self._features is not None:
             stages["features"] = _digest(self._features)
         if self._scores is not None:
@@ -268,58 +254,21 @@ class Engine:
         self.orders.forget(self._now_ns)
 
     def _take(self, event: SecondClosed) -> None:
-        """Remember the second: freshness, marks, features and scores."""
-        columns = cast(Floats, event.columns)
-        expected = (len(COLUMNS), len(self.symbols))
-        assert columns.shape == expected, f"a second is {expected}, found {columns.shape}"
-        self._columns = columns
-        self._quotes.clear()
-        self._book_second[columns[self._c["book_updates"]] > 0] = event.second
-        self._ticker_second[columns[self._c["ticker_updates"]] > 0] = event.second
+        """Remember the second: market, marks, features and scores."""
+        self.market.take(event.second, cast(Floats, event.columns))
         for symbol in self.portfolio.holdings:
-            n = self._at.get(symbol)
-            mark = self._mark(n) if n is not None else None
+            mark = self.market.mark(self._at.get(symbol))
             if mark is not None:
                 self.portfolio.mark(symbol, mark)
         self._features = self._scores = None
         if event.scores is not None:
             self._scores = cast(Scores, event.scores)
             return
-        block: Mapping[str, Floats] = {name: columns[c : c + 1] for name, c in self._c.items()}
+        block = self.market.rows()
         if self.graph is not None:
             self._features = self.graph.step(block)
         if event.second % self.config.decision_seconds == 0:
             self._scores = self.scorer.score(self._features, block, event.second).row(0)
-
-    def _value(self, name: str, n: int) -> float:
-        assert self._columns is not None
-        return float(self._columns[self._c[name], n])
-
-    def _mark(self, n: int) -> Decimal | None:
-        """Return the mark of a symbol, its mid where the exchange sends no mark, None where there is neither."""
-        if self._columns is None:
-            return None
-        mark = self._value("mark", n)
-        if np.isfinite(mark):
-            return decimal_of(mark)
-        quote = self._quote(n)
-        return quote.mid if quote is not None else None
-
-    def _quote(self, n: int | None) -> Quote | None:
-        """Return mid and half spread of the last second; None where there is no book."""
-        if n is None or self._columns is None:
-            return None
-        if n not in self._quotes:
-            self._quotes[n] = self._read_quote(n)
-        return self._quotes[n]
-
-    def _read_quote(self, n: int) -> Quote | None:
-        bid, ask = self._value("bid_price_1", n), self._value("ask_price_1", n)
-        if not (np.isfinite(bid) and np.isfinite(ask)):
-            return None
-        tick = self.universe.contracts[n].tick
-        best_bid, best_ask = nearest_to(decimal_of(bid), tick), nearest_to(decimal_of(ask), tick)
-        return Quote(mid=(best_bid + best_ask) / 2, half_spread=(best_ask - best_bid) / 2)
 
     # ------------------------------------------------------------------------------------- 2. keep the orders
 
@@ -336,12 +285,7 @@ class Engine:
             if asked < QUERIES_PER_SECOND_MAX and life.is_query_due(order, now_ns):
                 self._ask_order(order)
                 asked += 1
-            if order.state.is_final and now_ns - order.final_ns >= MISSING_FILLS_PATIENCE_NS:
-                self._doubt(order.symbol, "fills are missing")
-        if self._doubts or self._account_wanted:
-            self._ask_account(self._account_wanted or next(iter(self._doubts.values())))
-        elif not (self._is_equity_sure or self.portfolio.holdings or self.orders.n_working):
-            self._ask_account("a position was corrected: does equity agree?")
+        self.truth.keep_asking(now_ns)
 
     def _should_cancel(self, order: Order) -> bool:
         if not order.rests:
@@ -363,20 +307,6 @@ class Engine:
         order.asked_ns = self._now_ns
         self._actions.append(QueryOrder(client_oid=order.client_oid, symbol=order.symbol))
 
-    def _ask_account(self, reason: str) -> None:
-        if self._now_ns - self._account_asked_ns < ACCOUNT_EVERY_NS:
-            self._account_wanted = reason
-            return
-        self._account_asked_ns, self._account_wanted = self._now_ns, ""
-        self._actions.append(QueryAccount(reason=reason))
-
-    def _doubt(self, symbol: str, reason: str) -> None:
-        """Stop acting in a symbol until the exchange's truth has been read again."""
-        if symbol not in self._doubts:
-            self._doubts[symbol] = reason
-            self._note("ledger.doubted", symbol=symbol, reason=reason)
-        self._ask_account(f"{symbol}: {reason}")
-
     # ------------------------------------------------------------------------------------------------ 4. exits
 
     def _exits(self, second: int, is_decision: bool) -> int:
@@ -387,7 +317,7 @@ class Engine:
             if cause is None or not (is_decision or cause in (Cause.OPERATOR, Cause.RISK, Cause.STOP)):
                 continue
             working = self.orders.working_in(symbol)
-            if any(order.reduce_only for order in working) or symbol in self._doubts:
+            if any(order.reduce_only for order in working) or symbol in self.truth.doubts:
                 continue
             if working:  # an entry that is not finished: it could fill behind the exit's back
                 for order in working:
@@ -430,7 +360,7 @@ class Engine:
     def _is_target_reached(self, holding: Holding, n: int) -> bool:
         if self.config.target_bps is None:
             return False
-        quote = self._quote(n)
+        quote = self.market.quote(n)
         if quote is None:
             return False
         entry = holding.entry_price
@@ -444,7 +374,7 @@ class Engine:
         if int(scores.direction[n]) != -holding.side.sign or scores.confidence[n] < self.config.confidence_min:
             return False
         edge_bps = float(scores.edge_bps[n]) * int(scores.direction[n])
-        spread = costs.spread_bps(self._value("bid_price_1", n), self._value("ask_price_1", n))
+        spread = costs.spread_bps(self.market.value("bid_price_1", n), self.market.value("ask_price_1", n))
         return (
             bool(scores.only(n).margin[0] >= self.config.confidence_margin_min)
             and edge_bps > float(self._round_trip_bps[n]) + self._spread_share * spread
@@ -473,7 +403,7 @@ class Engine:
         verdict = self.risk.approve_exit(order, self._now_ns)
         if isinstance(verdict, Refusal):
             return False
-        self._place(verdict, second, self._quote(n))
+        self._place(verdict, second, self.market.quote(n))
         return True
 
     # ---------------------------------------------------------------------------------------------- 5. entries
@@ -484,13 +414,10 @@ class Engine:
         if blanket is not None:
             self._explain(second, blanket)
             return 0
-        assert self._columns is not None
         assert self._scores is not None, f"second {second} is a decision and has no scores"
-        scores, columns, c, config = self._scores, self._columns, self._c, self.config
-        bid, ask = columns[c["bid_price_1"]], columns[c["ask_price_1"]]
-        depth_usdt = np.minimum(columns[c["bid_depth_10bps_usdt"]], columns[c["ask_depth_10bps_usdt"]])
-        with np.errstate(invalid="ignore", divide="ignore"):
-            spread_bps = costs.spread_bps(bid, ask)
+        scores, config = self._scores, self.config
+        spread_bps, depth_usdt = self.market.spread_bps(), self.market.depth_usdt()
+        with np.errstate(invalid="ignore"):
             net_bps = scores.edge_bps * scores.direction - (self._round_trip_bps + self._spread_share * spread_bps)
         why = self._ask_gates(second, scores, spread_bps, depth_usdt, net_bps)
         self.why, self.why_second = why, second
@@ -513,7 +440,7 @@ class Engine:
             if isinstance(verdict, Refusal):
                 why[n] = verdict.gate
                 continue
-            quote = self._quote(n)
+            quote = self.market.quote(n)
             assert quote is not None, f"{self.symbols[n]} passed the gates without a book"
             self._place(verdict, second, quote)
             gross_usdt += verdict.order.size * quote.mid
@@ -540,21 +467,19 @@ class Engine:
         return 0.0 if self.config.entry_kind is OrderKind.POST_ONLY else 1.0
 
     def _ask_gates(self, second: int, scores: Scores, spread_bps: Floats, depth_usdt: Floats, net_bps: Floats) -> Gates:
-        assert self._columns is not None
-        columns, c, config = self._columns, self._c, self.config
+        config = self.config
         n_symbols = len(self.symbols)
-        fresh = second - np.maximum(self._book_second, self._ticker_second)
         verdicts = [
             (Gate.NOT_WANTED, self._unwanted),
             (Gate.NOT_TRADABLE, self._untradable),
             (Gate.LEVERAGE_ABSENT, self._no_leverage),
             (Gate.HAS_POSITION, self._mask(self.portfolio.holdings)),
             (Gate.HAS_ORDER, self._mask({order.symbol: None for order in self.orders.working})),
-            (Gate.IN_DOUBT, self._mask(self._doubts)),
+            (Gate.IN_DOUBT, self._mask(self.truth.doubts)),
             (Gate.COOLDOWN, self._rests_until > second),
             (Gate.NO_BOOK, ~np.isfinite(spread_bps)),
-            (Gate.STALE_BOOK, fresh > config.stale_s_max),
-            (Gate.NOT_COVERED, ~np.isfinite(columns[c["buy_volume_usdt"]])),
+            (Gate.STALE_BOOK, self.market.silence_s(second) > config.stale_s_max),
+            (Gate.NOT_COVERED, ~np.isfinite(self.market.column("buy_volume_usdt"))),
             (Gate.WARMING_UP, ~scores.is_valid),
             (Gate.SPREAD, ~(spread_bps <= config.spread_bps_max)),
             (Gate.DEPTH, ~(depth_usdt >= config.depth_usdt_min)),
@@ -598,7 +523,7 @@ class Engine:
     ) -> Approved | Refusal:
         """Size an entry and bring it before risk."""
         contract, symbol, config = self.universe.contracts[n], self.symbols[n], self.config
-        quote = self._quote(n)
+        quote = self.market.quote(n)
         if quote is None or quote.half_spread < 0:
             return Refusal(gate=Gate.NO_BOOK, reason="no book")
         equity, leverage = self.portfolio.equity_usdt, self._leverage[symbol]
@@ -614,7 +539,7 @@ class Engine:
         if isinstance(size, Refusal):
             return size
         side = Side.BUY if direction > 0 else Side.SELL
-        mark = self._mark(n)
+        mark = self.market.mark(n)
         references = [quote.mid] if mark is None else [quote.mid, mark]
         is_post_only = config.entry_kind is OrderKind.POST_ONLY
         order = PlaceOrder(
@@ -676,7 +601,7 @@ class Engine:
             message=event.message,
         )
         if order.reduce_only and event.code == NO_POSITION_TO_CLOSE:
-            self._doubt(order.symbol, "the exchange has no position to close")
+            self.truth.doubt(order.symbol, "the exchange has no position to close", self._now_ns)
             return
         latched = self.risk.note_refusal(self._now_ns)
         if latched is not None:
@@ -722,7 +647,7 @@ class Engine:
             self._tell(order, Told.ABSENT)
             self._note("order.absent", client_oid=order.client_oid, symbol=order.symbol)
             return
-        self._doubt(order.symbol, "an order that was accepted is not known any more")
+        self.truth.doubt(order.symbol, "an order that was accepted is not known any more", self._now_ns)
 
     def _on_cancel_refused(self, event: CancelRefused) -> None:
         order = self.orders.get(event.client_oid)
@@ -766,7 +691,7 @@ class Engine:
         if order is None:
             reduces = held * event.side.sign < 0
             cause = Cause.STOP if reduces else Cause.ADOPTED
-            quote, second = self._quote(n), self._now_ns // NS
+            quote, second = self.market.quote(n), self._now_ns // NS
             self._remember_nameless(event)
             self._note(
                 "fill.unexpected",
@@ -778,7 +703,7 @@ class Engine:
                 reduces=reduces,
             )
             if not reduces or event.size > abs(held):
-                self._doubt(event.symbol, "a fill that is not ours opened a position")
+                self.truth.doubt(event.symbol, "a fill that is not ours opened a position", self._now_ns)
         else:
             cause = order.cause
             # The horizon counts from the decision for a taker, from the fill for an order that waited.
@@ -789,10 +714,10 @@ class Engine:
             self._name(order, event.order_id)
             was_done = order.is_done
             if not self.orders.fill(order, event.size, self._now_ns):
-                self._doubt(event.symbol, "fills exceed the order")
+                self.truth.doubt(event.symbol, "fills exceed the order", self._now_ns)
             if order.is_done and not was_done:
                 self._say_done(order)
-        mark = self._mark(n) if n is not None else None
+        mark = self.market.mark(n)
         closed = self.portfolio.fill(event, cause=cause, second=second, quote=quote, mark=mark)
         holding = self.portfolio.holdings.get(event.symbol)
         if holding is not None and order is not None and order.stop_price is not None and holding.stop_price is None:
@@ -848,7 +773,7 @@ class Engine:
             for order in list(self.orders.working):
                 if order.state is not State.SENT:
                     self._ask_order(order)
-            self._ask_account("the private stream was down")
+            self.truth.ask("the private stream was down", self._now_ns)
 
     def _on_stop(self, event: StopRequested) -> None:
         if not self.is_stopping:
@@ -869,7 +794,7 @@ class Engine:
         if not self._is_adopted:
             self._begin(event)
         else:
-            self._compare(event)
+            self._close(self.truth.compare(event, self._now_ns))
         self._adopt_orders(event.orders)
 
     def _begin(self, event: Adopted) -> None:
@@ -892,56 +817,7 @@ class Engine:
             leverages=len(event.leverage),
         )
         if self._fill_before_adoption:
-            self._ask_account("a fill came before the first adoption")
-
-    def _compare(self, event: Adopted) -> None:
-        """Compare the ledger with the exchange; correct it where two readings in a row say the same."""
-        theirs = {position.symbol: position for position in event.positions if position.size != 0}
-        for symbol in sorted({*theirs, *self.portfolio.holdings, *self._doubts, *self._suspects}):
-            size = theirs[symbol].size if symbol in theirs else ZERO
-            ours = self.portfolio.size(symbol)
-            is_moving = any(not order.state.is_final for order in self.orders.working_in(symbol))
-            if size == ours:
-                self._doubts.pop(symbol, None)
-                self._suspects.pop(symbol, None)
-                self._waive_missing_fills(symbol)
-            elif is_moving or self._suspects.get(symbol) != (size, ours):
-                # Perhaps a fill on its way: what differs twice in the same way, with nothing pending, is real.
-                self._suspects[symbol] = (size, ours)
-                self._doubt(symbol, f"position is {size} at the exchange, {ours} in the ledger")
-            else:
-                self._correct(symbol, theirs.get(symbol), ours)
-        if theirs or self.portfolio.holdings or self.orders.n_working:
-            self._equity_suspect = None
-            return
-        ours = self.portfolio.equity_usdt
-        if event.equity_usdt == ours:
-            self._equity_suspect, self._is_equity_sure = None, True
-        elif self._equity_suspect == (event.equity_usdt, ours):
-            difference = self.portfolio.correct_equity(event.equity_usdt)
-            self._equity_suspect, self._is_equity_sure = None, True
-            self._note("ledger.corrected", symbol="", difference_usdt=float(difference))
-        else:
-            self._equity_suspect = (event.equity_usdt, ours)
-            self._ask_account("equity differs while flat")
-
-    def _correct(self, symbol: str, position: Position | None, ours: Decimal) -> None:
-        theirs = position if position is not None else Position(symbol=symbol, size=ZERO, entry_price=ZERO)
-        self._note("ledger.corrected", symbol=symbol, ours=str(ours), theirs=str(theirs.size))
-        self._close(self.portfolio.correct_position(theirs, self._now_ns, self._now_ns // NS))
-        self._is_equity_sure = False
-        self._suspects.pop(symbol, None)
-        self._doubts.pop(symbol, None)
-        for order in self.orders.working_in(symbol):
-            if order.state.is_final:
-                self.orders.waive(order, self._now_ns)
-
-    def _waive_missing_fills(self, symbol: str) -> None:
-        for order in self.orders.working_in(symbol):
-            if order.state.is_final and self._now_ns - order.final_ns >= MISSING_FILLS_PATIENCE_NS:
-                self._is_equity_sure = False
-                self._note("order.waived", client_oid=order.client_oid, symbol=symbol, missing=str(order.remaining))
-                self.orders.waive(order, self._now_ns)
+            self.truth.ask("a fill came before the first adoption", self._now_ns)
 
     def _adopt_orders(self, pending: tuple[PendingOrder, ...]) -> None:
         """Cancel what rests at the exchange and is not ours; ask about ours that does not rest there."""

@@ -1,0 +1,88 @@
+"""The last second, as the engine reads it: quotes and marks in Decimal, spread, depth, freshness as arrays over N."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared import costs
+from shared.features.sampler import COLUMNS
+from shared.strategy.exact import decimal_of, nearest_to
+from shared.strategy.portfolio import Quote
+from shared.types import Floats, Universe
+
+_AT = {name: c for c, name in enumerate(COLUMNS)}
+_NEVER = -(1 << 62)
+
+
+class Market:
+    """Remembers one second, and since when each symbol has been silent."""
+
+    def __init__(self, universe: Universe) -> None:
+        self._ticks = tuple(contract.tick for contract in universe.contracts)
+        self._shape = (len(COLUMNS), len(universe.contracts))
+        self.block: Floats | None = None  # (C, N); None before the first second
+        self._book_second = np.full(len(universe.contracts), _NEVER, np.int64)
+        self._ticker_second = np.full(len(universe.contracts), _NEVER, np.int64)
+        self._quotes: dict[int, Quote | None] = {}  # as far as anybody asked
+
+    def take(self, second: int, block: Floats) -> None:
+        """Replace the last second."""
+        assert block.shape == self._shape, f"a second is {self._shape}, found {block.shape}"
+        self.block = block
+        self._quotes.clear()
+        self._book_second[block[_AT["book_updates"]] > 0] = second
+        self._ticker_second[block[_AT["ticker_updates"]] > 0] = second
+
+    def rows(self) -> dict[str, Floats]:
+        """Return the second as a block of one row per column, as features and scorers take it."""
+        assert self.block is not None, "no second has been taken"
+        return {name: self.block[c : c + 1] for name, c in _AT.items()}
+
+    def column(self, name: str) -> Floats:
+        assert self.block is not None, "no second has been taken"
+        row: Floats = self.block[_AT[name]]
+        return row
+
+    def value(self, name: str, n: int) -> float:
+        return float(self.column(name)[n])
+
+    def silence_s(self, second: int) -> NDArray[np.int64]:
+        """Return for how long neither book nor ticker was heard, (N,) seconds."""
+        return second - np.maximum(self._book_second, self._ticker_second)
+
+    def spread_bps(self) -> Floats:
+        """Return the quoted spread of every symbol, NaN where there is no book."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return costs.spread_bps(self.column("bid_price_1"), self.column("ask_price_1"))
+
+    def depth_usdt(self) -> Floats:
+        """Return the visible notional within 10 bps of the mid on the thinner side, NaN where there is no book."""
+        return np.minimum(self.column("bid_depth_10bps_usdt"), self.column("ask_depth_10bps_usdt"))
+
+    def quote(self, n: int | None) -> Quote | None:
+        """Return mid and half spread in whole ticks; None for an unlisted symbol and where there is no book."""
+        if n is None or self.block is None:
+            return None
+        if n not in self._quotes:
+            self._quotes[n] = self._read_quote(n)
+        return self._quotes[n]
+
+    def _read_quote(self, n: int) -> Quote | None:
+        bid, ask = self.value("bid_price_1", n), self.value("ask_price_1", n)
+        if not (np.isfinite(bid) and np.isfinite(ask)):
+            return None
+        best_bid, best_ask = nearest_to(decimal_of(bid), self._ticks[n]), nearest_to(decimal_of(ask), self._ticks[n])
+        return Quote(mid=(best_bid + best_ask) / 2, half_spread=(best_ask - best_bid) / 2)
+
+    def mark(self, n: int | None) -> Decimal | None:
+        """Return the mark price, the mid where the exchange sends no mark, None where there is neither."""
+        if n is None or self.block is None:
+            return None
+        mark = self.value("mark", n)
+        if np.isfinite(mark):
+            return decimal_of(mark)
+        quote = self.quote(n)
+        return quote.mid if quote is not None else None
