@@ -46,7 +46,9 @@ def envelope(data: Any) -> dict[str, Any]:
     return {"code": "00000", "msg": "success", "requestTime": 1760000000000, "data": data}
 
 
-def book(symbol: str, bids: list[tuple[float, float]], asks: list[tuple[float, float]], ts: int = 1, seq: int = 1) -> str:
+def book(
+    symbol: str, bids: list[tuple[float, float]], asks: list[tuple[float, float]], ts: int = 1, seq: int = 1
+) -> str:
     """Return a books15 frame with numbers as strings."""
     rows = {side: [[repr(p), repr(s)] for p, s in levels] for side, levels in (("asks", asks), ("bids", bids))}
     return compact(

@@ -117,7 +117,12 @@ def test_order_push_carries_its_fill() -> None:
     assert (fill.symbol, fill.side, fill.price, fill.size) == ("BTCUSDT", Side.BUY, D("60000.2"), D("0.001"))
     assert (fill.fee_usdt, fill.is_maker, fill.exch_ns) == (D("0.03600012"), False, 1760000000450 * 10**6)
     state = wire.order_state(row)
-    assert (state.status, state.filled, state.kind, state.price) == (OrderStatus.FILLED, D("0.001"), OrderKind.MARKET, None)
+    assert (state.status, state.filled, state.kind, state.price) == (
+        OrderStatus.FILLED,
+        D("0.001"),
+        OrderKind.MARKET,
+        None,
+    )
 
 
 def test_order_push_without_trade_has_no_fill() -> None:
@@ -140,7 +145,7 @@ def test_fee_in_another_coin_is_refused() -> None:
     """A fee that was not taken in USDT would be booked at the wrong worth, so it is an error."""
     row = decode("fill", feeDetail=[{"feeCoin": "BGB", "totalFee": "-0.01"}]).rows[0]
 
-    with pytest.raises(ProtocolBroken, match="expected the fee of trade .* in USDT, found BGB"):
+    with pytest.raises(ProtocolBroken, match=r"expected the fee of trade .* in USDT, found BGB"):
         wire.filled(row, 7)
 
 
@@ -214,7 +219,11 @@ def test_detail_says_state_where_lists_say_status() -> None:
     pending = wire.order_state(wire.parse_rows([REST["pending"]], wire.PendingPage, "pending")[0][0].entrusted_list[0])
 
     assert (detail.status, detail.filled, detail.reason) == (OrderStatus.CANCELED, D("0.0005"), "normal_cancel")
-    assert (pending.status, pending.filled, pending.kind) == (OrderStatus.PARTIALLY_FILLED, D("0.0004"), OrderKind.POST_ONLY)
+    assert (pending.status, pending.filled, pending.kind) == (
+        OrderStatus.PARTIALLY_FILLED,
+        D("0.0004"),
+        OrderKind.POST_ONLY,
+    )
     assert (pending.reduce_only, pending.price, detail.reduce_only) == (True, D(59000), False)
 
 
@@ -305,6 +314,7 @@ def test_money_that_is_not_finite_is_an_error(word: str) -> None:
 @given(name=st.sampled_from(PUSHES))
 def test_numbers_may_be_json_numbers(name: str) -> None:
     """A number means the same as a string and as a JSON number (merge-depth and some private fields send those)."""
+
     def bare(value: Any) -> Any:
         if isinstance(value, list):
             return [bare(item) for item in value]
@@ -347,13 +357,13 @@ def test_damaged_frame_is_a_frame_or_an_error(name: str, cut: float, noise: byte
 @given(st.text() | json_values.map(compact))
 def test_any_text_is_a_frame_or_an_error(text: str) -> None:
     """Text that Bitget never sent is refused as a protocol error, whatever it is."""
-    try:
+    with pytest.raises(ProtocolBroken, match=r"expected|channel"):
         wire.decode_push(text)
-    except ProtocolBroken as error:
-        assert "expected" in str(error) or "channel" in str(error)
 
 
-@pytest.mark.parametrize("changed", [{"ts": "99999999999999999999"}, {"tradeId": "99999999999999999999"}, {"side": "none"}])
+@pytest.mark.parametrize(
+    "changed", [{"ts": "99999999999999999999"}, {"tradeId": "99999999999999999999"}, {"side": "none"}]
+)
 def test_value_out_of_bounds_is_an_error(changed: dict[str, str]) -> None:
     """A time, id or side that no column could hold is an error of the protocol, not an overflow later."""
     with pytest.raises(ProtocolBroken):
@@ -362,7 +372,10 @@ def test_value_out_of_bounds_is_an_error(changed: dict[str, str]) -> None:
 
 def test_other_product_or_channel_is_an_error() -> None:
     """A push of a product or channel that was never asked for is not taken for ours."""
-    for arg in ({"instType": "SPOT", "channel": "trade", "instId": "BTCUSDT"}, {"instType": "USDT-FUTURES", "channel": "x"}):
+    for arg in (
+        {"instType": "SPOT", "channel": "trade", "instId": "BTCUSDT"},
+        {"instType": "USDT-FUTURES", "channel": "x"},
+    ):
         with pytest.raises(ProtocolBroken, match="asked for"):
             wire.decode_push(compact(FRAMES["trade_update"] | {"arg": arg}))
 
@@ -381,7 +394,7 @@ def test_plain_number_is_exact_and_short(value: Decimal) -> None:
 
 
 def _order(**changes: Any) -> PlaceOrder:
-    order = {
+    order: dict[str, Any] = {
         "client_oid": "c1", "symbol": "BTCUSDT", "side": Side.BUY, "kind": OrderKind.MARKET, "size": D("0.0010"),
         "price": None, "reduce_only": False, "stop_price": D("58000.0"), "cause": Cause.ENTRY,
     }  # fmt: skip
