@@ -41,6 +41,10 @@ _WRITE_S = 30  # virtual seconds between two batches of the log: 40 symbols are 
 _FLUSH_S = 600  # virtual; what a killed run loses it can generate again
 _REPORT_S = 5.0
 
+_CALM_NS = 10_000_000
+"""Pings and acks come this long before a second begins, where no market pushes anything (the feed's offsets end at
+0.95 s): so they move no push by a nanosecond, and stamps do not depend on when the connection was made."""
+
 
 class Generated(msgspec.Struct, frozen=True, kw_only=True):
     """What a run wrote."""
@@ -93,7 +97,7 @@ class Playback:
         self._by_symbol = {symbol: socket for socket in self._sockets for _, symbol in socket.session.channels}
 
     def connect(self, second: int) -> None:
-        self._now_ns = second * NS
+        self._now_ns = second * NS - _CALM_NS
         for socket in self._sockets:
             self._serve(socket, socket.session.connected(self._clock()))
 
@@ -102,7 +106,7 @@ class Playback:
         began_s = time.perf_counter()
         pushes = list(self._feed.frames(second * NS, (second + 1) * NS))
         rendered_s = time.perf_counter()
-        self._now_ns = second * NS
+        self._now_ns = second * NS - _CALM_NS
         for socket in self._sockets:
             self._serve(socket, socket.session.tick(self._clock()))
         # A virtual link that is up stays up.
