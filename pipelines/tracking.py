@@ -147,6 +147,24 @@ class Tracking:
             f"and alias {ALIAS!r}: choose one of them, or `latest`"
         )
 
+    def latest_of(self, source: str) -> str:
+        """Return the highest READY version that was trained on a source.
+
+        Raises:
+            ModelMissing: there is none.
+        """
+        known = [
+            int(v.version)
+            for v in self.client.search_model_versions(f"name='{MODEL}'")
+            if v.status == "READY" and v.tags.get("source") == source
+        ]
+        if not known:
+            raise ModelMissing(
+                f"a version of {MODEL!r} trained on {source} is needed, found none in {self.uri}: "
+                f"run python -m pipelines.train --source {source}"
+            )
+        return str(max(known))
+
     def bundle_folder(self, version: Any) -> Path:
         """Return a local folder holding model.lgb and bundle.json of a version.
 
@@ -180,6 +198,19 @@ class Tracking:
             count, token = count + len(page), page.token
             if not token:
                 return count
+
+    def latest_backtest(self, kind: str, source: str) -> dict[str, float]:
+        """Return the metrics of the newest finished backtest of a kind (model, coin, …) on a source; {} without one."""
+        found = self.client.get_experiment_by_name(EXPERIMENT_BACKTESTS)
+        if found is None:
+            return {}
+        runs = self.client.search_runs(
+            [found.experiment_id],
+            f"attributes.status = 'FINISHED' and tags.kind = '{kind}' and tags.source = '{source}'",
+            max_results=1,
+            order_by=["attributes.start_time DESC"],
+        )
+        return dict(runs[0].data.metrics) if runs else {}
 
     def _experiment(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)

@@ -40,6 +40,7 @@ class Registered(msgspec.Struct, frozen=True):
     holdout_from_s: int
     holdout_to_s: int
     figures: dict[str, float]
+    gain: dict[str, float]  # feature -> share of the total gain [1]
 
 
 def train_and_register(
@@ -98,6 +99,7 @@ def train_and_register(
         holdout_from_s=holdout.start_s,
         holdout_to_s=holdout.end_s,
         figures=figures,
+        gain=trained.gain,
     )
 
 

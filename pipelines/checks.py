@@ -1,0 +1,149 @@
+"""Asset checks: what must hold of an hour, or should. They look at what is stored, not at what the asset returned.
+
+ERROR: the data are wrong. WARN: the data are what they are, and someone should know. To add one: a function that
+returns (passed, metadata) and an adapter that names its asset.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from pipelines.partitions import hour_of
+from pipelines.resources import LakeResource, TrackingResource
+from shared.lake import read
+from shared.lake.layout import HOUR_S
+from shared.types import TickEvent
+
+Verdict = tuple[bool, dict[str, Any]]
+
+COVERAGE_MIN = 0.95
+"""Share of listed minutes, between the first and the last recorded one, that should be complete or stale."""
+
+POSITIVES_MIN = 0.001
+"""Below this share of labels other than flat there is nothing to learn; a major has 0.3 % on a busy day."""
+
+MISSING_MAX = 0.05
+
+_PARTITION_TAG = "dagster/partition"
+
+
+def crossed_books(lake: Path, source: str, hour: int) -> Verdict:
+    """No stored book has its best bid at or above its best ask."""
+    rows = _rows(lake, "raw/book", source, hour)
+    crossed = rows.filter(pl.col("bid_price_1") >= pl.col("ask_price_1"))
+    count = int(read.collect(crossed.select(pl.len())).item())
+    return count == 0, {"crossed": count}
+
+
+def duplicate_trades(lake: Path, source: str, hour: int) -> Verdict:
+    """No trade id is stored twice as flow of one symbol."""
+    rows = _rows(lake, "raw/trade", source, hour).filter(pl.col("event") == int(TickEvent.DATA))
+    counted = read.collect(rows.select(rows=pl.len(), trades=pl.struct("symbol", "trade_id").n_unique()))
+    duplicates = int(counted["rows"][0] - counted["trades"][0])
+    return duplicates == 0, {"duplicates": duplicates, "trades": int(counted["trades"][0])}
+
+
+def coverage_share(lake: Path, source: str, hour: int) -> Verdict:
+    """Between the first and the last recorded minute, nearly every channel was linked."""
+    frame = read.collect(_rows(lake, "coverage", source, hour)).filter(pl.col("state") != "not_listed")
+    linked = pl.col("state").is_in(["complete", "stale"])
+    recorded = frame.filter(linked)["minute"]
+    if recorded.is_empty():
+        return False, {"share": 0.0, "minutes": 0}
+    # The first and the last minute are recorded in part: a session begins and ends somewhere.
+    inside = frame.filter(pl.col("minute").is_between(recorded.min(), recorded.max()))
+    share = float(inside.select(linked.mean()).item())
+    minutes = int(inside["minute"].n_unique())
+    return share >= COVERAGE_MIN, {"share": share, "minutes": minutes}
+
+
+def missing_features(lake: Path, source: str, hour: int) -> Verdict:
+    """Few feature values are missing, leaving out those that the source never has."""
+    frame = read.collect(_rows(lake, "features", source, hour).select(pl.exclude("second", "symbol")))
+    shares = frame.select(pl.all().is_nan().mean()).row(0, named=True)
+    present = [share for share in shares.values() if share < 1.0]
+    worst = max(shares, key=lambda name: shares[name])
+    share = sum(present) / len(present) if present else 1.0
+    return share <= MISSING_MAX, {"share": share, "worst": worst, "absent": len(shares) - len(present)}
+
+
+def label_balance(lake: Path, source: str, hour: int) -> Verdict:
+    """There are labels of both sides, enough to learn from them some day."""
+    counts = dict(read.collect(_rows(lake, "labels", source, hour))["label"].value_counts().iter_rows())
+    labelled = sum(count for label, count in counts.items() if label is not None)
+    positives = counts.get(1, 0) + counts.get(2, 0)
+    share = positives / labelled if labelled else 0.0
+    is_balanced = bool(counts.get(1, 0)) and bool(counts.get(2, 0)) and share >= POSITIVES_MIN
+    return is_balanced, {"share_positive": share, "long": counts.get(1, 0), "short": counts.get(2, 0)}
+
+
+def model_beats_null(metrics: dict[str, float]) -> Verdict:
+    """The model's rank IC on the holdout exceeds that of shuffled labels by two standard errors."""
+    needed = ("rank_ic", "rank_ic_se", "shuffled_rank_ic", "shuffled_rank_ic_se")
+    if any(name not in metrics for name in needed):
+        return False, {"reason": "no rank IC: fewer than three symbols, or a holdout of a minute"}
+    error = (metrics["rank_ic_se"] ** 2 + metrics["shuffled_rank_ic_se"] ** 2) ** 0.5
+    excess = metrics["rank_ic"] - metrics["shuffled_rank_ic"]
+    return excess > 2 * error, {"excess": excess, "standard_error": error}
+
+
+def coin_loses(metrics: dict[str, float]) -> Verdict:
+    """The coin loses its costs: a backtest in which a coin earns is broken."""
+    net_bps = metrics.get("net_bps")
+    if net_bps is None or net_bps != net_bps:
+        return False, {"reason": "the coin did not trade"}
+    return net_bps < 0, {"net_bps": net_bps}
+
+
+def _rows(lake: Path, table: str, source: str, hour: int) -> pl.LazyFrame:
+    return read.scan(lake, table, source, start_s=hour * HOUR_S, end_s=(hour + 1) * HOUR_S, is_sorted=False)
+
+
+# -------------------------------------------------------------------------------------------------- adapters
+
+
+def _result(verdict: Verdict, *, is_error: bool) -> dg.AssetCheckResult:
+    passed, metadata = verdict
+    severity = dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN
+    return dg.AssetCheckResult(passed=passed, metadata=metadata, severity=severity)
+
+
+def _hour(context: dg.AssetCheckExecutionContext) -> int:
+    return hour_of(context.run.tags[_PARTITION_TAG])
+
+
+def _hourly(name: str, asset: str, check: Any, *, is_error: bool) -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset=asset, name=name, description=check.__doc__)
+    def adapter(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> dg.AssetCheckResult:
+        return _result(check(lake.root, lake.name, _hour(context)), is_error=is_error)
+
+    return adapter
+
+
+@dg.asset_check(asset="model", name="model_beats_null", description=model_beats_null.__doc__)
+def model_check(lake: LakeResource, tracking: TrackingResource) -> dg.AssetCheckResult:
+    from pipelines.tracking import Tracking
+
+    client = Tracking(tracking.address)
+    run_id = client.resolve(client.latest_of(lake.name)).run_id
+    return _result(model_beats_null(dict(client.client.get_run(run_id).data.metrics)), is_error=False)
+
+
+@dg.asset_check(asset="backtest", name="coin_loses", description=coin_loses.__doc__)
+def coin_check(lake: LakeResource, tracking: TrackingResource) -> dg.AssetCheckResult:
+    from pipelines.tracking import Tracking
+
+    return _result(coin_loses(Tracking(tracking.address).latest_backtest("coin", lake.name)), is_error=False)
+
+
+CHECKS = [
+    _hourly("crossed_books", "raw_ticks", crossed_books, is_error=True),
+    _hourly("duplicate_trades", "raw_ticks", duplicate_trades, is_error=True),
+    _hourly("coverage_share", "coverage", coverage_share, is_error=False),
+    _hourly("missing_features", "features", missing_features, is_error=False),
+    _hourly("label_balance", "labels", label_balance, is_error=False),
+    model_check,
+    coin_check,
+]

@@ -1,0 +1,247 @@
+"""Materialise the assets in this process, recorded in Dagster's instance: what the UI would start, without the UI.
+
+Run it: python -m pipelines.drive [--source NAME] [--from TIME --to TIME]
+
+An hour takes half a second of Dagster's own, and the runs are there in the UI afterwards (make ui).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pipelines.moments import second_of
+from pipelines.resources import prepare_dagster_home, resolve_source
+from shared import settings as settings_module
+from shared.errors import CrosscutError
+from shared.lake import read
+from shared.lake.layout import HOUR_S, hour_name
+
+PER_HOUR = ("record", "derive")
+"""Jobs in order: all hours of the first before the second, because features need the seconds of the hour before and
+labels those of the hour after."""
+
+
+class AssetFailed(CrosscutError):
+    """An asset's function gave up; its sentence is the message."""
+
+
+class Driven(msgspec.Struct, frozen=True):
+    """What was materialised."""
+
+    source: str
+    hours: tuple[int, ...]
+    rows: dict[str, int]  # asset -> rows, summed over hours
+    metadata: dict[str, dict[str, Any]]  # asset -> metadata of its last materialisation, plain values
+    skipped: dict[str, str]  # asset -> why, the first of what was skipped
+    checks_failed: tuple[str, ...]  # "asset.check: {metadata}"
+    run_ids: tuple[str, ...]
+    took_s: dict[str, float]  # job or asset -> seconds
+
+
+def materialise(
+    lake: Path,
+    source: str,
+    hours: Sequence[int],
+    *,
+    tracking_uri: str,
+    learn: bool = True,
+    start: str = "",
+    end: str = "",
+    style: str = "market",
+    seed: int = 7,
+    on_progress: Callable[[str], None] = lambda line: None,
+) -> Driven:
+    """Materialise hours of a source, then dataset, model, backtest and report, in this process.
+
+    Args:
+        hours: epoch hours.
+        learn: False leaves the model alone.
+        start, end: window to learn from; empty: all of `hours`.
+
+    Raises:
+        AssetFailed: an asset failed; the runs until then are recorded.
+    """
+    os.environ["DAGSTER_HOME"] = str(prepare_dagster_home())
+    os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
+    import dagster as dg
+
+    from pipelines.definitions import defs
+    from pipelines.partitions import key_of
+
+    record = _Record()
+    resources = {
+        "lake": {"config": {"uri": str(lake), "source": source}},
+        "tracking": {"config": {"uri": tracking_uri}},
+    }
+    loggers = {"console": {"config": {"log_level": "ERROR"}}}
+    with dg.DagsterInstance.get() as instance:
+
+        def run(job: str, ops: dict[str, Any], partition_key: str | None = None) -> None:
+            needed = {name: config for name, config in resources.items() if job == "learn" or name == "lake"}
+            began_s = time.monotonic()
+            result = defs.resolve_job_def(job).execute_in_process(
+                instance=instance,
+                partition_key=partition_key,
+                run_config={"resources": needed, "loggers": loggers, "ops": ops},
+                raise_on_error=False,
+            )
+            record.add(job, result, time.monotonic() - began_s)
+
+        for job in PER_HOUR:
+            for hour in hours:
+                on_progress(f"{job} {hour_name(hour)}")
+                run(job, {}, key_of(hour))
+        if learn:
+            window = {
+                "hours": max(hours) - min(hours) + 1,
+                "start": start or str(min(hours) * HOUR_S),
+                "end": end or str((max(hours) + 1) * HOUR_S),
+            }
+            on_progress("dataset, model, backtest, report")
+            run(
+                "learn",
+                {
+                    "dataset": {"config": window},
+                    "model": {"config": {"seed": seed}},
+                    "judged": {"config": {"style": style, "seed": seed}},
+                },
+            )
+    return record.driven(source, tuple(hours))
+
+
+class _Record:
+    """Gathers what the runs left behind."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, int] = {}
+        self.metadata: dict[str, dict[str, Any]] = {}
+        self.skipped: dict[str, str] = {}
+        self.checks_failed: list[str] = []
+        self.run_ids: list[str] = []
+        self.took_s: dict[str, float] = {}
+
+    def add(self, job: str, result: Any, took_s: float) -> None:
+        """Take in one run.
+
+        Raises:
+            AssetFailed: one of its steps failed.
+        """
+        self.run_ids.append(result.run_id)
+        self.took_s[job] = self.took_s.get(job, 0.0) + took_s
+        for event in result.all_events:
+            if event.is_step_success:
+                duration_s = event.event_specific_data.duration_ms / 1000
+                self.took_s[event.step_key] = self.took_s.get(event.step_key, 0.0) + duration_s
+        for event in result.get_asset_materialization_events():
+            name = event.asset_key.to_user_string()
+            metadata = _plain(event.materialization.metadata)
+            self.metadata[name] = metadata
+            self.rows[name] = self.rows.get(name, 0) + int(metadata.get("rows", 0))
+        for observed in result.get_asset_observation_events():
+            data = observed.asset_observation_data.asset_observation
+            if "skipped" in data.metadata:
+                self.skipped.setdefault(data.asset_key.to_user_string(), str(data.metadata["skipped"].value))
+        for check in result.get_asset_check_evaluations():
+            if not check.passed:
+                name = f"{check.asset_key.to_user_string()}.{check.check_name}"
+                self.checks_failed.append(f"{name}: {_plain(check.metadata)}")
+        if not result.success:
+            raise AssetFailed(_failure(result.all_events))
+
+    def driven(self, source: str, hours: tuple[int, ...]) -> Driven:
+        return Driven(
+            source=source,
+            hours=hours,
+            rows=self.rows,
+            metadata=self.metadata,
+            skipped=self.skipped,
+            checks_failed=tuple(self.checks_failed),
+            run_ids=tuple(self.run_ids),
+            took_s={name: round(seconds, 2) for name, seconds in self.took_s.items()},
+        )
+
+
+def _plain(metadata: Any) -> dict[str, Any]:
+    """Return metadata as JSON values; pictures stay in Dagster."""
+    return {
+        name: value.value
+        for name, value in metadata.items()
+        if isinstance(value.value, str | int | float | bool) and name != "plot"
+    }
+
+
+def _failure(events: Iterable[Any]) -> str:
+    for event in events:
+        if event.is_step_failure:
+            data = event.step_failure_data
+            described = data.user_failure_data.description if data.user_failure_data else None
+            return (
+                described
+                or f"{event.step_key} failed: {data.error.message.strip() if data.error else 'no reason given'}"
+            )
+    return "a run failed before its first step: see the Dagster UI (make ui)"
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m pipelines.drive",
+        description="Materialise seconds, features and labels of the recorded hours of a source, then dataset, model, "
+        "backtest and report, by Dagster's own jobs in this process. Progress goes to stderr, the last line on stdout "
+        "is a JSON summary. Runs are visible in the Dagster UI afterwards.",
+    )
+    p.add_argument("--lake", help="the lake's folder (default: LAKE_URI, which is data_lake)")
+    p.add_argument("--source", help="which source (default: that of MARKET, or the only one there is)")
+    p.add_argument("--from", dest="start", help="first moment, like 2026-11-22T08:00, UTC (default: the first hour)")
+    p.add_argument("--to", dest="end", help="end, exclusive (default: the last hour)")
+    p.add_argument("--style", choices=("market", "post_only"), default="market", help="entries of the backtest")
+    p.add_argument("--seed", type=int, default=7)
+    p.add_argument("--no-learn", action="store_true", help="stop after the labels")
+    return p
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(arguments)
+    try:
+        settings = settings_module.load(lake_uri=args.lake)
+        source = resolve_source(settings.lake, args.source, settings)
+        start_s, end_s = second_of(args.start), second_of(args.end)
+        hours = [
+            hour
+            for hour in read.hours(settings.lake, "raw/book", source)
+            if (start_s is None or (hour + 1) * HOUR_S > start_s) and (end_s is None or hour * HOUR_S < end_s)
+        ]
+        if not hours:
+            raise AssetFailed(
+                f"recorded hours of {source} are needed in {settings.lake}, found none in the window: "
+                "run python -m pipelines.generate or python -m pipelines.collect first"
+            )
+        driven = materialise(
+            settings.lake,
+            source,
+            hours,
+            tracking_uri=settings.tracking_uri,
+            learn=not args.no_learn,
+            start=str(start_s or ""),
+            end=str(end_s or ""),
+            style=args.style,
+            seed=args.seed,
+            on_progress=lambda line: print(line, file=sys.stderr, flush=True),
+        )
+    except CrosscutError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(json.dumps(msgspec.to_builtins(driven), ensure_ascii=False))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
