@@ -28,7 +28,7 @@ from live.session import Outcome, Plan, Session
 from shared import log, settings, simulator_process
 from shared import model as models
 from shared.bitget.rest import Keys
-from shared.errors import CrosscutError, ExchangeError, SettingsError
+from shared.errors import CrosscutError, ExchangeError, ModelMismatch, SettingsError
 from shared.features.catalog import FEATURES
 from shared.features.graph import FeatureGraph, definition_hash
 from shared.settings import ROOT, Settings
@@ -165,7 +165,13 @@ def run(options: argparse.Namespace) -> Outcome:
     chosen = settings.load()
     chosen.check(is_armed=options.arm)
     bundle_folder, note, bundle = None, None, None
-    if options.model not in ("rules", "coin"):
+    if options.model in ("rules", "coin"):
+        if chosen.bitget_venue == "live":
+            raise ModelMismatch(
+                f"BITGET_VENUE=live needs a model that passed the honest-edge gate, found --model {options.model}, "
+                "which never did: trade it on paper (BITGET_VENUE=simulator or demo)"
+            )
+    else:
         bundle_folder, note, bundle = _find_model(chosen, options.model)
     with contextlib.ExitStack() as stack:
         simulator: SimulatorProcess | None = None

@@ -1,0 +1,58 @@
+"""What outlives a session."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from live import memory
+from shared.errors import JournalError, SettingsError
+from shared.strategy.engine import Memory
+from shared.strategy.risk import Latch, RiskState
+
+LATCHED = RiskState(
+    day=20_000, day_equity_usdt=Decimal("10000.5"), peak_equity_usdt=Decimal("11000"), latch=Latch.DRAWDOWN
+)
+
+
+def test_latch_survives_a_restart_whatever_model_trades_next(tmp_path: Path) -> None:
+    """A latched limit belongs to the account: another model does not get round it."""
+    path = memory.path_of(tmp_path / "new", "account")
+    memory.save(path, memory.Kept().after("coin", Memory(risk=LATCHED)))
+
+    assert memory.load(path).begin("rules", forget_risk=False).risk == LATCHED
+    assert memory.load(path).begin("rules", forget_risk=True).risk is None
+
+
+def test_memory_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path) -> None:
+    """A damaged file stops the session: a lost limit must not pass for no limit."""
+    path = memory.path_of(tmp_path, "account")
+    path.write_bytes(b"damage")
+    with pytest.raises(JournalError, match="limits of earlier sessions"):
+        memory.load(path)
+
+
+def test_memory_starts_empty(tmp_path: Path) -> None:
+    """Without a file nothing is remembered."""
+    assert memory.load(memory.path_of(tmp_path, "account")).begin("coin", forget_risk=False) == Memory()
+
+
+def test_account_lock_is_held_once_and_released(tmp_path: Path) -> None:
+    """A second holder is refused while the first lives, and only then."""
+    with (
+        memory.account_lock(tmp_path, "a"),
+        pytest.raises(SettingsError, match="one session at a time"),
+        memory.account_lock(tmp_path, "a"),
+    ):
+        pass
+    with memory.account_lock(tmp_path, "a"):
+        pass
+
+
+def test_account_id_tells_nothing_about_the_key() -> None:
+    """The name under which limits lie differs by account, and does not contain the key."""
+    ids = {memory.account_id(url, key) for url in ("http://a", "http://b") for key in ("secret1", "secret2")}
+    assert len(ids) == 4
+    assert all("secret" not in found for found in ids)

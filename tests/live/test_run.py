@@ -1,0 +1,300 @@
+"""Bad input to the entry points: one clear sentence, a non-zero exit, nothing sent."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import structlog
+
+from live import doctor, registry, run
+from shared import model as models
+from shared import simulator_process
+from shared.features.catalog import FEATURES
+from shared.features.graph import FeatureGraph, definition_hash
+from shared.model import Bundle, BundleCosts
+from shared.settings import ROOT
+from shared.simulator_process import SimulatorProcess
+
+SETTINGS = ("MARKET", "BITGET_VENUE", "BITGET_REST_URL", "BITGET_WS_URL", "BITGET_API_KEY", "BITGET_API_SECRET",
+            "BITGET_PASSPHRASE", "SYMBOL", "SYMBOLS", "SANDBOX", "LAKE_URI", "MLFLOW_TRACKING_URI")  # fmt: skip
+REAL_MONEY = {
+    "MARKET": "bitget",
+    "BITGET_VENUE": "live",
+    "SANDBOX": "false",
+    "BITGET_API_KEY": "k",
+    "BITGET_API_SECRET": "s",
+    "BITGET_PASSPHRASE": "p",
+}
+
+
+@pytest.fixture(autouse=True)
+def _nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run in a folder without .env, with no settings and no registry."""
+    monkeypatch.chdir(tmp_path)
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LAKE_URI", str(tmp_path / "lake"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.fixture(scope="module")
+def simulator() -> Iterator[SimulatorProcess]:
+    with simulator_process.start(["--symbols", "4", "--seed", "7"]) as running:
+        yield running
+
+
+def ends(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """Return exit code and last line of what `live.run` says, which must be one sentence without a traceback."""
+    code = run.main(list(arguments))
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err
+    return code, said.err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "arguments", "code", "message"),
+    [
+        ({}, (), 4, r"registry must be at .*mlflow\.db, found no such file: run `python -m pipelines\.train`"),
+        ({"BITGET_API_KEY": "k"}, ("--model", "coin"), 2, "found BITGET_API_KEY without BITGET_API_SECRET"),
+        ({"SANDBOX": "false"}, ("--model", "coin"), 2, "SANDBOX=false needs BITGET_VENUE=live, found simulator"),
+        (REAL_MONEY, ("--model", "coin"), 2, "needs --arm, which is missing"),
+        (REAL_MONEY | {"SANDBOX": "true"}, ("--model", "coin", "--arm"), 2, "needs both switches"),
+        (REAL_MONEY, ("--model", "coin", "--arm"), 4, "needs a model that passed the honest-edge gate, found --model coin"),
+        (REAL_MONEY, ("--model", "rules", "--arm"), 4, "found --model rules"),
+        ({"BITGET_VENUE": "demo", "MARKET": "bitget"}, ("--model", "coin"), 2, "needs BITGET_API_KEY"),
+        ({"MARKET": "bitget"}, ("--model", "coin"), 2, "needs a simulator that relays"),
+        ({"BITGET_REST_URL": "https://bitget.com.evil.io", "BITGET_WS_URL": "wss://bitget.com.evil.io"},
+         ("--model", "coin"), 2, r"keys are sent there\), found 'https://bitget\.com\.evil\.io'"),
+        ({"BITGET_REST_URL": "http://127.0.0.1:1"}, ("--model", "coin"), 2, "set together or not at all"),
+        ({"BITGET_REST_URL": "http://127.0.0.1:1", "BITGET_WS_URL": "ws://127.0.0.1:1"},
+         ("--model", "coin"), 6, "a simulator must answer at http://127.0.0.1:1"),
+        ({"LEVERAGE": "many"}, ("--model", "coin"), 2, "LEVERAGE"),
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_trade_are_refused(
+    settings: dict[str, str],
+    arguments: tuple[str, ...],
+    code: int,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """Each contradiction is refused before anything connects, says what to do, and leaves nothing behind."""
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+
+    found, said = ends(capsys, *arguments)
+
+    assert found == code
+    assert re.search(message, said)
+    assert not (tmp_path / "lake").exists()
+
+
+def test_taken_port_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """A simulator that cannot have its port ends the session before it begins."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        code, said = ends(capsys, "--model", "coin", "--simulator", f"--symbols 4 --port {taken.getsockname()[1]}")
+    assert code == 6
+    assert "the simulator must print its ready line" in said
+
+
+@pytest.fixture
+def on_simulator(simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch) -> SimulatorProcess:
+    monkeypatch.setenv("BITGET_REST_URL", simulator.rest)
+    monkeypatch.setenv("BITGET_WS_URL", simulator.ws)
+    return simulator
+
+
+def strike(simulator: SimulatorProcess, path: str, code: str, message: str) -> None:
+    body = json.dumps({"refuse_next": [{"path": path, "code": code, "msg": message}]}).encode()
+    request = urllib.request.Request(  # noqa: S310 - our own loopback
+        f"{simulator.rest}/_control/conditions", data=body, headers={"Content-Type": "application/json"}
+    )
+    urllib.request.urlopen(request, timeout=10).close()  # noqa: S310
+
+
+def test_symbol_that_is_not_listed_is_named(on_simulator: SimulatorProcess, capsys: pytest.CaptureFixture[str]) -> None:
+    """A misspelt symbol is refused by name, with the source that does not list it."""
+    code, said = ends(capsys, "--model", "coin", "--symbols", "BTCUSDT,NOPEUSDT")
+    assert code == 2
+    assert "found NOPEUSDT which simulator-g7-4 does not list" in said
+
+
+def test_unified_account_is_told_what_to_do(on_simulator: SimulatorProcess, capsys: pytest.CaptureFixture[str]) -> None:
+    """Bitget's 40085 becomes: expected a classic account, found a unified one, create a sub-account."""
+    strike(
+        on_simulator,
+        "account/account",
+        "40085",
+        "You are in Unified Account mode, and the Classic Account API is not supported at this time",
+    )
+    code, said = ends(capsys, "--model", "coin")
+    assert code == 6
+    assert "40085" in said
+    assert "expected a classic account, found a unified account" in said
+
+
+def test_wrong_keys_are_told_without_showing_them(
+    on_simulator: SimulatorProcess, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refused key is named by its setting, never by its value."""
+    for name in ("BITGET_API_KEY", "BITGET_API_SECRET", "BITGET_PASSPHRASE"):
+        monkeypatch.setenv(name, "hunter2")
+    code = run.main(["--model", "coin"])
+    said = capsys.readouterr()
+    assert code == 6
+    assert "check BITGET_API_KEY" in said.err
+    assert "hunter2" not in said.err + said.out
+
+
+def test_second_session_on_one_account_is_refused(
+    on_simulator: SimulatorProcess, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Two engines on one account would undo each other: the second one does not start."""
+    from live import memory
+
+    with memory.account_lock(tmp_path / "lake", memory.account_id(on_simulator.rest, run.SIMULATOR_KEYS.key)):
+        code, said = ends(capsys, "--model", "coin", "--seconds", "1")
+    assert code == 2
+    assert "one session at a time" in said
+
+
+# ----------------------------------------------------------------------------------------------------- models
+
+
+@pytest.fixture
+def bundle() -> Bundle:
+    return Bundle(
+        features=FeatureGraph(FEATURES, 1).names,
+        definition_hash=definition_hash(FEATURES),
+        horizon_s=10,
+        class_edge_bps=(0.0, 20.0, -20.0),
+        costs=BundleCosts(taker_fee=0.0006, slippage_bps=2.0),
+        source="simulator-g7-4",
+    )
+
+
+def train(folder: Path, bundle: Bundle) -> Path:
+    """Save a real booster of three classes, trained on noise, with this bundle."""
+    import lightgbm
+    import numpy as np
+
+    rng = np.random.default_rng(7)
+    rows = rng.normal(size=(300, len(bundle.features)))
+    data = lightgbm.Dataset(rows, rng.integers(0, 3, 300))
+    parameters = {"objective": "multiclass", "num_class": 3, "num_leaves": 4, "verbosity": -1, "num_threads": 1}
+    booster = lightgbm.train(parameters, data, num_boost_round=2)
+    models.save(folder, booster.model_to_string(), bundle)
+    return folder
+
+
+def resolved(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Have the registry answer with this folder; how it finds one is test_registry's."""
+    version = registry.ModelVersion(name="crosscut", version=3, run_id="r", status="READY", folder=folder, tags={})
+    monkeypatch.setattr(registry, "resolve", lambda uri, selector: version)
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "arguments", "message"),
+    [
+        ({"definition_hash": "0" * 64}, {}, (), "feature definitions of model .* are 000000000000…, code has"),
+        ({}, REAL_MONEY, ("--arm",), "trained on source bitget, found simulator-g7-4"),
+        ({"source": "bitget"}, REAL_MONEY, ("--arm",), "must have passed the honest-edge gate, found 'not judged'"),
+        ({"format_version": 99}, {}, (), "must be a bundle of format 1, found 99"),
+    ],
+    ids=["other features", "other source", "no gate", "other format"],
+)
+def test_model_that_must_not_trade_is_refused(
+    change: dict[str, Any],
+    settings: dict[str, str],
+    arguments: tuple[str, ...],
+    message: str,
+    bundle: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Other features, another source, no verdict: with real money and without, refused before anything connects."""
+    resolved(monkeypatch, train(tmp_path / "model", msgspec.structs.replace(bundle, **change)))
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+
+    code, said = ends(capsys, *arguments)
+
+    assert code == 4
+    assert re.search(message, said)
+
+
+def test_model_trades_and_its_session_replays_without_the_registry(
+    on_simulator: SimulatorProcess,
+    bundle: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A model of another source warns; its bundle is copied into the session, which replays when the original is gone."""
+    from live import replay
+
+    folder = train(tmp_path / "model", msgspec.structs.replace(bundle, source="simulator-g9-4"))
+    resolved(monkeypatch, folder)
+
+    code = run.main(["--model", "latest", "--seconds", "2", "--session-dir", str(tmp_path / "session")])
+
+    assert code == 0
+    said = capsys.readouterr()
+    assert "model.source_differs" in said.err
+    for file in folder.iterdir():
+        file.unlink()
+    assert replay.main([str(tmp_path / "session")]) == 0
+    (tmp_path / "session" / "bundle" / "model.lgb").write_text("tree\n")
+    assert replay.main([str(tmp_path / "session")]) == 4
+
+
+# ----------------------------------------------------------------------------------------------------- the rest
+
+
+def test_import_of_run_is_lean() -> None:
+    """Importing the runner loads neither MLflow, Dagster, polars, pandas nor LightGBM."""
+    code = "import sys, live.run, live.doctor, live.flatten, live.replay; print(*sorted({n.split('.')[0] for n in sys.modules}))"
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    heavy = {"mlflow", "dagster", "polars", "pyarrow", "pandas", "sklearn", "lightgbm", "scipy", "matplotlib"}
+    assert heavy & set(found) == set()
+
+
+def test_doctor_of_a_simulator_finds_nothing_wrong(
+    on_simulator: SimulatorProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every check of a healthy paper set-up is ok, one line each."""
+    assert doctor.main(["--model", "coin"]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert [line.split()[0] for line in lines] == ["ok"] * len(lines)
+    assert len(lines) == 8
+
+
+def test_doctor_names_the_first_thing_that_is_wrong(
+    on_simulator: SimulatorProcess, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A check that fails says what to do, fails the whole, and what depends on it is not examined."""
+    strike(on_simulator, "account/account", "40085", "You are in Unified Account mode")
+    assert doctor.main(["--model", "latest"]) == 1
+    failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAIL")]
+    assert len(failed) == 2
+    assert "pipelines.train" in failed[0]
+    assert "unified account" in failed[1]
