@@ -55,86 +55,21 @@ class FeatureGraph:
         self.n_symbols: Final = n_symbols
         self.lookback: Final = max((node.lookback for node in features.values()), default=0)
         """Seconds before a row that its features depend on."""
-        plan = _in_order(features)
-        self.inputs: Final = tuple(str(node.parameter) for node in plan if node.operator == "column")
+        self.plan: Final = _Plan(features)
+        self.inputs: Final = tuple(name for _, name in self.plan.columns)
         """Columns that `step` reads."""
         self._slice_rows = max(1, SLICE_CELLS // max(1, n_symbols))
-        self._compile(features, plan)
-
-    def _compile(self, features: Mapping[str, Node], plan: list[Node]) -> None:
-        value = {node.identity: v for v, node in enumerate(plan)}
-        depth = [0] * len(plan)  # rows to remember
-        last_use = list(range(len(plan)))
-        for v, node in enumerate(plan):
-            for child in node.inputs:
-                last_use[value[child.identity]] = v
-            if node.operator == "lag":
-                assert isinstance(node.parameter, int)
-                source = value[node.inputs[0].identity]
-                depth[source] = max(depth[source], node.parameter)
-        wanted: dict[int, list[int]] = {}
-        for f, node in enumerate(features.values()):
-            wanted.setdefault(value[node.identity], []).append(f)
-
-        self._values: list[Floats] = [np.empty(())] * len(plan)
-        self._columns: list[tuple[int, str]] = []  # value, column name
-        self._views: list[tuple[int, int, int]] = []  # value, window, rows back
-        self._registered: list[tuple[int, int]] = []  # value, register
-        self._calls: list[tuple[ops.Operation | None, tuple[int, ...], int, tuple[int, ...]]] = []
-        self._windows: list[Floats] = []
-        self._depths: list[int] = []
-        spare = max(_SPARE_ROWS, self._slice_rows)
-        window: dict[int, int] = {}  # value -> its window
-        register: dict[int, int] = {}
-        free: list[int] = []
-        n_registers = 0
-        for v, node in enumerate(plan):
-            children = tuple(value[child.identity] for child in node.inputs)
-            features_here = tuple(wanted.get(v, ()))
-            if node.operator == "constant":
-                assert isinstance(node.parameter, float)
-                self._values[v] = np.array(node.parameter)
-                continue
-            if depth[v]:
-                window[v] = len(self._windows)
-                self._views.append((v, window[v], 0))
-                self._windows.append(np.full((depth[v] + spare, self.n_symbols), np.nan))
-                self._depths.append(depth[v])
-            if node.operator == "lag":
-                assert isinstance(node.parameter, int)
-                self._views.append((v, window[children[0]], node.parameter))
-                if features_here:
-                    self._calls.append((None, (), v, features_here))
-                continue
-            dying = {register.pop(c) for c in set(children) if last_use[c] == v and c in register}
-            free += sorted(dying)
-            if node.operator == "column":
-                if not depth[v]:
-                    self._columns.append((v, str(node.parameter)))
-                else:  # copied into its window
-                    source = len(self._values)
-                    self._values.append(np.empty(()))
-                    self._columns.append((source, str(node.parameter)))
-                    self._calls.append((np.positive, (source,), v, ()))
-                if features_here:
-                    self._calls.append((None, (), v, features_here))
-                continue
-            if not depth[v]:
-                if not free:
-                    free.append(n_registers)
-                    n_registers += 1
-                register[v] = free.pop()
-                self._registered.append((v, register[v]))
-            self._calls.append((OPERATORS[node.operator], children, v, features_here))
-            if last_use[v] == v and v in register:  # a feature that nothing else reads
-                free.append(register.pop(v))
-        self._registers = [np.empty((self._slice_rows, self.n_symbols)) for _ in range(n_registers)]
-        self._register_rows = 0
+        self._spare = max(_SPARE_ROWS, self._slice_rows)
         self._at = 0  # rows that the windows have advanced
-        self._spare = spare
+        self._windows = [np.full((depth + self._spare, n_symbols), np.nan) for depth in self.plan.depths]
+        self._registers = [np.empty((self._slice_rows, n_symbols)) for _ in range(self.plan.n_registers)]
+        self._register_rows = 0  # rows that the values in registers are views of
         # + 16: lines of a power of two bytes apart fall into the same cache set (5 times slower to transpose)
-        self._stage = np.empty((len(self.names), self._slice_rows * self.n_symbols + 16), np.float32)
+        self._stage = np.empty((len(self.names), self._slice_rows * n_symbols + 16), np.float32)
         self._stage_rows: list[Features] = []
+        self._values: list[Floats] = [np.empty(())] * self.plan.n_values
+        for v, constant in self.plan.constants:
+            self._values[v] = np.array(constant)
 
     def step(self, columns: Mapping[str, Floats]) -> Features:
         """Take in the next seconds, any number of them; return their features, (T, N, F), C-contiguous.
@@ -142,16 +77,16 @@ class FeatureGraph:
         Args:
             columns: name → (T, N) float64, at least every name of `inputs`.
         """
-        inputs = [np.ascontiguousarray(columns[name]) for _, name in self._columns]
+        inputs = [np.ascontiguousarray(columns[name]) for name in self.inputs]
         rows = len(inputs[0]) if inputs else 0
-        for (_, name), column in zip(self._columns, inputs, strict=True):
+        for name, column in zip(self.inputs, inputs, strict=True):
             assert column.shape == (rows, self.n_symbols), f"{name}: {column.shape}, expected {(rows, self.n_symbols)}"
             assert column.dtype == np.float64, f"{name}: {column.dtype}, expected float64"
         out: Features = np.empty((rows, self.n_symbols, len(self.names)), np.float32)
         with np.errstate(all="ignore"):
             for start in range(0, rows, self._slice_rows):
                 stop = min(start + self._slice_rows, rows)
-                for (v, _), column in zip(self._columns, inputs, strict=True):
+                for (v, _), column in zip(self.plan.columns, inputs, strict=True):
                     self._values[v] = column[start:stop]
                 self._slice(out[start:stop])
         return out
@@ -159,18 +94,18 @@ class FeatureGraph:
     def _slice(self, out: Features) -> None:
         rows, values = len(out), self._values
         if self._at + rows > self._spare:
-            for window, depth in zip(self._windows, self._depths, strict=True):
+            for window, depth in zip(self._windows, self.plan.depths, strict=True):
                 window[:depth] = window[self._at : self._at + depth]
             self._at = 0
-        for v, w, back in self._views:
-            first = self._depths[w] + self._at - back
+        for v, w, back in self.plan.views:
+            first = self.plan.depths[w] + self._at - back
             values[v] = self._windows[w][first : first + rows]
         if rows != self._register_rows:
-            for v, r in self._registered:
+            for v, r in self.plan.registered:
                 values[v] = self._registers[r][:rows]
             self._stage_rows = [line[: rows * self.n_symbols].reshape(rows, self.n_symbols) for line in self._stage]
             self._register_rows = rows
-        for operation, args, result, features in self._calls:
+        for operation, args, result, features in self.plan.calls:
             if operation is None:  # a feature that is itself a column or a lag
                 pass
             elif len(args) == 2:
@@ -184,6 +119,92 @@ class FeatureGraph:
         if missing.any():
             out[missing] = np.nan
         self._at += rows
+
+
+class _Plan:
+    """What to compute in which order, and where every value lives; the same for any number of symbols.
+
+    A value is the position of a node in `_in_order`; columns that are remembered have a second one, their source.
+    """
+
+    def __init__(self, features: Mapping[str, Node]) -> None:
+        nodes = _in_order(features)
+        self._value = {node.identity: v for v, node in enumerate(nodes)}
+        self._outputs: dict[int, list[int]] = {}  # value -> features that it is
+        for f, node in enumerate(features.values()):
+            self._outputs.setdefault(self._value[node.identity], []).append(f)
+        self._depth = [0] * len(nodes)  # rows to remember
+        self._last_use = list(range(len(nodes)))
+        for v, node in enumerate(nodes):
+            for child in self._children(node):
+                self._last_use[child] = v
+                if node.operator == "lag":
+                    self._depth[child] = max(self._depth[child], _seconds(node))
+
+        self.n_values = len(nodes)
+        self.constants: list[tuple[int, float]] = []  # value, number
+        self.columns: list[tuple[int, str]] = []  # value, name
+        self.views: list[tuple[int, int, int]] = []  # value, window, rows back
+        self.registered: list[tuple[int, int]] = []  # value, register
+        self.calls: list[tuple[ops.Operation | None, tuple[int, ...], int, tuple[int, ...]]] = []
+        """Operation (None: the value is there already), arguments, result, features to emit."""
+        self.depths: list[int] = []  # of each window
+        self.n_registers = 0
+        self._window: dict[int, int] = {}  # value -> window
+        self._register: dict[int, int] = {}  # living value -> register
+        self._free: list[int] = []
+        for v, node in enumerate(nodes):
+            self._place(v, node)
+
+    def _children(self, node: Node) -> tuple[int, ...]:
+        return tuple(self._value[child.identity] for child in node.inputs)
+
+    def _place(self, v: int, node: Node) -> None:
+        children, outputs = self._children(node), tuple(self._outputs.get(v, ()))
+        if self._depth[v]:
+            self._window[v] = len(self.depths)
+            self.views.append((v, self._window[v], 0))
+            self.depths.append(self._depth[v])
+        if node.operator == "constant":
+            assert isinstance(node.parameter, float)
+            self.constants.append((v, node.parameter))
+        elif node.operator == "lag":
+            self.views.append((v, self._window[children[0]], _seconds(node)))
+            self._emit(v, outputs)
+        elif node.operator == "column" and not self._depth[v]:
+            self.columns.append((v, str(node.parameter)))
+            self._emit(v, outputs)
+        elif node.operator == "column":  # copied into its window
+            self.columns.append((self.n_values, str(node.parameter)))
+            self.calls.append((np.positive, (self.n_values,), v, outputs))
+            self.n_values += 1
+        else:
+            self._free_after_use(v, children)
+            if not self._depth[v]:
+                self._take_register(v)
+            self.calls.append((OPERATORS[node.operator], children, v, outputs))
+            self._free_after_use(v, (v,))  # a feature that nothing else reads
+
+    def _emit(self, v: int, outputs: tuple[int, ...]) -> None:
+        if outputs:
+            self.calls.append((None, (), v, outputs))
+
+    def _free_after_use(self, v: int, values: tuple[int, ...]) -> None:
+        for value in sorted(set(values)):
+            if self._last_use[value] == v and value in self._register:
+                self._free.append(self._register.pop(value))
+
+    def _take_register(self, v: int) -> None:
+        if not self._free:
+            self._free.append(self.n_registers)
+            self.n_registers += 1
+        self._register[v] = self._free.pop()
+        self.registered.append((v, self._register[v]))
+
+
+def _seconds(lag: Node) -> int:
+    assert isinstance(lag.parameter, int)
+    return lag.parameter
 
 
 def _in_order(features: Mapping[str, Node]) -> list[Node]:

@@ -63,8 +63,8 @@ def test_shared_parts_are_computed_once_and_values_freed() -> None:
     for step in range(100):
         chain = (chain + float(step)) * (Y + float(step))
 
-    assert len(twice._calls) == len(once._calls)
-    assert len(FeatureGraph({"chain": chain}, 2)._registers) <= 2
+    assert len(twice.plan.calls) == len(once.plan.calls)
+    assert FeatureGraph({"chain": chain}, 2).plan.n_registers <= 2
 
 
 def test_only_the_columns_of_the_formulas_are_read() -> None:
