@@ -10,9 +10,8 @@
     DECISION  after every second, and after an event that led to actions: actions and stage digests (`Decision`)
     CLOSED    once, last: the session ended on purpose
 
-A block (C, N) is stored as its bits XOR the bits of the block before it, bytes of equal significance side by side:
-what did not change is a run of zeros, which zlib level 1 shrinks to nothing. The first block is XORed with zeros, so
-the file reads from its start, which replay does anyway.
+A block (C, N) is stored against the block before it (`BlockCode`), the first against zeros: what did not change
+costs a bit, prices and sizes are small integers. So the file reads from its start, which replay does anyway.
 
 `Decision.inputs` is a running hash over the header and all events and seconds so far: whoever alters an input
 afterwards, checksum included, is told so by replay before any feature is compared.
@@ -33,6 +32,7 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from shared.errors import JournalError, SchemaMismatch
 from shared.strategy.engine import EngineConfig, Memory
@@ -46,6 +46,7 @@ from shared.types import (
     Filled,
     Floats,
     FundingPaid,
+    Ints,
     LinkChanged,
     Note,
     OrderAbsent,
@@ -100,6 +101,12 @@ def _plain(value: object) -> object:
 _encoder: Final = msgspec.msgpack.Encoder(enc_hook=_plain)
 _decode_event: Final = msgspec.msgpack.Decoder(AnyEvent).decode
 _decode_actions: Final = msgspec.msgpack.Decoder(list[AnyAction]).decode
+
+
+class JournalDamaged(JournalError):
+    """A record is not what was written: as a replay's result, the first stage that differs is the inputs."""
+
+    exit_code = 1
 
 
 class ModelNote(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,25 +169,124 @@ class InputDigest:
         return self._hash.copy().digest()
 
 
-class _BlockBits:
-    """XOR with the block before, bytes regrouped by significance; and back."""
+class BlockCode:
+    """A block against the one before it, exact to the bit; and back. Writer and reader hold the same state.
+
+    1. Cells whose bits did not change cost one bit.
+    2. A changed cell is a decimal where it can be: v = q / 10^k with an integer q, as prices, sizes and mids are. What
+       is stored is q minus that of the value before, zigzag; k belongs to the cell, and is stored where it moves.
+    3. Everything else (NaN, sums) is stored as bits XOR the bits before.
+
+    Integers lie with bytes of equal significance side by side, which zlib level 1 shrinks well.
+    """
 
     def __init__(self) -> None:
-        self._last: np.ndarray[Any, np.dtype[np.uint64]] | None = None
+        self._last = np.zeros((0, 0))
+        self._exponent = np.zeros(0, np.int8)
+        self._n_packed = 0
+
+    def _fit(self, shape: tuple[int, int]) -> None:
+        if self._last.shape != shape:
+            self._last, self._exponent = np.zeros(shape), np.zeros(shape[0] * shape[1], np.int8)
 
     def pack(self, block: Floats) -> bytes:
-        bits = np.ascontiguousarray(block, dtype=np.float64).view(np.uint64)
-        changed = bits if self._last is None or self._last.shape != bits.shape else bits ^ self._last
-        self._last = bits.copy()
-        return np.ascontiguousarray(changed.reshape(-1).view(np.uint8).reshape(-1, 8).T).tobytes()
+        values = np.ascontiguousarray(block, dtype=np.float64)
+        self._fit(values.shape)
+        bits, before = values.reshape(-1).view(np.uint64), self._last.reshape(-1).view(np.uint64)
+        is_changed = bits != before
+        at = np.flatnonzero(is_changed)
+        value = values.reshape(-1)[at]
+        exponent = self._exponent[at].copy()
+        scaled, is_decimal = _as_decimal(value, exponent)
+        # What was a sum a second ago is one now: search it again only now and then, or where nothing was known.
+        is_due = self._n_packed % _SEARCH_EVERY == 0
+        self._n_packed += 1
+        was_known = np.isfinite(self._last.reshape(-1)[at])
+        unfit = np.flatnonzero(~is_decimal & (is_due | (exponent != _RAW) | ~was_known))
+        exponent[~is_decimal] = _RAW
+        for k in range(_EXPONENT_MAX + 1):
+            if not len(unfit):
+                break
+            q, fits = _as_decimal(value[unfit], np.full(len(unfit), k, np.int8))
+            found = unfit[fits]
+            scaled[found], exponent[found] = q[fits], k
+            unfit = unfit[~fits]
+        has_moved = exponent != self._exponent[at]
+        self._exponent[at] = exponent
+        is_raw = exponent == _RAW
+        decimal_at, raw_at = at[~is_raw], at[is_raw]
+        deltas = scaled[~is_raw] - _scaled_before(self._last.reshape(-1)[decimal_at], exponent[~is_raw])
+        packed = b"".join(
+            (
+                np.packbits(is_changed).tobytes(),
+                np.packbits(has_moved).tobytes(),
+                exponent[has_moved].tobytes(),
+                _planes((deltas << 1) ^ (deltas >> 63)),
+                _planes(bits[raw_at] ^ before[raw_at]),
+            )
+        )
+        self._last = values.copy()
+        return packed
 
     def unpack(self, packed: bytes, shape: tuple[int, int]) -> Floats:
-        planes = np.frombuffer(packed, dtype=np.uint8).reshape(8, -1)
-        bits = np.ascontiguousarray(planes.T).reshape(-1).view(np.uint64).reshape(shape)
-        if self._last is not None and self._last.shape == bits.shape:
-            bits = bits ^ self._last
-        self._last = bits
-        return bits.view(np.float64).copy()
+        self._fit(shape)
+        values = self._last.copy().reshape(-1)
+        rest = memoryview(packed)
+        n_cells = shape[0] * shape[1]
+        is_changed, rest = np.unpackbits(_bytes(rest, -(-n_cells // 8)), count=n_cells), rest[-(-n_cells // 8) :]
+        at = np.flatnonzero(is_changed)
+        has_moved, rest = np.unpackbits(_bytes(rest, -(-len(at) // 8)), count=len(at)), rest[-(-len(at) // 8) :]
+        moved = at[has_moved.astype(np.bool_)]
+        self._exponent[moved], rest = _bytes(rest, len(moved)).view(np.int8), rest[len(moved) :]
+        exponent = self._exponent[at]
+        is_raw = exponent == _RAW
+        decimal_at, raw_at = at[~is_raw], at[is_raw]
+        zigzag = _unplanes(_bytes(rest, 8 * len(decimal_at)))
+        deltas = (zigzag >> np.uint64(1)).view(np.int64) ^ -(zigzag & np.uint64(1)).view(np.int64)
+        scaled = deltas + _scaled_before(values[decimal_at], exponent[~is_raw])
+        values[decimal_at] = scaled.astype(np.float64) / _POWERS[exponent[~is_raw]]
+        values.view(np.uint64)[raw_at] ^= _unplanes(_bytes(rest[8 * len(decimal_at) :], 8 * len(raw_at)))
+        self._last = values.reshape(shape)
+        return self._last.copy()
+
+
+_EXPONENT_MAX: Final = 12
+_POWERS: Final = 10.0 ** np.arange(_EXPONENT_MAX + 1)  # exact: 10^22 is the last power that is a double
+_RAW: Final = -1
+_SEARCH_EVERY: Final = 64
+_EXACT: Final = 2.0**53  # below, every integer is a double
+
+
+def _as_decimal(value: Floats, exponent: NDArray[np.int8]) -> tuple[Ints, NDArray[np.bool_]]:
+    """Return q and whether q / 10^k gives exactly these bits (so -0.0 does not)."""
+    power = _POWERS[np.maximum(exponent, 0)]
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = np.rint(value * power)
+        is_small = np.abs(scaled) < _EXACT  # False for NaN
+    integers = np.where(is_small, scaled, 0.0).astype(np.int64)
+    is_exact = (integers.astype(np.float64) / power).view(np.uint64) == value.view(np.uint64)
+    return integers, is_small & is_exact & (exponent != _RAW)
+
+
+def _scaled_before(value: Floats, exponent: NDArray[np.int8]) -> Ints:
+    """Return the nearest integer to v 10^k, 0 where there is none: what a delta counts from."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = np.rint(value * _POWERS[exponent])
+        return np.where(np.abs(scaled) < _EXACT, scaled, 0.0).astype(np.int64)
+
+
+def _planes(integers: NDArray[Any]) -> bytes:
+    return np.ascontiguousarray(integers.view(np.uint8).reshape(-1, 8).T).tobytes()
+
+
+def _unplanes(planes: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    return np.ascontiguousarray(planes.reshape(8, -1).T).reshape(-1).view(np.uint64)
+
+
+def _bytes(view: memoryview, n_bytes: int) -> NDArray[np.uint8]:
+    if len(view) < n_bytes:
+        raise ValueError(f"a block that ends {n_bytes - len(view)} bytes early")
+    return np.frombuffer(view[:n_bytes], np.uint8)
 
 
 class JournalWriter:
@@ -190,7 +296,7 @@ class JournalWriter:
         self.path = folder / FILE_NAME
         self.records = 0
         self.inputs = InputDigest()
-        self._bits = _BlockBits()
+        self._code = BlockCode()
         self._buffer = bytearray(MAGIC)
         self._broken: str | None = None
         try:
@@ -208,7 +314,7 @@ class JournalWriter:
         if isinstance(event, SecondClosed):
             block = event.columns
             head = _SECOND.pack(event.recv_ns, event.second, *block.shape)
-            self._add_input(SECOND, head + self._bits.pack(block))
+            self._add_input(SECOND, head + self._code.pack(block))
         else:
             self._add_input(EVENT, _encoder.encode(event))
 
@@ -291,14 +397,14 @@ class JournalReader:
             raise JournalError(
                 f"{self.path} must begin with {MAGIC!r}, found {raw[:8]!r}: it is no journal of Crosscut"
             )
-        bits = _BlockBits()
+        code = BlockCode()
         offset, number = len(MAGIC), 0
         while offset < len(raw):
             payload = self._payload(raw, offset, number)
             if payload is None:
                 self.torn_bytes = len(raw) - offset
                 break
-            record = self._record(payload, offset, number, bits)
+            record = self._record(payload, offset, number, code)
             yield record
             self.is_closed = record.kind == CLOSED
             offset += _FRAME.size + len(payload)
@@ -316,26 +422,26 @@ class JournalReader:
         if len(payload) < length <= _FRAME_BYTES_MAX:
             return None
         if length == 0 or length > _FRAME_BYTES_MAX or zlib.crc32(payload) != checksum:
-            raise JournalError(
-                f"inputs differ: record {number} at byte {offset} of {self.path} must match its checksum, "
+            raise JournalDamaged(
+                f"differs at stage 'inputs': record {number} at byte {offset} of {self.path} must match its checksum, "
                 "found other bytes: the file was damaged or altered"
             )
         return payload
 
-    def _record(self, payload: bytes, offset: int, number: int, bits: _BlockBits) -> Record:
+    def _record(self, payload: bytes, offset: int, number: int, code: BlockCode) -> Record:
         kind = payload[0] & ~_COMPRESSED
         body = payload[1:]
         try:
             if payload[0] & _COMPRESSED:
                 body = zlib.decompress(body)
-            return Record(number, offset, kind, body, self._value(kind, body, number, bits))
-        except (zlib.error, msgspec.DecodeError, struct.error, ValueError) as error:
-            raise JournalError(
-                f"inputs differ: record {number} at byte {offset} of {self.path} must be a "
+            return Record(number, offset, kind, body, self._value(kind, body, number, code))
+        except (zlib.error, msgspec.DecodeError, struct.error, ValueError, IndexError) as error:
+            raise JournalDamaged(
+                f"differs at stage 'inputs': record {number} at byte {offset} of {self.path} must be a "
                 f"{_NAMES.get(kind, 'known kind')}, found: {error}: the file was altered, or written by other code"
             ) from None
 
-    def _value(self, kind: int, body: bytes, number: int, bits: _BlockBits) -> Any:
+    def _value(self, kind: int, body: bytes, number: int, code: BlockCode) -> Any:
         if (kind == HEADER) != (number == 0):
             raise ValueError(f"a {_NAMES.get(kind, kind)} as record {number}")
         if kind == HEADER:
@@ -348,7 +454,7 @@ class JournalReader:
             return msgspec.msgpack.decode(body, type=Header)
         if kind == SECOND:
             recv_ns, second, c, n = _SECOND.unpack_from(body)
-            columns = bits.unpack(body[_SECOND.size :], (c, n))
+            columns = code.unpack(body[_SECOND.size :], (c, n))
             return SecondClosed(recv_ns=recv_ns, second=second, columns=columns)
         if kind == EVENT:
             return _decode_event(body)
