@@ -84,6 +84,9 @@ async def collect(
     ]
     try:
         await _write_until(stop, collector, clock, streams, progress)
+    except BaseException:
+        collector.log.abandon()
+        raise
     finally:
         gone.set()
         await asyncio.gather(*streams, return_exceptions=True)
@@ -151,6 +154,7 @@ def parser() -> argparse.ArgumentParser:
 async def run(args: argparse.Namespace) -> Collected:
     """Do what the command line asks, with a simulator of our own where that is needed."""
     config = settings.load(lake_uri=args.lake, symbols=args.symbols)
+    lake = config.lake
     if args.seconds is not None and not args.seconds > 0:
         raise SettingsError(f"--seconds must be above 0, found {args.seconds:g}")
     stop = asyncio.Event()
@@ -173,13 +177,11 @@ async def run(args: argparse.Namespace) -> Collected:
         else:
             source = await source_at(urls[0])
         async with _stopping_after(args.seconds, simulator, stop):
-            done = await collect(
-                *urls, config.lake, source, stop=stop, symbols=symbols, progress=_say, on_notes=on_notes
-            )
+            done = await collect(*urls, lake, source, stop=stop, symbols=symbols, progress=_say, on_notes=on_notes)
         if simulator is not None and (code := simulator.process.poll()) is not None:
             raise ExchangeSilent(
                 f"the simulator must run until it is stopped, found it ended with {code} after {done.seconds:.0f} s: "
-                f"what came before is sealed in {config.lake}, run it again"
+                f"what came before is sealed in {lake}, run it again"
             )
     return done
 

@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import os
 import shutil
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -89,6 +90,7 @@ class WriteAheadLog:
 
     def append(self, ticks: Ticks) -> None:
         """Write rows in order of receipt; they are durable after the next `flush`."""
+        self._check()
         tables: dict[str, Rows] = {"raw/book": ticks.books, "raw/trade": ticks.trades, "raw/ticker": ticks.tickers}
         received = [rows.recv_ns for rows in tables.values() if len(rows.recv_ns)]
         if not received:
@@ -155,6 +157,12 @@ class WriteAheadLog:
         self._end(hour=self._hour, streams=self._streams)
         self._streams, self._hour = {}, None
 
+    def abandon(self) -> None:
+        """Let go of the log as a killed process does: nothing more is written, what was flushed can be sealed."""
+        for stream in self._streams.values():
+            stream.file.raw.close()  # not `file.close()`, which would write what is buffered
+        self._streams, self._hour = {}, None
+
     def _write(self, table: str, rows: Rows, until_ns: int) -> None:
         if not len(rows.recv_ns):
             return
@@ -217,15 +225,19 @@ class WriteAheadLog:
             for stream in streams.values():
                 stream.file.close()  # and so its lock
 
+    def _check(self) -> None:
+        if self._broken_by is not None:
+            raise LakeError(f"the log of session {self.session_id} was given up after {self._broken_by}: restart")
+
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         """Turn what the disk says into one sentence; after it nothing is appended behind a torn batch."""
-        if self._broken_by is not None:
-            raise LakeError(f"the log of session {self.session_id} was given up after {self._broken_by}: restart")
+        self._check()
         try:
             yield
         except OSError as error:
             self._broken_by = error
+            self.abandon()
             raise LakeError(
                 f"the log of session {self.session_id} below {self.root} cannot be written: {error}; "
                 "what was flushed is safe: make room or restore the permission, then restart"
@@ -285,7 +297,7 @@ class _Stream:
     """One table of a log."""
 
     def __init__(self, path: Path, table: str, symbols: tuple[str, ...]) -> None:
-        self.file: BinaryIO = path.open("xb", buffering=1 << 20)
+        self.file = io.BufferedWriter(path.open("xb", buffering=0), 1 << 20)
         fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         about = {"schema_version": str(SCHEMA_VERSION), "symbols": msgspec.json.encode(symbols)}
         self._schema = log_schema(table)

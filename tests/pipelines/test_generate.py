@@ -134,8 +134,7 @@ def test_killed_run_is_sealed_by_the_next(tmp_path: Path) -> None:
     for second in range(start_s - 5, start_s + 8):
         playback.tell(second)
     collector.write(collector.buffer.take(), (start_s + 8) * NS - 1)
-    for stream in collector.log._streams.values():
-        stream.file.close()  # as the kernel does for a killed process
+    collector.log.abandon()  # as the kernel does for a killed process
     assert [log.state for log in wal.find_logs(tmp_path, SOURCE, 489_000)] == ["dead"]
 
     done = run(tmp_path, start_s, end_s)

@@ -86,7 +86,7 @@ def test_seal_is_idempotent(tmp_path: Path) -> None:
     assert write.unsealed(tmp_path, r.SOURCE) == []
 
 
-@settings(max_examples=12)
+@settings(max_examples=7)
 @given(
     spans=st.lists(st.tuples(st.integers(0, 8), st.integers(1, 6)), min_size=2, max_size=4),
     order=st.randoms(use_true_random=False),

@@ -1,0 +1,236 @@
+"""The recorder against a real simulator over real sockets: what was sent is stored, whatever ends first."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+import pytest
+
+from pipelines import collect
+from shared import simulator_process
+from shared.errors import CrosscutError, ExchangeSilent, LakeError, SettingsError
+from shared.lake import read, wal, write
+from shared.lake.layout import RAW
+from shared.settings import ROOT
+from shared.simulator.market import GeneratedMarket, depth_at
+from shared.simulator_process import SimulatorProcess
+from shared.types import NS, TickEvent, Ticks
+from tests.shared.lake import receipts as r
+from tests.shared.lake.test_wal import small_disk
+
+SIMULATOR = ["--symbols", "4", "--seed", "3"]
+
+
+@pytest.fixture(scope="module")
+def simulator() -> Iterator[SimulatorProcess]:
+    with simulator_process.start(SIMULATOR) as process:
+        yield process
+
+
+@contextlib.asynccontextmanager
+async def recording(simulator: SimulatorProcess, lake: Path, **options: Any) -> AsyncIterator[list[collect.Collected]]:
+    """Record while the block runs; the list then holds the result."""
+    stop, done = asyncio.Event(), list[collect.Collected]()
+    task = asyncio.create_task(
+        collect.collect(simulator.rest, simulator.ws, lake, simulator.source, stop=stop, **options)
+    )
+    yield done
+    stop.set()
+    done.append(await task)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition on the lake, which nothing announces."""
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.05)
+
+
+def stored(lake: Path, source: str, symbols: tuple[str, ...]) -> Ticks:
+    try:
+        return read.read_ticks(lake, source, 0, 2**62, symbols)
+    except CrosscutError:
+        return r.links(TickEvent.SUBSCRIBED, 0, 0)
+
+
+def n_data(lake: Path, source: str, symbols: tuple[str, ...]) -> int:
+    return len(r.only(stored(lake, source, symbols), TickEvent.DATA).books.recv_ns)
+
+
+async def test_what_the_simulator_sends_is_stored(simulator: SimulatorProcess, tmp_path: Path) -> None:
+    """Every stored book is the market's of its second, every channel is linked, and the stop is clean and sealed."""
+    market = GeneratedMarket(3, 4)
+    async with recording(simulator, tmp_path) as done:
+        await until(lambda: n_data(tmp_path, simulator.source, market.symbols) > 40)
+
+    ticks = stored(tmp_path, simulator.source, market.symbols)
+    books = r.only(ticks, TickEvent.DATA).books
+    for row, (exch_ns, n) in enumerate(zip(books.exch_ns.tolist(), books.symbol.tolist(), strict=True)):
+        depth = depth_at(market, exch_ns // NS)
+        for field in ("bid_price", "bid_size", "ask_price", "ask_size"):
+            assert np.array_equal(getattr(books, field)[row], getattr(depth, field)[n], equal_nan=True)
+    assert r.n_rows(r.only(ticks, TickEvent.SUBSCRIBED)) == r.n_rows(r.only(ticks, TickEvent.DISCONNECTED)) == 12
+    assert (np.diff(books.recv_ns) > 0).all()
+    assert done[0].rows["raw/book"] == len(ticks.books.recv_ns)
+    assert write.unsealed(tmp_path, simulator.source) == []
+    assert read.universe_between(tmp_path, simulator.source, 0, 2**62).symbols == market.symbols
+
+
+async def test_dropped_socket_is_marked_and_mended(simulator: SimulatorProcess, tmp_path: Path) -> None:
+    """When the server drops the connection, the rows say from when to when nothing was heard."""
+    symbols = GeneratedMarket(3, 4).symbols
+
+    def told(event: TickEvent) -> int:
+        return r.n_rows(r.only(stored(tmp_path, simulator.source, symbols), event))
+
+    async with recording(simulator, tmp_path, symbols=symbols[:2]):
+        await until(lambda: n_data(tmp_path, simulator.source, symbols) > 4)
+        async with aiohttp.ClientSession() as http:
+            await http.post(f"{simulator.rest}/_control/conditions", json={"drop_sockets": True})
+        await until(lambda: told(TickEvent.SUBSCRIBED) == 12)
+
+    trades = stored(tmp_path, simulator.source, symbols).trades
+    links = r.take(trades, (trades.event >= TickEvent.SUBSCRIBED) & (trades.symbol == 0))
+    expected = [TickEvent.SUBSCRIBED, TickEvent.DISCONNECTED] * 2
+    assert links.event.tolist() == expected
+    cut_ns, back_ns = links.recv_ns.tolist()[1:3]
+    between = (trades.recv_ns > cut_ns) & (trades.recv_ns < back_ns) & (trades.event == TickEvent.DATA)
+    assert not (between & (trades.symbol == 0)).any()
+
+
+async def test_full_disk_stops_recording_with_one_sentence(simulator: SimulatorProcess, tmp_path: Path) -> None:
+    """When the disk refuses, recording ends with an error, and what was flushed is sealed by the next start."""
+    symbols = GeneratedMarket(3, 4).symbols
+    with small_disk(25_000), pytest.raises(LakeError, match="cannot be written"):
+        await collect.collect(simulator.rest, simulator.ws, tmp_path, simulator.source, stop=asyncio.Event())
+    before = n_data(tmp_path, simulator.source, symbols)
+
+    reports = write.seal_all(tmp_path, simulator.source)
+
+    assert len(reports) >= 1
+    assert n_data(tmp_path, simulator.source, symbols) == before
+
+
+# -------------------------------------------------------------------------------------------- as a service
+
+
+def service(simulator: SimulatorProcess, lake: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start `python -m pipelines.collect` against a running simulator."""
+    urls = {"BITGET_REST_URL": simulator.rest, "BITGET_WS_URL": simulator.ws, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipelines.collect", "--lake", str(lake), *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=lake, env=os.environ | urls,
+    )  # fmt: skip
+
+
+async def test_killed_service_is_continued_by_the_next(simulator: SimulatorProcess, tmp_path: Path) -> None:
+    """After SIGKILL every flushed row is there; the next start seals it, and SIGTERM ends that one cleanly."""
+    symbols = GeneratedMarket(3, 4).symbols
+    first = service(simulator, tmp_path)
+    await until(lambda: n_data(tmp_path, simulator.source, symbols) > 20)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    left = n_data(tmp_path, simulator.source, symbols)
+    hours = read.hours(tmp_path, "raw/book", simulator.source)
+    assert "dead" in {log.state for hour in hours for log in wal.find_logs(tmp_path, simulator.source, hour)}
+
+    second = service(simulator, tmp_path)
+    await until(lambda: n_data(tmp_path, simulator.source, symbols) > left + 8)
+    second.send_signal(signal.SIGTERM)
+    out, err = second.communicate()
+
+    summary = json.loads(out)
+    assert second.returncode == 0, err
+    assert "of an earlier run" in err
+    assert summary["source"] == simulator.source
+    assert n_data(tmp_path, simulator.source, symbols) >= left + 8
+    ticks = stored(tmp_path, simulator.source, symbols)
+    assert r.n_rows(r.only(ticks, TickEvent.DISCONNECTED)) == 2 * 12
+    assert write.unsealed(tmp_path, simulator.source) == []
+
+
+async def test_killed_simulator_ends_the_run_with_what_came_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the simulator that we started dies, the run stops, seals, and says so."""
+    symbols = GeneratedMarket(3, 4).symbols
+    started: list[SimulatorProcess] = []
+
+    start = simulator_process.start
+
+    @contextlib.contextmanager
+    def start_small() -> Iterator[SimulatorProcess]:
+        with start(SIMULATOR) as process:
+            started.append(process)
+            yield process
+
+    monkeypatch.setattr(simulator_process, "start", start_small)
+    monkeypatch.delenv("BITGET_REST_URL", raising=False)
+    monkeypatch.delenv("BITGET_WS_URL", raising=False)
+    monkeypatch.setenv("MARKET", "simulator")
+    task = asyncio.create_task(collect.run(collect.parser().parse_args(["--lake", str(tmp_path)])))
+    await until(lambda: bool(started) and n_data(tmp_path, started[0].source, symbols) > 8)
+
+    started[0].process.kill()
+    with pytest.raises(ExchangeSilent, match="the simulator must run until it is stopped"):
+        await task
+
+    assert n_data(tmp_path, started[0].source, symbols) > 8
+    assert write.unsealed(tmp_path, started[0].source) == []
+
+
+# ----------------------------------------------------------------------------------------------- bad input
+
+
+async def test_unlisted_symbol_is_refused(simulator: SimulatorProcess, tmp_path: Path) -> None:
+    """A symbol that is not listed ends the run before anything is recorded."""
+    with pytest.raises(SettingsError, match="NOPEUSDT"):
+        await collect.collect(
+            simulator.rest, simulator.ws, tmp_path, simulator.source, stop=asyncio.Event(), symbols=["NOPEUSDT"]
+        )
+    assert not any((tmp_path / table).exists() for table in RAW)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "says"),
+    [
+        (["--seconds", "0"], {}, "--seconds must be above 0"),
+        (
+            [],
+            {"BITGET_REST_URL": "http://127.0.0.1:9", "BITGET_WS_URL": "ws://127.0.0.1:9"},
+            "start `python -m shared.simulator`",
+        ),
+        ([], {"BITGET_REST_URL": "http://127.0.0.1:9"}, "set together or not at all"),
+        ([], {"BITGET_REST_URL": "https://example.com", "BITGET_WS_URL": "wss://example.com"}, "bitget.com"),
+        (["--lake", "s3://bucket"], {}, "LAKE_URI must be a folder"),
+    ],
+    ids=["seconds", "nobody", "half", "elsewhere", "s3"],
+)
+def test_wrong_input_is_one_sentence(
+    arguments: list[str], environment: dict[str, str], says: str, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """What a person got wrong is told in one line on stderr, and the exit code is not 0."""
+    for name in ("BITGET_REST_URL", "BITGET_WS_URL", "MARKET", "BITGET_VENUE", "SYMBOLS", "SYMBOL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    code = collect.main(["--lake", str(tmp_path), *arguments])
+
+    told = capsys.readouterr()
+    assert code != 0
+    assert told.out == ""
+    assert len(told.err.splitlines()) == 1
+    assert says in told.err
