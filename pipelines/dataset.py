@@ -72,7 +72,8 @@ def build_dataset(
         )
     first_s, last_s = int(rows["second"][0]), int(rows["second"][-1]) + 1
     values = rows.select(graph.names).to_numpy().astype(np.float32, copy=False)
-    holdout = walk_forward(first_s, last_s, horizon_s=horizon_s, lookback_s=graph.lookback)[-1].test
+    known = rows["second"].unique().sort().to_numpy()
+    holdout = walk_forward(known, horizon_s=horizon_s, lookback_s=graph.lookback)[-1].test
     seen = rows["second"].to_numpy() < holdout.start_s
     before = values[seen if seen.any() else slice(None)]
     is_known: NDArray[np.bool_] = np.any(np.isfinite(before), axis=0)

@@ -18,10 +18,13 @@ from typing import Any
 
 import msgspec
 
+from pipelines.features import inputs_of_features, inputs_of_labels
 from pipelines.moments import second_of
 from pipelines.resources import prepare_dagster_home, resolve_source
+from pipelines.seconds import inputs_of_seconds, is_current
 from shared import settings as settings_module
 from shared.errors import CrosscutError
+from shared.features.catalog import FEATURES
 from shared.lake import read
 from shared.lake.layout import HOUR_S, hour_name
 
@@ -63,7 +66,7 @@ def materialise(
     """Materialise hours of a source, then dataset, model, backtest and report, in this process.
 
     Args:
-        hours: epoch hours.
+        hours: epoch hours; those that are up to date with what they are made from are left alone.
         learn: False leaves the model alone.
         start, end: window to learn from; empty: all of `hours`.
 
@@ -98,6 +101,8 @@ def materialise(
 
         for job in PER_HOUR:
             for hour in hours:
+                if is_done(job, lake, source, hour, settings_module.load().slippage_bps):
+                    continue
                 on_progress(f"{job} {hour_name(hour)}")
                 run(job, {}, key_of(hour))
         if learn:
@@ -116,6 +121,15 @@ def materialise(
                 },
             )
     return record.driven(source, tuple(hours))
+
+
+def is_done(job: str, lake: Path, source: str, hour: int, slippage_bps: float) -> bool:
+    """Tell whether a job would only write again what is there."""
+    if job == "record":
+        return is_current(lake, "seconds", source, hour, inputs_of_seconds(lake, source, hour))
+    return is_current(lake, "features", source, hour, inputs_of_features(lake, source, hour)) and is_current(
+        lake, "labels", source, hour, inputs_of_labels(lake, source, hour, slippage_bps=slippage_bps)
+    )
 
 
 class _Record:
@@ -239,8 +253,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CrosscutError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    print(json.dumps(msgspec.to_builtins(driven), ensure_ascii=False))
+    print(json.dumps(summary(driven), ensure_ascii=False))
     return 0
+
+
+def summary(driven: Driven) -> dict[str, Any]:
+    """Return what a program that calls us wants to know; `skipped` says why there is no model, "" where one is."""
+    backtest = driven.metadata.get("backtest")
+    return {
+        "command": "drive",
+        "source": driven.source,
+        "market": "generated" if driven.source.startswith("simulator-g") else "real",
+        "hours": [hour_name(hour) for hour in driven.hours],
+        "rows": driven.rows,
+        "features": len(FEATURES),
+        "dataset": driven.metadata.get("dataset"),
+        "model": driven.metadata.get("model"),
+        "backtest": backtest,
+        "report": backtest["path"] if backtest else None,
+        "skipped": next(iter(driven.skipped.values()), ""),
+        "checks_failed": list(driven.checks_failed),
+        "run_ids": list(driven.run_ids),
+        "took_s": driven.took_s,
+    }
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def fit_and_judge(dataset: Dataset, *, seed: int, threads: int) -> Trained:
         LeakySplit: never, unless the folds are wrong.
     """
     params = lightgbm_params(seed=seed, threads=threads)
-    folds = walk_forward(dataset.start_s, dataset.end_s, horizon_s=dataset.horizon_s, lookback_s=dataset.lookback_s)
+    folds = walk_forward(np.unique(dataset.second), horizon_s=dataset.horizon_s, lookback_s=dataset.lookback_s)
     final = folds[-1]
     require_labels(dataset, final)
     kept, judgements = [], []
@@ -169,12 +169,13 @@ def require_labels(dataset: Dataset, fold: Fold) -> None:
     """
     needed = POSITIVES_PER_FEATURE * len(dataset.feature_names)
     _, longs, shorts = _counts(dataset, fold)
+    seconds = len(np.unique(dataset.second[fold.fit.of(dataset.second)]))
     if longs + shorts < needed or not longs or not shorts:
         both = "" if longs and shorts else " of both sides"
         raise NotEnoughData(
             f"{longs + shorts} positive labels ({longs} long, {shorts} short), needs {needed}{both}: not trained "
             f"({POSITIVES_PER_FEATURE} for each of {len(dataset.feature_names)} features, "
-            f"in the {fold.fit.seconds} s to learn from): collect a longer or livelier window of {dataset.source}"
+            f"in the {seconds} s to learn from): collect a longer or livelier window of {dataset.source}"
         )
     for name, span in (("early stopping", fold.stop), ("the holdout", fold.test)):
         if not span.of(dataset.second).any():

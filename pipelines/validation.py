@@ -75,19 +75,29 @@ def gap_s(horizon_s: int, lookback_s: int) -> int:
     return 1 + horizon_s + lookback_s + 1
 
 
-def walk_forward(start_s: int, end_s: int, *, horizon_s: int, lookback_s: int) -> tuple[Fold, ...]:
-    """Return the folds of a window, in time order; the last one's test block is the holdout.
+def walk_forward(known: Ints, *, horizon_s: int, lookback_s: int) -> tuple[Fold, ...]:
+    """Return the folds of the seconds that have rows, in time order; the last one's test block is the holdout.
 
-    A window too short for its gaps gives folds with empty spans; training then says so in terms of labels.
+    Shares count recorded seconds, so that a night without a recorder moves no border into itself; gaps count time. Too
+    few seconds for their gaps give folds with empty spans; training then says so in terms of labels.
+
+    Args:
+        known: seconds that have rows, sorted, each once, at least one.
     """
-    length, gap = end_s - start_s, gap_s(horizon_s, lookback_s)
+    gap = gap_s(horizon_s, lookback_s)
+    first, end_s = int(known[0]), int(known[-1]) + 1
+
+    def at(share: float, among: Ints) -> int:
+        place = round(share * len(among))
+        return int(among[place]) if place < len(among) else (int(among[-1]) + 1 if len(among) else first)
+
     folds = []
     for begin, end in TEST_SHARES:
-        test = Span(start_s + round(length * begin), start_s + round(length * end))
-        known_end = test.start_s - gap
-        stop = Span(max(start_s, known_end - round(STOP_SHARE * (known_end - start_s))), max(start_s, known_end))
-        fit = Span(start_s, max(start_s, stop.start_s - gap))
-        folds.append(Fold(fit, stop, test))
+        test = Span(at(begin, known), at(end, known) if end < 1.0 else end_s)
+        before = known[known < test.start_s - gap]
+        stop_start_s = at(1.0 - STOP_SHARE, before)
+        stop = Span(stop_start_s, max(stop_start_s, test.start_s - gap))
+        folds.append(Fold(Span(first, max(first, stop.start_s - gap)), stop, test))
     return tuple(folds)
 
 

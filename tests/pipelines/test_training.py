@@ -10,7 +10,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.training import Dataset, Trained, expected_edge_bps, fit_and_judge, figures_of
+from pipelines.training import Dataset, Trained, expected_edge_bps, figures_of, fit_and_judge
 from pipelines.validation import LeakySplit, check_gap, gap_s, log_loss, rank_ic, walk_forward
 from shared.errors import NotEnoughData
 from shared.model import FLAT, LONG, SHORT
@@ -127,27 +127,31 @@ def test_row_split_is_an_error() -> None:
 
 
 @given(
-    length=st.integers(1, 200_000),
+    pieces=st.lists(st.tuples(st.integers(1, 5000), st.integers(0, 50_000)), min_size=1, max_size=5),
     horizon=st.integers(1, 600),
     lookback=st.integers(0, 3600),
-    start=st.integers(0, 10**9),
 )
-def test_folds_keep_their_distance(length: int, horizon: int, lookback: int, start: int) -> None:
+def test_folds_keep_their_distance(pieces: list[tuple[int, int]], horizon: int, lookback: int) -> None:
     """Fit, stop and test of every fold lie in time order inside the window, a gap apart, or are empty."""
     gap = gap_s(horizon, lookback)
+    parts, at = [], START
+    for length, hole in pieces:
+        parts.append(np.arange(at, at + length))
+        at += length + hole
+    known = np.concatenate(parts)
 
-    folds = walk_forward(start, start + length, horizon_s=horizon, lookback_s=lookback)
+    folds = walk_forward(known, horizon_s=horizon, lookback_s=lookback)
 
     for fold in folds:
         for span in (fold.fit, fold.stop, fold.test):
-            assert start <= span.start_s
-            assert span.end_s <= start + length
+            assert known[0] <= span.start_s <= known[-1] + 1
         if fold.fit.seconds:
             assert fold.stop.start_s - (fold.fit.end_s - 1) >= gap
         if fold.stop.seconds:
             assert fold.test.start_s - (fold.stop.end_s - 1) >= gap
-    assert folds[-1].test.end_s == start + length
+    assert folds[-1].test.end_s == known[-1] + 1
     assert all(a.test.end_s == b.test.start_s for a, b in pairwise(folds))
+    assert abs(folds[-1].test.of(known).sum() - len(known) / 4) <= 1
 
 
 @given(seed=st.integers(0, 2**32 - 1))
