@@ -72,7 +72,7 @@ async def serve(args: argparse.Namespace) -> int:
             loop.call_soon_threadsafe(stopped.set)
 
         threading.Thread(target=watch, daemon=True).start()
-    await stopped.wait()
+    await server.run_until(stopped)
     await server.stop()
     return 0
 

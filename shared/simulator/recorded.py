@@ -9,7 +9,7 @@ unknown ("" on the wire), never invented. A second before which nothing was rece
 
 Time: the first three quarters are history and end at `anchor_ns`; from there on the last quarter is live and then
 plays again and again, with ids and clocks that go on. At such a seam prices jump back: `seam_after` tells, and the
-server closes every public socket.
+server closes every socket.
 
 polars, pyarrow and friends are not needed to serve a generated market; pyarrow is imported here, inside `_read`.
 """
@@ -78,7 +78,7 @@ class RecordedMarket:
         self.first_second = self._anchor - self._history_s
         self.note = (
             f"recorded market {folder.name}: history {self._history_s} s, then {self._live_s} s live in a loop; "
-            "every public socket is closed where the loop begins again"
+            "every socket is closed where the loop begins again"
         )
         self._cached: tuple[int, Block] | None = None
 

@@ -30,6 +30,7 @@ from shared.types import OrderKind, Side
 MS = 1_000_000
 Params = Mapping[str, Any]
 PRODUCT_TYPES = ("USDT-FUTURES", "COIN-FUTURES", "USDC-FUTURES", "SUSDT-FUTURES", "SCOIN-FUTURES", "SUSDC-FUTURES")
+_STP_MODES = ("none", "cancel_taker", "cancel_maker", "cancel_both")
 _MIX = "/api/v2/mix/"
 
 
@@ -365,7 +366,7 @@ class Rest:
             client_oid=str(params.get("clientOid") or ""),
             stop_loss=_optional(params, "presetStopLossPrice"),
             take_profit=_optional(params, "presetStopSurplusPrice"),
-            stp=str(params.get("stpMode") or "none"),
+            stp=_one_of({"stpMode": params.get("stpMode") or "none"}, "stpMode", _STP_MODES),
         )
 
     def _find(self, key: str, params: Params) -> Order | None:

@@ -100,6 +100,15 @@ class Server:
         self.port = int(addresses[0][1])
         self._pumping = asyncio.create_task(self._pump())
 
+    async def run_until(self, stopped: asyncio.Event) -> None:
+        """Serve until `stopped` is set; a failure of the pump is raised here instead of freezing the feed."""
+        assert self._pumping is not None, "start first"
+        waiting = asyncio.create_task(stopped.wait())
+        done, _ = await asyncio.wait({waiting, self._pumping}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if self._pumping in done:
+            await self._pumping
+
     async def stop(self) -> None:
         if self._pumping:
             self._pumping.cancel()
@@ -142,7 +151,7 @@ class Server:
             self._push()
             seam = self.market.seam_after(done_ns // NS)
             if seam is not None and seam * NS <= now_ns:
-                self.close_sockets("public")
+                self.close_sockets()
             if not self.conditions.is_frozen:
                 for _, channel, symbol, text in self.feed.frames(done_ns, now_ns, self.hub.wanted):
                     self.hub.publish(channel, symbol, text)

@@ -445,8 +445,8 @@ class Ledger(RuleBasedStateMachine):
         self.sizes: dict[tuple[str, str], Decimal] = {}
         self.costs: dict[tuple[str, str], Decimal] = {}
         for account in self.accounts:
-            self.venue.open_account(account, Decimal(2_000))
-            self.cash[account] = Decimal(2_000)
+            self.venue.open_account(account, Decimal(400))
+            self.cash[account] = Decimal(400)
         for symbol in self.symbols:
             self.show(symbol, 10_000, 2, 5)
 
@@ -465,7 +465,7 @@ class Ledger(RuleBasedStateMachine):
     @rule(
         account=st.sampled_from(accounts), symbol=st.sampled_from(symbols), side=st.sampled_from(Side),
         kind=st.sampled_from(OrderKind), lots=st.integers(1, 400), price=st.integers(8_900, 11_100),
-        reduce_only=st.booleans(), stop=st.integers(-600, 600), stp=st.sampled_from(["none", "cancel_maker", "cancel_taker"]),
+        reduce_only=st.sampled_from([False, False, False, True]), stop=st.integers(-1800, 600), stp=st.sampled_from(["none", "cancel_maker", "cancel_taker"]),
     )  # fmt: skip
     def place(
         self,
