@@ -44,14 +44,12 @@ def write_features(lake: Path, source: str, hour: int) -> pl.DataFrame:
     n = rows["symbol"].replace_strict(position, return_dtype=pl.Int32).to_numpy()
     cells = values[rows["second"].to_numpy() - start_s, n]
     frame = rows.with_columns(pl.Series(name, np.ascontiguousarray(cells[:, f])) for f, name in enumerate(graph.names))
-    write.write_table(
-        lake,
-        "features",
-        source,
-        hour,
-        frame,
-        {"definition_hash": definition_hash(FEATURES), "lookback_s": graph.lookback},
-    )
+    provenance = {
+        "inputs": inputs_of_features(lake, source, hour),
+        "definition_hash": definition_hash(FEATURES),
+        "lookback_s": graph.lookback,
+    }
+    write.write_table(lake, "features", source, hour, frame, provenance)
     return frame
 
 
