@@ -1,7 +1,7 @@
 """Coverage: for every symbol, channel and minute of an hour, whether silence can be trusted.
 
     complete     the channel was linked for the whole minute, and the symbol never silent for 30 s
-    stale        linked, but no channel of the symbol pushed anything for more than 30 s
+    stale        linked, but no channel of the symbol pushed anything for more than 30 s (or since it was linked)
     gap          not linked for a part of the minute: what happened then is unknown
     not_listed   the symbol was not listed in that minute
 
@@ -30,6 +30,9 @@ MINUTES = HOUR_S // MINUTE_S
 _MINUTE_NS = MINUTE_S * NS
 _BREAK_NS_MIN = 1_000_000
 
+_SIGNS = (TickEvent.DATA, TickEvent.SUBSCRIBED, TickEvent.CARRIED)
+"""Rows after which a symbol has 30 s to push; a link that has just come up is not silent yet."""
+
 _UNLISTED = frozenset({"listed", "off"})
 """Bitget's symbolStatus before a listing and after its end; everything else is on the wire."""
 
@@ -57,7 +60,7 @@ def compute(root: Path, source: str, hour: int) -> pl.DataFrame:
             .with_row_index()
             .sort("recv_ns", "index")
         )
-        pushed.add(rows.filter(pl.col("event") == int(TickEvent.DATA)))
+        pushed.add(rows.filter(pl.col("event").is_in([int(event) for event in _SIGNS])))
         links = rows.filter((pl.col("event") >= int(TickEvent.SUBSCRIBED)) & (pl.col("recv_ns") >= start_ns))
         by_symbol = links.partition_by("symbol", as_dict=True)
         for n, symbol in enumerate(symbols):
@@ -92,7 +95,7 @@ def _breaks(links: pl.DataFrame, start_ns: int, end_ns: int) -> Iterator[Span]:
 
 
 class _Pushes:
-    """When each symbol last pushed anything, on any channel."""
+    """When each symbol last gave a sign of life, on any channel."""
 
     def __init__(self, symbols: tuple[str, ...], hour: int) -> None:
         self._symbols, self._start_ns = symbols, hour * HOUR_NS
@@ -102,7 +105,7 @@ class _Pushes:
         self._frames.append(rows.select("symbol", "recv_ns"))
 
     def stale(self) -> Flags:
-        """Return which minutes (N, MINUTES) hold a moment more than MEMORY_S after the last push."""
+        """Return which minutes (N, MINUTES) hold a moment more than MEMORY_S after the last sign."""
         stale = np.zeros((len(self._symbols), MINUTES), np.bool_)
         pushes = pl.concat(self._frames).sort("symbol", "recv_ns").partition_by("symbol", as_dict=True)
         end_ns = self._start_ns + HOUR_NS

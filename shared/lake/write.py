@@ -171,7 +171,7 @@ def write_universe(root: Path, universe: Universe, tickers: pl.DataFrame | None 
     for contract in universe.contracts:
         row: dict[str, Any] = {"as_of_ns": universe.as_of_ns}
         for name, value in msgspec.structs.asdict(contract).items():
-            row[name] = str(value) if isinstance(value, Decimal) else value
+            row[name] = f"{value:f}" if isinstance(value, Decimal) else value
         rows.append(row)
     contract_columns = {name: dtype for name, dtype in about.columns.items() if name not in TICKER_COLUMNS}
     frame = pl.DataFrame(rows, schema=contract_columns)

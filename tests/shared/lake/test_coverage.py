@@ -47,7 +47,7 @@ def by_walking(ticks: Ticks, symbol: int, channel: str) -> list[str]:
     pushed = {
         (int(recv_ns) - START_NS) // NS
         for rows in (ticks.books, ticks.trades, ticks.tickers)
-        for recv_ns in rows.recv_ns[(rows.symbol == symbol) & (rows.event == TickEvent.DATA)]
+        for recv_ns in rows.recv_ns[(rows.symbol == symbol) & np.isin(rows.event, [TickEvent.DATA, SUBSCRIBED])]
     }
     up: set[int] = set()
     last_push, seen = -30, []
@@ -104,6 +104,19 @@ def test_carried_links_cover_the_next_hour(tmp_path: Path) -> None:
 
     assert states(frame, "BTCUSDT", "trade") == ["complete"] * 60
     assert states(frame, "ETHUSDT", "trade") == ["stale"] * 60
+
+
+def test_first_minute_of_a_link_is_not_stale(tmp_path: Path) -> None:
+    """A symbol that pushes right after its link came up on the full minute was never silent."""
+    log = open_log(tmp_path)
+    log.append(r.links(SUBSCRIBED, START_NS + 600 * NS))
+    log.append(pushes(0, list(range(601, 3600, 10))))
+    log.flush(START_NS + r.HOUR_NS - 1)
+    write.write_universe(tmp_path, r.universe())
+
+    frame = coverage.compute(tmp_path, r.SOURCE, r.HOUR)
+
+    assert states(frame, "BTCUSDT", "book") == ["gap"] * 10 + ["complete"] * 50
 
 
 def test_unlisted_minutes_are_told(tmp_path: Path) -> None:
