@@ -566,7 +566,8 @@ class Session:
         }
 
     def _log(self, note: Note) -> None:
-        write = self._logger.warning if note.event in _WARN else self._logger.info
+        is_warning = note.event in _WARN and note.fields.get("reason") != "stopped"
+        write = self._logger.warning if is_warning else self._logger.info
         write(note.event, **note.fields)
 
 
