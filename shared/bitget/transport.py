@@ -365,8 +365,6 @@ class _Socket(Protocol):
     async def receive(self) -> str | bytes | None:
         """Return the next message, None when the connection is gone."""
 
-    async def close(self) -> None: ...
-
 
 class _AiohttpSocket:
     """aiohttp, for the public streams: a third of the CPU a message of `websockets`."""
@@ -378,9 +376,6 @@ class _AiohttpSocket:
     async def receive(self) -> str | bytes | None:
         message = await self._socket.receive()
         return message.data if message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY) else None
-
-    async def close(self) -> None:
-        await self._socket.close()
 
 
 class _WebsocketsSocket:
@@ -397,9 +392,6 @@ class _WebsocketsSocket:
             return await self._socket.recv()
         except websockets.exceptions.ConnectionClosed:
             return None
-
-    async def close(self) -> None:
-        await self._socket.close()
 
 
 _MESSAGE_BYTES_MAX = 16 * 2**20
@@ -493,28 +485,30 @@ async def _pump(
     for frame in session.connected(clock()):
         await socket.send(frame)
 
-    async def send_due() -> None:
-        try:
-            while not stop.is_set() and not session.is_dead:
-                for frame in session.tick(clock()):
-                    await socket.send(frame)
-                _report(session, [], on_events, on_notes)
-                wait_s = (session.due_ns - clock()) / NS
-                await _wait(stop, min(max(wait_s, 0.001), _TURN_S))
-        except _FAILURES:
-            return  # the reader sees the same loss
-        finally:
-            await socket.close()  # wakes the reader
-
-    sender = asyncio.create_task(send_due())
-    try:
+    async def read() -> None:
         while not session.is_dead and (raw := await socket.receive()) is not None:
             events = session.received(raw, clock())
             if events and on_events is not None:
                 on_events(events)
+
+    async def send_due() -> None:
+        while not stop.is_set() and not session.is_dead:
+            for frame in session.tick(clock()):
+                await socket.send(frame)
+            _report(session, [], on_events, on_notes)
+            wait_s = (session.due_ns - clock()) / NS
+            await _wait(stop, min(max(wait_s, 0.001), _TURN_S))
+
+    tasks = asyncio.create_task(read()), asyncio.create_task(send_due())
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        sender.cancel()
-        await asyncio.gather(sender, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            raise outcome
 
 
 def _report(

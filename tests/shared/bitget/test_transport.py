@@ -645,3 +645,20 @@ async def test_cancelled_stream_still_tells_the_loss() -> None:
             await task
 
     assert session.buffer.take().trades.event.tolist()[-1] == TickEvent.DISCONNECTED
+
+
+async def test_mistake_of_ours_is_no_lost_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An assertion that fails in a tick ends the stream instead of reconnecting for ever."""
+    server, session, owner = Socket(["stay"]), public(), Owner()
+
+    def broken(now_ns: int) -> list[str]:
+        raise AssertionError("made up")
+
+    async with serving(server.handle) as address:
+        monkeypatch.setattr(session, "connected", lambda now_ns: [])
+        monkeypatch.setattr(session, "tick", broken)
+        with pytest.raises(AssertionError, match="made up"):
+            async with asyncio.timeout(10):
+                await stream(f"ws://{address}/", session, clock=owner.clock, stop=owner.stop)
+
+    assert server.connections == 1
