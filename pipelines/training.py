@@ -29,7 +29,7 @@ ROUNDS_MAX = 40
 ROUNDS_PATIENCE = 8
 
 POSITIVES_PER_FEATURE = 5
-"""Labels other than flat that the fit needs for each feature.
+"""Labels other than flat that the fit needs for each feature that is there.
 
 Five events per parameter is the bound below which even a linear classifier's coefficients are mostly bias
 (Vittinghoff & McCulloch 2007, relaxing the ten of Peduzzi et al. 1996). Labels of neighbouring seconds overlap, so this
@@ -167,14 +167,15 @@ def require_labels(dataset: Dataset, fold: Fold) -> None:
     Raises:
         NotEnoughData: an honest end, in the words of the issue.
     """
-    needed = POSITIVES_PER_FEATURE * len(dataset.feature_names)
+    n_features = len(dataset.feature_names) - len(dataset.absent)
+    needed = POSITIVES_PER_FEATURE * n_features
     _, longs, shorts = _counts(dataset, fold)
     seconds = len(np.unique(dataset.second[fold.fit.of(dataset.second)]))
     if longs + shorts < needed or not longs or not shorts:
         both = "" if longs and shorts else " of both sides"
         raise NotEnoughData(
             f"{longs + shorts} positive labels ({longs} long, {shorts} short), needs {needed}{both}: not trained "
-            f"({POSITIVES_PER_FEATURE} for each of {len(dataset.feature_names)} features, "
+            f"({POSITIVES_PER_FEATURE} for each of {n_features} features, "
             f"in the {seconds} s to learn from): collect a longer or livelier window of {dataset.source}"
         )
     for name, span in (("early stopping", fold.stop), ("the holdout", fold.test)):
