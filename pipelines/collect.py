@@ -1,8 +1,9 @@
 """`python -m pipelines.collect`: record the public feed of every listed symbol into the lake, until told to stop.
 
 The long-lived service. One loop receives; once a second what was received is appended to the write-ahead log and
-fsynced in a thread, so that the disk does not hold up the sockets. On SIGINT or SIGTERM, or after --seconds, links
-are written as ended and the touched hours sealed. A start first seals what a killed predecessor left behind.
+fsynced in a thread, so that the disk does not hold up the sockets. Hours are sealed when they are over, beside the
+recording. On SIGINT or SIGTERM, or after --seconds, links are written as ended and the rest is sealed. A start first
+seals what a killed predecessor left behind.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ async def collect(
     *,
     stop: asyncio.Event,
     symbols: Sequence[str] = (),
+    clock: ReceiveClock | None = None,
     progress: Callable[[str], None] = lambda line: None,
     on_notes: Callable[[Sequence[Note]], None] = lambda notes: None,
 ) -> Collected:
@@ -62,6 +64,7 @@ async def collect(
 
     Args:
         symbols: () is everything that is listed.
+        clock: stamps every receipt; None: the wall clock.
 
     Raises:
         ExchangeError: what is listed cannot be found out; a stream that is lost later is not an error.
@@ -70,9 +73,9 @@ async def collect(
     """
     for report in write.seal_all(lake, source):
         progress(f"sealed {layout.hour_name(report.hour)} of an earlier run: {report.rows:,} rows")
-    async with RestClient(rest_url, None) as rest:
+    clock = clock or ReceiveClock()
+    async with RestClient(rest_url, None, clock=clock) as rest:
         universe = await discover(rest, lake, source)
-    clock = ReceiveClock()
     began_ns = clock()
     session_id = f"collect-{began_ns // NS}-{os.getpid()}"
     collector = Collector(lake, universe, session_id, symbols=symbols)
@@ -82,8 +85,9 @@ async def collect(
         asyncio.create_task(stream(f"{ws_url}/public", session, clock=clock, stop=gone, on_notes=on_notes))
         for session in collector.sessions
     ]
+    sealer = _Sealer(lake, source, progress)
     try:
-        await _write_until(stop, collector, clock, streams, progress)
+        await _write_until(stop, collector, clock, streams, sealer, progress)
     except BaseException:
         collector.log.abandon()
         raise
@@ -99,7 +103,7 @@ async def collect(
             "see the log lines above"
         )
     progress(f"stopped after {(clock() - began_ns) / NS:.0f} s: sealing")
-    seals = tuple(write.seal_all(lake, source))
+    seals = (*await sealer.finish(), *write.seal_all(lake, source))
     return Collected(
         source=source,
         session=session_id,
@@ -110,11 +114,41 @@ async def collect(
     )
 
 
+class _Sealer:
+    """Seal the hours that are over, in a thread; recording goes on whatever becomes of it."""
+
+    def __init__(self, lake: Path, source: str, progress: Callable[[str], None]) -> None:
+        self._lake, self._source, self._progress = lake, source, progress
+        self._task: asyncio.Task[None] | None = None
+        self._reports: list[write.SealReport] = []
+
+    def start(self) -> None:
+        if self._task is None or self._task.done():  # else the one that runs, or the end, takes this hour too
+            self._task = asyncio.create_task(asyncio.to_thread(self._seal))
+
+    async def finish(self) -> list[write.SealReport]:
+        """Return what was sealed, when the last seal has ended."""
+        if self._task is not None:
+            await self._task
+        return self._reports
+
+    def _seal(self) -> None:
+        try:
+            reports = write.seal_all(self._lake, self._source)
+        except CrosscutError as error:
+            self._progress(f"not sealed, and tried again at the end: {error}")
+            return
+        self._reports += reports
+        for report in reports:
+            self._progress(f"sealed {layout.hour_name(report.hour)}: {report.rows:,} rows, {report.bytes / 1e6:.1f} MB")
+
+
 async def _write_until(
     stop: asyncio.Event,
     collector: Collector,
     clock: ReceiveClock,
     streams: Sequence[asyncio.Task[None]],
+    sealer: _Sealer,
     progress: Callable[[str], None],
 ) -> None:
     reported_s, rows_then = time.monotonic(), 0
@@ -124,7 +158,10 @@ async def _write_until(
                 await stop.wait()
         # Taken and stamped in one turn of the loop: nothing received before `until_ns` is missing.
         ticks, until_ns = collector.buffer.take(), clock()
+        n_hours = len(collector.log.hours)
         await asyncio.to_thread(collector.write, ticks, until_ns)
+        if n_hours and len(collector.log.hours) > n_hours:
+            sealer.start()
         for task in streams:
             if task.done():
                 task.result()  # a stream ends only by an error: raise it here

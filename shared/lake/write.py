@@ -214,7 +214,8 @@ def remove_source(root: Path, source: str) -> int:
 @contextlib.contextmanager
 def hour_lock(root: Path, source: str, hour: int) -> Iterator[None]:
     """Hold one hour of a source against other writers."""
-    path = root / ".lock" / f"{layout.check_name(source, 'source')}-{hour}.lock"
+    # One file an hour of the day, not of the calendar: locks are never removed, and their number is bounded.
+    path = root / ".lock" / f"{layout.check_name(source, 'source')}-{hour % 24:02}.lock"
     with _disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(path, timeout=LOCK_S_MAX)

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ import pytest
 
 from pipelines import collect
 from shared import simulator_process
+from shared.bitget.transport import ReceiveClock
 from shared.errors import CrosscutError, ExchangeSilent, LakeError, SettingsError
-from shared.lake import read, wal, write
+from shared.lake import layout, read, wal, write
 from shared.lake.layout import RAW
 from shared.settings import ROOT
 from shared.simulator.market import GeneratedMarket, depth_at
@@ -107,6 +109,28 @@ async def test_dropped_socket_is_marked_and_mended(simulator: SimulatorProcess, 
     cut_ns, back_ns = links.recv_ns.tolist()[1:3]
     between = (trades.recv_ns > cut_ns) & (trades.recv_ns < back_ns) & (trades.event == TickEvent.DATA)
     assert not (between & (trades.symbol == 0)).any()
+
+
+async def test_hour_is_sealed_while_recording_goes_on(simulator: SimulatorProcess, tmp_path: Path) -> None:
+    """When an hour is over it is sealed beside the recording, and the next one begins with every link carried."""
+    symbols = GeneratedMarket(3, 4).symbols
+    now_ns = time.time_ns()
+    ahead_ns = r.HOUR_NS - now_ns % r.HOUR_NS - 4 * NS  # our clock says: four seconds to the hour
+    hour = (now_ns + ahead_ns) // r.HOUR_NS
+    clock = ReceiveClock(lambda: time.time_ns() + ahead_ns)
+
+    async with recording(simulator, tmp_path, clock=clock) as done:
+        await until(lambda: layout.partition_path(tmp_path, "raw/ticker", simulator.source, hour).exists())
+        await until(lambda: hour + 1 in read.hours(tmp_path, "raw/book", simulator.source))
+        still = n_data(tmp_path, simulator.source, symbols)
+        await until(lambda: n_data(tmp_path, simulator.source, symbols) > still)
+
+    ticks = stored(tmp_path, simulator.source, symbols)
+    carried = r.only(ticks, TickEvent.CARRIED)
+    assert [seal.hour for seal in done[0].seals] == [hour, hour + 1]
+    assert r.n_rows(carried) == 12
+    assert set(carried.trades.recv_ns.tolist()) == {(hour + 1) * r.HOUR_NS}
+    assert r.n_rows(r.only(ticks, TickEvent.DISCONNECTED)) == 12
 
 
 async def test_full_disk_stops_recording_with_one_sentence(simulator: SimulatorProcess, tmp_path: Path) -> None:
