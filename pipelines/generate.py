@@ -25,7 +25,7 @@ from shared.bitget import wire
 from shared.bitget.session import PublicSession
 from shared.bitget.transport import ReceiveClock
 from shared.errors import CrosscutError, SettingsError
-from shared.lake import layout, read, write
+from shared.lake import layout, write
 from shared.simulator.feed import HISTORY, PublicFeed
 from shared.simulator.market import DEFAULT_PREDICTABILITY, GeneratedMarket, Market
 from shared.simulator.recorded import RecordedMarket
@@ -139,13 +139,9 @@ def generate(
         LakeError: the disk refuses, or another process writes the same history.
     """
     write.seal_all(lake, market.source)  # what a run that was killed left behind
-    session_id = f"generate-{start_s}-{end_s}"
-    if market.history_end_ns is not None and _is_replayed(lake, market.source, session_id):
-        removed = write.remove_source(lake, market.source)
-        progress(f"removed {removed} files of an earlier replay: the same hour twice is no longer history")
     feed = PublicFeed(market, HISTORY)
     universe = discover_virtually(market, feed, lake, start_s, end_s)
-    collector = Collector(lake, universe, session_id, from_ns=start_s * NS)
+    collector = Collector(lake, universe, f"generate-{start_s}-{end_s}", from_ns=start_s * NS)
     playback = Playback(feed, collector)
     log_s, began_s = 0.0, time.perf_counter()
     reported_s = began_s
@@ -184,19 +180,6 @@ def generate(
         seals=tuple(seals),
         took_s={name: round(seconds, 2) for name, seconds in took.items()},
     )
-
-
-def _is_replayed(lake: Path, source: str, session_id: str) -> bool:
-    """Tell whether another replay of a recording is in the lake.
-
-    A recording is no function of time: replayed twice it would put the same minutes into the lake under two dates,
-    and a model would be tested on what it was trained on.
-    """
-    sessions: set[str] = set()
-    for hour in read.hours(lake, "raw/book", source):
-        path = layout.partition_path(lake, "raw/book", source, hour)
-        sessions |= set(read.footer(path).provenance.get("sessions", ())) if path.exists() else set()
-    return any(session.startswith("generate-") and session != session_id for session in sessions)
 
 
 def discover_virtually(market: Market, feed: PublicFeed, lake: Path, start_s: int, end_s: int) -> Universe:

@@ -218,7 +218,11 @@ class Tracking:
             return str(found.experiment_id)
         database = _database(self.uri)
         location = (database.parent / "artifacts").as_uri() if database is not None else None
-        return str(self.client.create_experiment(name, artifact_location=location))
+        return str(self.client.create_experiment(name, artifact_location=location, tags=_SHOWN_AS))
+
+
+# The UI of MLflow 3 opens an experiment of unknown kind on its pages for language models.
+_SHOWN_AS = {"mlflow.experimentKind": "custom_model_development"}
 
 
 def _database(uri: str) -> Path | None:

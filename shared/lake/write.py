@@ -190,27 +190,6 @@ def write_universe(root: Path, universe: Universe, tickers: pl.DataFrame | None 
         return _write(root, path, "universe", universe.source, hour, frame, {"snapshots": frame["as_of_ns"].n_unique()})
 
 
-def remove_source(root: Path, source: str) -> int:
-    """Remove every row of a simulated source, sealed or not; return how many files that were.
-
-    Raises:
-        LakeError: a living process writes to it.
-    """
-    assert source.startswith("simulator-"), f"{source} cannot be made again"
-    for hour in layout.hours_below(root / ".wal" / f"source={layout.check_name(source, 'source')}"):
-        living = [log.session_id for log in wal.find_logs(root, source, hour) if log.state == "alive"]
-        if living:
-            raise LakeError(
-                f"{source} must not be written while it is replaced, found session {living[0]}: end it first"
-            )
-    folders = [root / table / f"source={source}" for table in (*TABLES, ".wal")]
-    files = sum(1 for folder in folders for path in folder.rglob("*") if path.is_file())
-    for folder in folders:
-        with _disk(folder):
-            shutil.rmtree(folder, ignore_errors=not folder.exists())
-    return files
-
-
 @contextlib.contextmanager
 def hour_lock(root: Path, source: str, hour: int) -> Iterator[None]:
     """Hold one hour of a source against other writers."""

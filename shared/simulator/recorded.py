@@ -16,6 +16,7 @@ polars, pyarrow and friends are not needed to serve a generated market; pyarrow 
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,9 @@ class RecordedMarket:
             raise SettingsError(
                 f"a recording must hold <SYMBOL>.book.parquet files, found none in {folder}: check --recording"
             )
-        self.source = f"simulator-{folder.name}"
+        # Shifted to another time it is another world: two of them in one table would put the same minute under two
+        # dates, and a model would be tested on what it was trained on.
+        self.source = f"simulator-{folder.name}-{datetime.fromtimestamp(anchor_ns // NS, UTC):%Y%m%dT%H%M%SZ}"
         self.symbols = tuple(stem if stem.endswith("USDT") else f"{stem}USDT" for stem in stems)
         books = [_read(folder / f"{stem}.book.parquet") for stem in stems]
         trades = [_read(folder / f"{stem}.trades.parquet") for stem in stems]

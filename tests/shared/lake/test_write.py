@@ -221,21 +221,6 @@ def test_killed_sealer_loses_nothing(seed: int, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.arrow"))
 
 
-def test_remove_source_spares_the_others_and_the_living(tmp_path: Path) -> None:
-    """A simulated source is removed with its logs, unless somebody writes to it."""
-    record(tmp_path, "a", START_NS, START_NS + NS)
-    log = record(tmp_path, "b", START_NS, START_NS + NS, is_closed=False)
-    write.write_universe(tmp_path, r.universe(source="simulator-other"))
-
-    with pytest.raises(LakeError, match="session b"):
-        write.remove_source(tmp_path, r.SOURCE)
-    log.close()
-    removed = write.remove_source(tmp_path, r.SOURCE)
-
-    assert removed == 2 * 4  # three streams and the mark of an ended log
-    assert read.sources(tmp_path) == ["simulator-other"]
-
-
 # --------------------------------------------------------------------------------------------- derived tables
 
 

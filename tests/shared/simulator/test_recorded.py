@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def test_symbols_ticks_and_steps_come_from_what_was_seen(folder: Path) -> None:
     assert market.symbols == ("AAAUSDT", "BBBUSDT")
     assert market.price_places == (2, 5)
     assert [row["sizeMultiplier"] for row in market.contracts()] == ["0.01", "0.01"]
-    assert market.source == f"simulator-{folder.name}"
+    assert market.source == f"simulator-{folder.name}-{datetime.fromtimestamp(ANCHOR_S, UTC):%Y%m%dT%H%M%SZ}"
 
 
 def test_history_ends_at_the_anchor_and_live_goes_on(folder: Path) -> None:
