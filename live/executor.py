@@ -47,6 +47,7 @@ EXPIRED: Final = "expired"
 
 Sent = Callable[[int], None]
 
+_on_begun: contextvars.ContextVar[Callable[[], None] | None] = contextvars.ContextVar("on_begun", default=None)
 _on_sent: contextvars.ContextVar[Callable[[], None] | None] = contextvars.ContextVar("on_sent", default=None)
 
 
@@ -71,14 +72,27 @@ class MeteredClient(RestClient):
         await super().__aenter__()
         assert self._http is not None
         trace = aiohttp.TraceConfig()
-        trace.on_request_headers_sent.append(_tell_sent)
+        # aiohttp composes the headers first, and writes them together with the body a moment later.
+        trace.on_request_headers_sent.append(_tell_begun)
+        trace.on_request_chunk_sent.append(_tell_sent)
         trace.freeze()
         self._http.trace_configs.append(trace)
         return self
 
 
+async def _tell_begun(_http: aiohttp.ClientSession, _context: SimpleNamespace, _request: Any) -> None:
+    tell_begun()
+
+
 async def _tell_sent(_http: aiohttp.ClientSession, _context: SimpleNamespace, _request: Any) -> None:
     tell_sent()
+
+
+def tell_begun() -> None:
+    """Say that the request of the current task can no longer be withdrawn; called by whoever sends it."""
+    on_begun = _on_begun.get()
+    if on_begun is not None:
+        on_begun()
 
 
 def tell_sent() -> None:
@@ -174,12 +188,9 @@ class Executor:
     async def _place(self, order: PlaceOrder, on_sent: Sent) -> None:
         try:
             async with asyncio.timeout(SEND_WITHIN_S) as patience:
-
-                def sent() -> None:
-                    patience.reschedule(None)  # from here on only the exchange can say what became of it
-                    on_sent(self._clock())
-
-                _on_sent.set(sent)
+                # Once it is begun, only the exchange can say what became of it.
+                _on_begun.set(lambda: patience.reschedule(None))
+                _on_sent.set(lambda: on_sent(self._clock()))
                 order_id = await self._venue.place(order)
         except TimeoutError:
             self._refuse(order, f"it could not be sent within {SEND_WITHIN_S:g} s")

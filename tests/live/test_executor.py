@@ -70,6 +70,7 @@ class Scripted:
     async def place(self, order: PlaceOrder) -> str:
         if not self.sends:
             await asyncio.Event().wait()
+        executors.tell_begun()
         executors.tell_sent()
         self.placed.append(order.client_oid)
         if self.hold is not None:
