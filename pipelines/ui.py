@@ -24,6 +24,12 @@ from shared.errors import CrosscutError, SettingsError
 
 READY_S_MAX = 120.0
 
+LANDING = {
+    "Dagster": "",
+    # MLflow 3 greets a browser that it does not know with its pages for language models.
+    "MLflow": "/#/experiments?workflowType=machine_learning",
+}
+
 
 def free_port(wanted: int, *, is_explicit: bool, name: str) -> int:
     """Return `wanted` if it can be bound on loopback; else a free one, or an error if a person asked for it."""
@@ -114,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     )
                     return 1
                 time.sleep(0.3)
-            print(f"{name:8s} {url}", flush=True)
+            print(f"{name:8s} {url}{LANDING[name]}", flush=True)
         print("Ctrl-C stops both.", flush=True)
         while all(process.poll() is None for process in running.values()):
             time.sleep(0.5)
