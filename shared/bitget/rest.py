@@ -37,6 +37,9 @@ class Keys(msgspec.Struct, frozen=True):
 
     __str__ = __repr__
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:  # msgspec's own would show the fields in a rich traceback
+        return [("", "[redacted]")]
+
 
 def sign(secret: str, timestamp: int, method: str, path: str, query: str, body: str) -> str:
     """Return base64(HMAC-SHA256(secret, timestamp METHOD path ?query body)) (Bitget v2 -> Signature).

@@ -110,8 +110,8 @@ class _Block:
         self.memory.extend(bytes(capacity * self.size - len(self.memory)))
 
     def take(self) -> NDArray[Any]:
-        """Return the records so far (a copy) and become empty."""
-        records = np.frombuffer(self.memory, self.dtype, self.end // self.size).copy()
+        """Return a view of the records so far and become empty; copy out of it before the next append."""
+        records = np.frombuffer(self.memory, self.dtype, self.end // self.size)
         self.end = 0
         return records
 

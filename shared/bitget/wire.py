@@ -336,8 +336,14 @@ class _Channel(Generic[R]):
     """Decoder of one channel's `data`: typed and strict first, then the slower looks at why that refused."""
 
     def __init__(self, name: str, kind: type[R]) -> None:
+        self.name, self.kind = name, kind
+        self._known = _known(kind)
         # Money goes the careful way: a typed decoder reads a blank text or Decimal("NaN") where none may be.
         self._is_hot = kind in (BookRow, TradeRow, TickerRow)
+        # Books and trades hold digits and keys without an n: an n is "nan", "inf" or an unknown field.
+        self._n_is_odd = kind in (BookRow, TradeRow)
+        # float() reads a blank as an error and "nan" as what we mean; a recording knows no mark, index or funding.
+        self._blank_is_nan = kind is TickerRow
         ignored = [(field, Any, None) for field in kind.IGNORED.split()]
         strict = msgspec.defstruct(
             "Strict" + kind.__name__,
@@ -348,12 +354,6 @@ class _Channel(Generic[R]):
             kw_only=True,
             gc=False,
         )
-        self.name, self.kind = name, kind
-        self._known = _known(kind)
-        # Books and trades hold digits and keys without an n: an n is "nan", "inf" or an unknown field.
-        self._n_is_odd = kind in (BookRow, TradeRow)
-        # float() reads a blank as an error and "nan" as what we mean; a recording knows no mark, index or funding.
-        self._blank_is_nan = kind is TickerRow
         self._strict = msgspec.json.Decoder(list[strict], strict=False)  # type: ignore[valid-type]
         self._lenient = msgspec.json.Decoder(list[kind], strict=False)  # type: ignore[valid-type]
 

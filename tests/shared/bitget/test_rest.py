@@ -120,7 +120,7 @@ def test_unified_account_is_explained() -> None:
         rest.read(*error("unified_account"), "GET /x")
 
 
-@pytest.mark.parametrize("code", sorted(rest.UNDECIDED_CODES))
+@pytest.mark.parametrize("code", ["40010", "40015", "40725", "45001"])
 def test_exchange_that_does_not_know_is_silent(code: str) -> None:
     """A code by which Bitget says that it does not know what it did is no refusal: the order may be live."""
     raw = compact({"code": code, "msg": "", "requestTime": 1, "data": None}).encode()

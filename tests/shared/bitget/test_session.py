@@ -101,14 +101,16 @@ def test_subscribing_fits_frames_and_pace() -> None:
     """498 channels are asked for in frames of at most 4096 bytes, five in the first second, each channel once."""
     session = PublicSession(MANY, conn=0, buffer=TickBuffer(MANY))
     now, sent = T0, list(session.connected(T0))
-    burst = len(sent)
+    times = [T0] * len(sent)
 
     while len(args_of(sent)) < 3 * len(MANY):
         assert session.due_ns > now
         now = session.due_ns
-        sent += session.tick(now)
+        frames = session.tick(now)
+        sent += frames
+        times += [now] * len(frames)
 
-    assert burst == s.MESSAGES_PER_S
+    assert max(sum(at <= other < at + NS for other in times) for at in times) == 5
     assert max(len(text.encode()) for text in sent) <= 4096
     assert Counter(args_of(sent)) == Counter(session.channels.keys())
     assert now - T0 <= 3 * NS
@@ -174,7 +176,7 @@ def test_silent_server_is_not_flooded() -> None:
     asked = [at for at, text in sent if text != "ping"]
     pings = [at for at, text in sent if text == "ping"]
 
-    assert max(sum(at <= other < at + 3600 * NS for other in asked) for at in asked) == s.SUBSCRIBES_PER_H
+    assert max(sum(at <= other < at + 3600 * NS for other in asked) for at in asked) == 120
     assert max(after - before for before, after in pairwise(pings)) <= 21 * NS
 
 
@@ -571,7 +573,7 @@ def test_keys_stay_out_of_notes_and_repr() -> None:
     session, _ = private_up()
     session.received("{broken", T0 + 10)
 
-    told = repr(KEYS) + str(KEYS) + f"{KEYS}" + repr(session.take_notes())
+    told = repr(KEYS) + str(KEYS) + f"{KEYS}" + repr(list(KEYS.__rich_repr__())) + repr(session.take_notes())
 
     for secret in (KEYS.key, KEYS.secret, KEYS.passphrase):
         assert secret not in told
