@@ -210,7 +210,7 @@ def _draw_nulls(picture: Any, backtest: Backtest) -> None:
         axes.text(0.5, 0.5, "no trade", ha="center", transform=axes.transAxes, color=_NULL)
         return
     values = [np.array([trade.net_bps for trade in outcome.trades]) for outcome in outcomes]
-    axes.boxplot(values, vert=False, showfliers=False, widths=0.5, medianprops={"color": _INK})
+    axes.boxplot(values, orientation="horizontal", showfliers=False, widths=0.5, medianprops={"color": _INK})
     for at, value in enumerate(values, start=1):
         error = value.std(ddof=1) / math.sqrt(len(value)) if len(value) > 1 else math.nan
         axes.plot(value.mean(), at, "D", color=_BAD if value.mean() < 0 else _GOOD, markersize=5)

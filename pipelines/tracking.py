@@ -10,12 +10,14 @@ is all that live reads.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import logging
 import math
 import os
 import subprocess
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,11 @@ class Tracking:
     """
 
     def __init__(self, uri: str) -> None:
+        self.uri = uri
+
+    @functools.cached_property
+    def client(self) -> Any:
+        """Return MLflow's client, made at its first use: an honest end before it costs no import and no database."""
         for name, value in (
             ("MLFLOW_DISABLE_TELEMETRY", "true"),
             ("MLFLOW_UV_AUTO_DETECT", "false"),
@@ -84,14 +91,15 @@ class Tracking:
             ("GIT_PYTHON_REFRESH", "quiet"),
         ):
             os.environ.setdefault(name, value)
-        from mlflow.tracking import MlflowClient
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # MLflow's own use of SQLAlchemy 2.1
+            from mlflow.tracking import MlflowClient
 
         for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking._model_registry.client"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        self.uri = uri
-        if (database := _database(uri)) is not None:
+        if (database := _database(self.uri)) is not None:
             database.parent.mkdir(parents=True, exist_ok=True)
-        self.client: Any = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     @contextlib.contextmanager
     def run(self, experiment: str, name: str, tags: Mapping[str, str]) -> Iterator[Run]:

@@ -34,7 +34,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 START = (HOUR + 1) * HOUR_S - (ROWS + 60) // 2 + 60
-SETTINGS = Settings(_env_file=None, confidence_min=0.4, confidence_margin_min=0.0, slippage_bps=0.0)  # type: ignore[call-arg]
+SETTINGS = Settings(_env_file=None, confidence_min=0.4, confidence_margin_min=0.0, slippage_bps=0.0)
 
 
 def run(lake: Path, scorer: Scorer, *, style: str = "market", start_s: int = START) -> Backtest:
@@ -59,7 +59,7 @@ class PlantedScorer:
         p_long, p_short = (np.where(s * imbalance > 0.5, 0.8, 0.1) for s in (1, -1))
         direction = (np.sign(p_long - p_short)).astype(np.int8)
         edge = 60.0 * (p_long - p_short)
-        known = np.isfinite(features).all(axis=-1)
+        known = np.all(np.isfinite(features), axis=-1)
         return Scores(p_long, p_short, 1 - p_long - p_short, edge, direction, np.maximum(p_long, p_short), known)
 
 
