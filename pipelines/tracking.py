@@ -17,7 +17,6 @@ import math
 import os
 import subprocess
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -91,9 +90,7 @@ class Tracking:
             ("GIT_PYTHON_REFRESH", "quiet"),
         ):
             os.environ.setdefault(name, value)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # MLflow's own use of SQLAlchemy 2.1
-            from mlflow.tracking import MlflowClient
+        from mlflow.tracking import MlflowClient
 
         for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking._model_registry.client"):
             logging.getLogger(name).setLevel(logging.WARNING)
