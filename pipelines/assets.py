@@ -327,23 +327,25 @@ def model(
                 f"the lake must hold what the dataset pinned ({manifest.content_hash}), found {built.content_hash}: "
                 "materialise dataset again"
             )
+        client = Tracking(tracking.address)
         done = train_and_register(
             lake.root,
             built,
-            Tracking(tracking.address),
+            client,
             seed=config.seed,
             threads=threads_of(settings.num_threads),
             slippage_bps=settings.slippage_bps,
         )
         return {
             "version": done.version,
+            "plot": dg.MetadataValue.md(gain_by_feature(done.gain)),
+            "mlflow": dg.MetadataValue.url(client.link(done.run_id)),
             "mlflow_run_id": done.run_id,
             "sha256": done.digest,
             "source": done.source,
             "holdout_from_s": done.holdout_from_s,
             "holdout_to_s": done.holdout_to_s,
             **done.figures,
-            "plot": dg.MetadataValue.md(gain_by_feature(done.gain)),
         }
 
     yield from attempt(context, work)
@@ -385,17 +387,18 @@ def judged(
         nulls = {f"{null.name}_{key}": value for null in result.nulls for key, value in figures(null).items()}
         return {
             "verdict": verdict(result),
-            "model_version": chosen.name,
+            "report": dg.MetadataValue.url(page.as_uri()),
+            "path": dg.MetadataValue.path(str(page)),
+            "plot": dg.MetadataValue.md(equity_markdown(result)),
+            "mlflow": dg.MetadataValue.url(client.link(run_id)),
             "mlflow_run_id": run_id,
+            "model_version": chosen.name,
             "source": lake.name,
             "rows": (result.end_s - result.start_s) * result.symbols,
             "bytes": page.stat().st_size,
             **figures(result.main),
             **nulls,
             "rank_ic": result.ic.mean,
-            "report": dg.MetadataValue.url(page.as_uri()),
-            "path": dg.MetadataValue.path(str(page)),
-            "plot": dg.MetadataValue.md(equity_markdown(result)),
         }
 
     yield from attempt(context, work, "backtest", "report")

@@ -8,8 +8,6 @@ has no data is skipped with the reason.
     learn     once a day: dataset, model, backtest, report
 """
 
-import time
-
 import dagster as dg
 
 from pipelines.assets import ASSETS
@@ -84,7 +82,7 @@ def learn_daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.Ski
     hours = set(read.hours(lake.root, "features", lake.name)) & set(read.hours(lake.root, "labels", lake.name))
     if not hours:
         return dg.SkipReason(f"no hour of {lake.name} has features and labels yet: switch prepare_hourly on")
-    return dg.RunRequest(run_key=f"{lake.name}-{max(hours)}-{int(time.time()) // 86_400}")
+    return dg.RunRequest(run_key=f"{lake.name}-{hour_at(context)}")
 
 
 defs = dg.Definitions(

@@ -30,6 +30,9 @@ EXPERIMENT_BACKTESTS = "crosscut-backtests"
 MODEL = "crosscut"
 ALIAS = "challenger"
 
+UI = "http://127.0.0.1:5000"
+"""Where `make ui` serves MLflow unless told otherwise (pipelines.ui)."""
+
 _BATCH_MAX = 1000
 """Metrics a call, MLflow's own limit (REST API, log-batch)."""
 
@@ -113,6 +116,12 @@ class Tracking:
             self.client.set_terminated(run.run_id, "FAILED")
             raise
         self.client.set_terminated(run.run_id, "FINISHED")
+
+    def link(self, run_id: str) -> str:
+        """Return where a browser finds a run: at the server, or where `make ui` shows the database by default."""
+        base = self.uri.rstrip("/") if self.uri.startswith("http") else UI
+        experiment_id = self.client.get_run(run_id).info.experiment_id
+        return f"{base}/#/experiments/{experiment_id}/runs/{run_id}"
 
     def register(self, run: Run, *, tags: Mapping[str, str], alias: str = ALIAS) -> int:
         """Make the run's artifacts the next version of the model and move the alias to it."""

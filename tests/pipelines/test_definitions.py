@@ -16,7 +16,7 @@ from pipelines import checks
 from pipelines.definitions import defs, hour_at, learn_daily, prepare_hourly, record_hourly
 from pipelines.drive import AssetFailed, materialise, summary
 from pipelines.partitions import HOURLY, hour_of, key_of
-from pipelines.resources import LakeResource, TrackingResource, prepare_dagster_home
+from pipelines.resources import SIMULATOR_SOURCE, LakeResource, TrackingResource, prepare_dagster_home
 from shared.errors import SettingsError
 from tests.conftest import ROOT
 from tests.pipelines.conftest import DrivenWorld, World
@@ -105,7 +105,9 @@ def test_learning_is_asked_for_once_there_are_labels(tmp_path: Path) -> None:
     assert isinstance(tick(learn_daily, tmp_path), dg.RunRequest)
 
 
-def run(job: str, lake: Path, source: str, tmp_path: Path, *, partition_key: str | None = None) -> Any:
+def run(
+    job: str, lake: Path, source: str, tmp_path: Path, *, partition_key: str | None = None, seconds_max: float = 0.0
+) -> Any:
     tmp_path.mkdir()
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         return defs.resolve_job_def(job).execute_in_process(
@@ -115,9 +117,29 @@ def run(job: str, lake: Path, source: str, tmp_path: Path, *, partition_key: str
                 "lake": LakeResource(uri=str(lake), source=source),
                 "tracking": TrackingResource(uri=f"sqlite:///{tmp_path}/mlflow.db"),
             },
-            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            run_config={
+                "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+                "ops": {"raw_ticks": {"config": {"seconds_max": seconds_max}}} if seconds_max else {},
+            },
             raise_on_error=False,
         )
+
+
+def test_hour_that_nobody_records_is_recorded_from_the_embedded_simulator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Materialising the current hour of an empty lake starts a recorder, and its seconds are there afterwards."""
+    for name in ("MARKET", "BITGET_REST_URL", "BITGET_WS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    hour = (int(dt.datetime.now(dt.UTC).timestamp()) + 20) // 3600  # the next one, if this is about to end
+
+    result = run(
+        "record", tmp_path / "lake", SIMULATOR_SOURCE, tmp_path / "home", partition_key=key_of(hour), seconds_max=3.0
+    )
+
+    made = {event.asset_key.to_user_string() for event in result.get_asset_materialization_events()}
+    assert result.success
+    assert made == {"raw_ticks", "universe", "coverage", "seconds"}
 
 
 @pytest.mark.parametrize(("job", "key"), [("prepare", key_of(HOUR)), ("derive", key_of(HOUR)), ("learn", None)])
