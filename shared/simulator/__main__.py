@@ -67,7 +67,8 @@ async def serve(args: argparse.Namespace) -> int:
     if args.with_parent:
 
         def watch() -> None:
-            while sys.stdin.buffer.read(4096):
+            # The descriptor itself: a thread that waits inside sys.stdin holds its lock when the interpreter ends.
+            while os.read(0, 4096):
                 pass
             loop.call_soon_threadsafe(stopped.set)
 
