@@ -172,7 +172,7 @@ def require_labels(dataset: Dataset, fold: Fold) -> None:
     _, longs, shorts = _counts(dataset, fold)
     seconds = len(np.unique(dataset.second[fold.fit.of(dataset.second)]))
     if longs + shorts < needed or not longs or not shorts:
-        both = "" if longs and shorts else " of both sides"
+        both = " with some of both sides" if longs + shorts >= needed else ""
         raise NotEnoughData(
             f"{longs + shorts} positive labels ({longs} long, {shorts} short), needs {needed}{both}: not trained "
             f"({POSITIVES_PER_FEATURE} for each of {n_features} features, "
