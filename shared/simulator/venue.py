@@ -17,7 +17,8 @@ What is not: market impact beyond the visible book, hidden orders, hedge mode, i
 counted as cross), insurance fund, tiers of maintenance margin (one rate a symbol), latency (the server adds it).
 
 The invariant, exactly, after every event: equity = deposits + realised - fees + funding + unrealised. To keep it
-exact a position carries its *cost* (sum of signed size x price), not an average price.
+exact a position carries its *cost* (sum of signed size x price), not an average price, and a partial close releases
+cost by the ledger's own rule (`share_of`): the split of realised and unrealised is a convention, and ours is one.
 
 To extend: a new kind of order is a case in `_match`; a new rule is a line in `_refusal`.
 """
@@ -31,6 +32,7 @@ from typing import Any
 
 import msgspec
 
+from shared.strategy.exact import share_of
 from shared.types import Contract, OrderKind, OrderStatus, Side
 
 SNOWFLAKE_EPOCH_MS = 1_435_725_920_677
@@ -42,11 +44,10 @@ HISTORY_MAX = 5_000
 
 ZERO = Decimal(0)
 _FEE_STEP = Decimal("1e-8")
-_CENT = Decimal("1e-12")  # cost is released in these steps: remaining + released = before, exactly
 _HOUR_NS = 3_600_000_000_000
 
 Levels = Iterable[Any]
-"""Rows (price, size), best first: floats, strings, Decimals or a numpy array (L, 2)."""
+"""Rows (price, size), best first: floats, strings, Decimals or a numpy array (L, 2); read more than once."""
 
 
 class OrderRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -194,12 +195,13 @@ class _Account:
 class _Book:
     """The market's book of one symbol; turned into Decimal only when somebody wants to match against it."""
 
-    __slots__ = ("_asks", "_bids", "_raw_asks", "_raw_bids")
+    __slots__ = ("_asks", "_bids", "_middle", "_raw_asks", "_raw_bids")
 
-    def __init__(self, bids: Levels, asks: Levels) -> None:
+    def __init__(self, bids: Levels, asks: Levels, middle_before: Decimal | None = None) -> None:
         self._raw_bids, self._raw_asks = bids, asks
         self._bids: list[list[Decimal]] | None = None
         self._asks: list[list[Decimal]] | None = None
+        self._middle = middle_before
 
     @property
     def bids(self) -> list[list[Decimal]]:
@@ -212,6 +214,15 @@ class _Book:
         if self._asks is None:
             self._asks = _levels(self._raw_asks)
         return self._asks
+
+    def middle(self) -> Decimal | None:
+        """Return the middle as the market sent it, whatever was taken since; the one before where a side is empty."""
+        bids, asks = _levels(self._raw_bids), _levels(self._raw_asks)
+        return (bids[0][0] + asks[0][0]) / 2 if bids and asks else self._middle
+
+    def value_at(self, price: Decimal) -> None:
+        """Value the symbol at a price while one side is empty."""
+        self._middle = price
 
     def opposite(self, side: Side) -> list[list[Decimal]]:
         """Return what an order of `side` takes from; rows [price, size left], best first, emptied rows removed."""
@@ -339,17 +350,17 @@ class Venue:
         return self.equity(account) - self.margin_used(account)
 
     def mark(self, symbol: str) -> Decimal:
-        """Return the last mark, the middle of the book before the first one.
+        """Return the last mark, the middle of the market's book before the first one.
 
         Raises:
             KeyError: the symbol has neither: `has_price` tells.
         """
         mark = self._marks.get(symbol)
         if mark is None:
-            book = self._books[symbol]
-            if not book.bids or not book.asks:
+            middle = self._books[symbol].middle()
+            if middle is None:
                 raise KeyError(symbol)
-            return (book.bids[0][0] + book.asks[0][0]) / 2
+            return middle
         if type(mark) is not Decimal:
             mark = self._marks[symbol] = _decimal(mark)
         return mark
@@ -358,7 +369,7 @@ class Venue:
         if symbol in self._marks:
             return True
         book = self._books.get(symbol)
-        return book is not None and bool(book.bids) and bool(book.asks)
+        return book is not None and book.middle() is not None
 
     def positions(self, account: str) -> list[VenuePosition]:
         return list(self._accounts[account].positions.values())
@@ -404,7 +415,9 @@ class Venue:
             bids, asks: rows (price, size), best first. Kept by reference until the next call: do not write to them.
                 Rows with a NaN price or no size are absent levels.
         """
-        self._books[symbol] = _Book(bids, asks)
+        is_valued_by_books = symbol not in self._marks and bool(self._holders.get(symbol))
+        middle_before = self._books[symbol].middle() if is_valued_by_books and symbol in self._books else None
+        self._books[symbol] = _Book(bids, asks, middle_before)
         if self._resting.get(symbol):
             self._reach_resting(symbol, now_ns)
 
@@ -795,7 +808,7 @@ class Venue:
         )  # fmt: skip
         held.fills.append(fill)
         if not self.has_price(order.symbol):
-            self._marks[order.symbol] = price
+            self._books.setdefault(order.symbol, _Book((), ())).value_at(price)
         if order.remaining > 0:
             order.status = OrderStatus.PARTIALLY_FILLED
         else:
@@ -813,10 +826,7 @@ class Venue:
         signed, realised = size * order.side.sign, ZERO
         if position is not None and position.size * signed < 0:
             closing = min(size, abs(position.size))
-            if closing == abs(position.size):
-                released = position.cost
-            else:
-                released = (position.cost * closing / abs(position.size)).quantize(_CENT)
+            released = share_of(position.cost, closing, abs(position.size))
             realised = closing * price * (1 if position.size > 0 else -1) - released
             position.cost -= released
             position.size += closing * order.side.sign
@@ -879,7 +889,9 @@ class Venue:
         """Trigger stops, targets and liquidation after a new mark."""
         mark = self.mark(symbol)
         for account in sorted(self._holders[symbol]):
-            position = self._accounts[account].positions[symbol]
+            position = self._accounts[account].positions.get(symbol)
+            if position is None:
+                continue  # the account before closed against this one's resting order
             is_long = position.size > 0
             if not self.is_stop_broken:
                 hit = _reached(position.stop_loss, mark, is_long), _reached(position.take_profit, mark, not is_long)

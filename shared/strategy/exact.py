@@ -27,8 +27,12 @@ EXACT = Context(prec=60, rounding=ROUND_HALF_EVEN, traps=[InvalidOperation, Divi
 
 ZERO = Decimal(0)
 
-SHARE_QUANTUM = Decimal("1e-18")
-"""Quotients that stay in the ledger are cut to this, so that every later sum of them is exact."""
+SHARE_QUANTUM = Decimal("1e-12")
+"""Money that is divided is cut to this (USDT), so that every later sum of it is exact: 15 digits before the point
+still fit into the 28 of Python's own context, which is the venue's."""
+
+AVERAGE_QUANTUM = Decimal("1e-18")
+"""Averages are only shown. Prices have 12 decimals at most."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -74,11 +78,11 @@ def nearest_to(value: Decimal, step: Decimal) -> Decimal:
 
 
 def average(total: Decimal, count: Decimal) -> Decimal:
-    """Return total / count, cut to `SHARE_QUANTUM` where it does not end before."""
+    """Return total / count, cut to `AVERAGE_QUANTUM` where it does not end before."""
     quotient = EXACT.divide(total, count)
     exponent = quotient.as_tuple().exponent
     assert isinstance(exponent, int), f"{total} / {count} is not a number"
-    return EXACT.quantize(quotient, SHARE_QUANTUM) if exponent < -18 else quotient
+    return EXACT.quantize(quotient, AVERAGE_QUANTUM) if exponent < -18 else quotient
 
 
 def share_of(whole: Decimal, part: Decimal, total: Decimal) -> Decimal:

@@ -5,7 +5,7 @@
 
 Cash moves by −side·price·size, −fee and +funding; no quotient enters it, so equity equals the exchange's to the last
 digit while both count the same fills, funding and marks. Realised is split from unrealised by the position's average
-entry; the quotient is cut to 1e-18, and since what is taken from one is given to the other, the sum stays exact.
+entry; the quotient is cut to 1e-12, and since what is taken from one is given to the other, the sum stays exact.
 
 `adjustments` is what the exchange's truth differed by when it was adopted in mid-session: 0 unless a fill was lost.
 

@@ -427,6 +427,32 @@ def test_books_may_be_arrays_with_absent_levels(venue: Venue) -> None:
     assert fills(venue) == [("100.1", "1")]
 
 
+def test_what_we_take_does_not_move_what_a_position_is_worth() -> None:
+    """Before the first mark the market's own middle values a position: neither our taking nor a thin book moves it."""
+    venue = Venue([contract()])
+    venue.open_account("a", Decimal(10_000))
+    venue.set_book("AUSDT", BIDS, ASKS, NOW)
+    accept(venue, order(Side.BUY, "6"))  # takes the whole touch
+
+    assert venue.mark("AUSDT") == 100
+    venue.set_book("AUSDT", BIDS, [], NOW)
+    assert venue.mark("AUSDT") == 100
+    venue.set_book("AUSDT", [(101.0, 1.0)], [(103.0, 1.0)], NOW)
+    assert venue.mark("AUSDT") == 102
+
+
+def test_stop_of_one_account_may_close_another_that_is_looked_at_after_it(venue: Venue) -> None:
+    """A stop that trades with the resting order of the next holder leaves that one flat, and the mark goes on."""
+    accept(venue, order(Side.BUY, "1", stop_loss=Decimal(95)), "a")
+    accept(venue, order(Side.SELL, "1", stop_loss=Decimal(105)), "b")
+    venue.set_book("AUSDT", [(90.0, 1.0)], [(96.0, 1.0)], NOW)
+    accept(venue, order(Side.BUY, "1", "95"), "b")
+
+    venue.set_mark("AUSDT", 95.0, 95.0, 0.0, NOW)
+
+    assert size(venue, "a") == size(venue, "b") == 0
+
+
 # ---------------------------------------------------------------------------------------------- the ledger
 
 
