@@ -36,6 +36,9 @@ from shared.types import NS
 
 SYMBOLS, SEED = 40, 7
 COIN_FILLS_MIN = 20
+FEW_SYMBOLS = 5
+"""With fewer the coin trades longer: a round trip in a symbol takes about 13 s, so that two symbols have 20 fills in a
+minute, if nothing comes between."""
 MODEL_ACCOUNT, COIN_ACCOUNT = "simulator", "coin"  # key = secret = passphrase, as the simulator's own default
 
 
@@ -167,7 +170,9 @@ def walk(demo: Demo, simulator: SimulatorProcess, recording: Path | None, hours:
         if not is_trained:
             demo.show(f"          no model to trade: {said['drive']['skipped']}")
         names = ["model", "coin"] if is_trained else ["coin"]
-        answers = demo.side_by_side(*(functools.partial(trade, demo, name) for name in names))
+        coin_s = demo.live_s * 3 // 2 if said["history"]["symbols"] < FEW_SYMBOLS else demo.live_s
+        lengths = {"model": demo.live_s, "coin": coin_s}
+        answers = demo.side_by_side(*(functools.partial(trade, demo, name, lengths[name]) for name in names))
         said["live"] = dict(zip(names, answers, strict=True))
     with demo.step("Replay: the journals again, byte for byte"):
         for session in said["live"].values():
@@ -176,11 +181,11 @@ def walk(demo: Demo, simulator: SimulatorProcess, recording: Path | None, hours:
     return said
 
 
-def trade(demo: Demo, name: str) -> dict[str, Any]:
+def trade(demo: Demo, name: str, seconds: int) -> dict[str, Any]:
     """Run a live session and return what it says of itself."""
     account = COIN_ACCOUNT if name == "coin" else MODEL_ACCOUNT
     model = "coin" if name == "coin" else "latest"
-    said = demo.run("live.run", "--model", model, "--seconds", str(demo.live_s), account=account, quiet=True)
+    said = demo.run("live.run", "--model", model, "--seconds", str(seconds), account=account, quiet=True)
     for line in said["text"]:
         demo.show(f"            {line}")
     folder = Path(said["text"][-1].split("live.replay ")[1])
