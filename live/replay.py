@@ -18,9 +18,8 @@ from pathlib import Path
 
 import msgspec
 
-from live import journal
+from shared import journal, settings
 from shared import model as models
-from shared import settings
 from shared.errors import CrosscutError, JournalError, ModelMismatch
 from shared.features.catalog import FEATURES
 from shared.features.graph import FeatureGraph, definition_hash

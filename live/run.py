@@ -23,7 +23,6 @@ from typing import Any, TypeVar
 import msgspec
 
 from live import registry
-from live.journal import ModelNote
 from live.session import Outcome, Plan, Session
 from shared import log, settings, simulator_process
 from shared import model as models
@@ -31,6 +30,7 @@ from shared.bitget.rest import Keys
 from shared.errors import CrosscutError, ExchangeError, ModelMismatch, SettingsError
 from shared.features.catalog import FEATURES
 from shared.features.graph import FeatureGraph, definition_hash
+from shared.journal import ModelNote
 from shared.settings import ROOT, Settings
 from shared.simulator_process import SimulatorProcess
 from shared.strategy.engine import EngineConfig

@@ -23,8 +23,8 @@ from typing import Final, Protocol
 
 import msgspec
 
-from live.journal import JournalWriter
 from shared.errors import JournalError
+from shared.journal import JournalWriter
 from shared.strategy.engine import Engine
 from shared.types import (
     NS,

@@ -25,13 +25,13 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from live import journal, memory
+from live import memory
 from live.executor import Executor, MeteredClient
 from live.replay import make_scorer
 from live.runner import Runner
 from live.streams import AccountStream, Market
 from live.truth import read_truth, say_open
-from shared import log
+from shared import journal, log
 from shared.bitget.rest import Keys
 from shared.bitget.transport import ExchangeUnreachable, ReceiveClock
 from shared.errors import CrosscutError, ExchangeError, ExchangeRefused, ExchangeSilent, SettingsError
@@ -59,6 +59,8 @@ _WARN: Final = frozenset(
         "cancel.unanswered",
         "channel.refused",
         "fill.unexpected",
+        "funding.missed",
+        "funding.unanswered",
         "ledger.corrected",
         "ledger.doubted",
         "link.died",

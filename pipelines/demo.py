@@ -174,10 +174,11 @@ def walk(demo: Demo, simulator: SimulatorProcess, recording: Path | None, hours:
         lengths = {"model": demo.live_s, "coin": coin_s}
         answers = demo.side_by_side(*(functools.partial(trade, demo, name, lengths[name]) for name in names))
         said["live"] = dict(zip(names, answers, strict=True))
-    with demo.step("Replay: the journals again, byte for byte"):
+    with demo.step("Replay: the journals again, byte for byte; then into the lake, for queries"):
         for session in said["live"].values():
             session["replay"] = demo.run("live.replay", session["folder"])["text"][-1]
             demo.show(f"            {session['replay']}")
+            demo.run("pipelines.sessions", session["folder"])
     return said
 
 

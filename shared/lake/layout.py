@@ -204,15 +204,17 @@ TABLES: dict[str, Table] = {
             name="journal",
             columns={
                 "session": pl.String,
-                "sequence": pl.Int64,  # position in the session's journal, from 0
+                "sequence": pl.Int64,  # what was told and wanted, in order, from 0
                 "recv_ns": pl.Int64,
-                "kind": pl.String,  # of the record: header, second, event, actions
-                "payload": pl.Binary,  # msgpack, as journaled
+                "kind": pl.String,  # event: the engine was told; action: the engine wanted
+                "name": pl.String,  # of the event or action; of a note its own, like decision.made
+                "symbol": pl.String,  # "" where it concerns none
+                "payload": pl.String,  # JSON
             },
             key=("session", "sequence"),
             time="recv_ns",
             unit_ns=1,
-            made_by="python -m live.run",
+            made_by="python -m live.run, then python -m pipelines.sessions",
         ),
         Table(
             name="backtests",

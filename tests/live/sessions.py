@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from live import journal
 from live.runner import Runner
+from shared import journal
 from shared.features.catalog import FEATURES
 from shared.features.graph import definition_hash
 from shared.features.sampler import COLUMNS
@@ -26,6 +26,7 @@ from shared.types import (
     LinkChanged,
     OrderAccepted,
     PlaceOrder,
+    QueryAccount,
     SecondClosed,
     Universe,
 )
@@ -70,6 +71,13 @@ class InstantVenue:
         self.on_submit(actions)
         self.sent += actions
         for order in actions:
+            if isinstance(order, QueryAccount) and not self.runner.engine.portfolio.holdings:
+                equity = self.runner.engine.portfolio.equity_usdt  # it always counts as we do
+                self.runner.tell(
+                    Adopted(
+                        recv_ns=0, equity_usdt=equity, available_usdt=equity, positions=(), orders=(), leverage={}
+                    )
+                )
             if not isinstance(order, PlaceOrder):
                 continue
             on_sent((START_S + 1) * NS)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from live import journal, replay
+from live import replay
+from shared import journal
 from shared.features.graph import FeatureGraph
 from shared.strategy.scores import CoinScorer, RulesScorer, Scores
 from shared.types import Floats, StopRequested

@@ -19,11 +19,11 @@ import pytest
 import structlog
 
 from live import flatten as live_flatten
-from live import journal, replay
+from live import replay
 from live.executor import MeteredClient
 from live.run import SIMULATOR_KEYS
 from live.truth import read_truth
-from shared import simulator_process
+from shared import journal, simulator_process
 from shared.bitget.transport import ReceiveClock
 from shared.settings import ROOT
 from shared.simulator_process import SimulatorProcess

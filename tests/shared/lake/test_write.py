@@ -305,8 +305,11 @@ def test_parts_lie_side_by_side(tmp_path: Path) -> None:
     """Two sessions of an hour have a journal file each, read as one table."""
     for session in ("one", "two"):
         frame = pl.DataFrame(
-            {"session": [session], "sequence": [0], "recv_ns": [START_NS], "kind": ["event"], "payload": [b"\x80"]}
-        )
+            {
+                "session": [session], "sequence": [0], "recv_ns": [START_NS],
+                "kind": ["event"], "name": ["LinkChanged"], "symbol": [""], "payload": ["{}"],
+            }
+        )  # fmt: skip
         write.write_table(tmp_path, "journal", r.SOURCE, r.HOUR, frame, {}, part=session)
 
     assert read.scan(tmp_path, "journal", r.SOURCE).collect()["session"].to_list() == ["one", "two"]

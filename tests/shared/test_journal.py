@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from live import journal
+from shared import journal
 from shared.errors import JournalError, SchemaMismatch
 from shared.strategy.engine import EngineConfig, Memory
 from shared.types import (
