@@ -29,6 +29,7 @@ from shared.types import (
     CancelRefused,
     Event,
     Filled,
+    FundingPaid,
     Note,
     OrderAbsent,
     OrderAccepted,
@@ -41,6 +42,8 @@ from shared.types import (
 
 SEND_WITHIN_S: Final = 2.0  # the engine allows 3
 REQUESTS_MAX: Final = 64  # eight seconds of placements at Bitget's rate
+BILLS_FROM_BEFORE_MS: Final = 5_000  # our clock may be 2 s off; the engine knows what it began with
+BILLS_LATE_MS: Final = 15 * 60_000  # a bill may be listed so much later than others of its time
 
 EXPIRED: Final = "expired"
 """Code of our own refusals: the order was never sent."""
@@ -63,6 +66,8 @@ class Venue(Truths, Protocol):
     async def fills(
         self, *, symbol: str = "", order_id: str = "", client_oid: str = "", start_ms: int = 0
     ) -> tuple[Filled, ...]: ...
+
+    async def funding(self, start_ms: int) -> tuple[FundingPaid, ...]: ...
 
 
 class MeteredClient(RestClient):
@@ -127,6 +132,8 @@ class Executor:
         self._tell, self._clock, self._log = tell, clock, log
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_reading_truth = False
+        self._bills_from_ms = max(0, clock() // 1_000_000 - BILLS_FROM_BEFORE_MS)
+        self._bills_told: dict[str, int] = {}  # bill id -> its time, ms; those since `_bills_from_ms`
         self.unreachable_since_ns = 0  # 0: the last request reached the exchange
 
     @property
@@ -254,13 +261,31 @@ class Executor:
     async def _read_truth(self) -> None:
         try:
             adopted = await read_truth(self._venue, self._account_symbol, self._leverage, self._clock)
+            funding = await self._read_funding()
         except ExchangeError as error:
             self._note_failure("account.unanswered", error)
             return
         finally:
             self._is_reading_truth = False
         self._reached()
+        for paid in funding:
+            self._tell(paid)
         self._tell(adopted)
+
+    async def _read_funding(self) -> list[FundingPaid]:
+        """Return the funding that was not told yet: nobody pushes it, its bills come with every reading."""
+        try:
+            listed = await self._venue.funding(self._bills_from_ms)
+        except ExchangeRefused as refusal:
+            # Keys that may read the account and not its bills: a truth without them is better than none.
+            self._note_failure("funding.unanswered", refusal)
+            return []
+        new = [paid for paid in listed if paid.bill_id not in self._bills_told]
+        self._bills_told |= {paid.bill_id: paid.exch_ns // 1_000_000 for paid in new}
+        newest_ms = max(self._bills_told.values(), default=0)
+        self._bills_from_ms = max(self._bills_from_ms, newest_ms - BILLS_LATE_MS)
+        self._bills_told = {name: ms for name, ms in self._bills_told.items() if ms >= self._bills_from_ms}
+        return new
 
     def _reached(self) -> None:
         self.unreachable_since_ns = 0

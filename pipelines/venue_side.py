@@ -203,7 +203,15 @@ class VenueSide:
                     )
                 )
             elif isinstance(told, FundingReport):
-                events.append(FundingPaid(recv_ns=told.time_ns, symbol=told.symbol, amount_usdt=told.amount_usdt))
+                events.append(
+                    FundingPaid(
+                        recv_ns=told.time_ns,
+                        symbol=told.symbol,
+                        amount_usdt=told.amount_usdt,
+                        bill_id=told.bill_id,
+                        exch_ns=told.time_ns,
+                    )
+                )
             else:
                 events.append(_reported(told, told.time_ns))
         return events

@@ -327,8 +327,12 @@ class Filled(Event, frozen=True, kw_only=True):
 
 
 class FundingPaid(Event, frozen=True, kw_only=True):
+    """The funding of one position at one settlement. Repeats (same bill_id) are ignored by the engine."""
+
     symbol: str
     amount_usdt: Decimal  # > 0 received
+    bill_id: str
+    exch_ns: int  # when the exchange booked it: at the full hour, or soon after
 
 
 class LinkChanged(Event, frozen=True, kw_only=True):

@@ -82,6 +82,7 @@ CONTRACTS = _public("mix/market/contracts")
 TICKERS = _public("mix/market/tickers")
 MERGE_DEPTH = _public("mix/market/merge-depth")
 ACCOUNT = _private("account/account")
+BILLS = _private("account/bill")
 POSITIONS = _private("position/all-position", 5)
 PENDING = _private("order/orders-pending")
 DETAIL = _private("order/detail")
@@ -155,6 +156,13 @@ def merge_depth(symbol: str, limit: str = "15") -> Request:
 
 def account(symbol: str) -> Request:
     return _get(ACCOUNT, symbol=symbol, marginCoin=wire.MARGIN_COIN)
+
+
+def bills(business_type: str = "", start_ms: int = 0, before_id: str = "") -> Request:
+    start = str(start_ms) if start_ms else ""
+    return _get(
+        BILLS, coin=wire.MARGIN_COIN, businessType=business_type, startTime=start, idLessThan=before_id, limit="100"
+    )
 
 
 def positions() -> Request:

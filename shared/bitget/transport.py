@@ -41,6 +41,7 @@ from shared.types import (
     CancelOrder,
     Event,
     Filled,
+    FundingPaid,
     Note,
     PendingOrder,
     PlaceOrder,
@@ -187,6 +188,28 @@ class RestClient:
     async def account(self, symbol: str) -> wire.Account:
         """Return equity and modes; Bitget wants a listed symbol here, and answers with its leverage and mode."""
         return wire.account(self._one(await self._send(rest.account(symbol)), wire.AccountRow, rest.ACCOUNT))
+
+    async def bills(self, *, business_type: str = "", start_ms: int = 0) -> tuple[wire.BillRow, ...]:
+        """Return the movements of the wallet since `start_ms`, oldest first: all, or one `business_type` of Bitget's.
+
+        A bill may be listed later than the time that it bears: ask again, from before the last one seen.
+        """
+        found: list[wire.BillRow] = []
+        before_id = ""
+        for _ in range(PAGES_MAX):
+            data = await self._send(rest.bills(business_type, start_ms, before_id))
+            page = self._one(data, wire.BillPage, rest.BILLS)
+            found += page.bills
+            before_id = page.end_id
+            if len(page.bills) < 100 or not before_id:
+                return tuple(reversed(found))
+        raise ProtocolBroken(f"expected at most {PAGES_MAX} pages of bills, found more: ask from a later start")
+
+    async def funding(self, start_ms: int) -> tuple[FundingPaid, ...]:
+        """Return the funding that was booked since `start_ms`, oldest first."""
+        rows = await self.bills(business_type=wire.FUNDING_BILL, start_ms=start_ms)
+        recv_ns = self._clock()
+        return tuple(wire.funding_paid(row, recv_ns) for row in rows)
 
     async def positions(self) -> tuple[Position, ...]:
         """Return what is held; a flat symbol is absent."""

@@ -26,6 +26,7 @@ from shared.types import (
     CancelOrder,
     Contract,
     Filled,
+    FundingPaid,
     Note,
     OrderKind,
     OrderReported,
@@ -39,6 +40,7 @@ from shared.types import (
 
 PRODUCT_TYPE = "USDT-FUTURES"
 MARGIN_COIN = "USDT"
+FUNDING_BILL = "contract_settle_fee"
 ONE_WAY = "one_way_mode"
 CROSSED = "crossed"
 NAN = math.nan
@@ -282,6 +284,27 @@ class FillPage(Row, frozen=True):
     NESTED: ClassVar[dict[str, type[Row]]] = {"fillList": FillRow}
 
     fill_list: list[FillRow] = []
+    end_id: str = ""
+
+
+class BillRow(Row, frozen=True):
+    """One movement of the wallet (GET account/bill)."""
+
+    IGNORED: ClassVar[str] = "feeByCoupon balance"  # balance: absent in recordings of 2023
+
+    bill_id: str
+    business_type: str  # "contract_settle_fee": funding; "buy", "sell": trades; "trans_…": transfers
+    coin: str
+    amount: Decimal  # > 0 received, without the fee
+    fee: Decimal  # negative: we paid
+    c_time: Ms
+    symbol: str = ""  # blank on transfers
+
+
+class BillPage(Row, frozen=True):
+    NESTED: ClassVar[dict[str, type[Row]]] = {"bills": BillRow}
+
+    bills: list[BillRow] = []
     end_id: str = ""
 
 
@@ -786,6 +809,26 @@ def filled_of_order(row: OrderRow, recv_ns: int) -> Filled | None:
         fee_usdt=_fee_usdt(row.fill_fee_coin, row.fill_fee, row.trade_id),
         is_maker=row.trade_scope == "M",
         exch_ns=row.fill_time * MS_NS,
+    )
+
+
+def funding_paid(row: BillRow, recv_ns: int) -> FundingPaid:
+    """Return the settlement that a bill of funding tells of.
+
+    Raises:
+        ProtocolBroken: it is another kind of bill, names no symbol, or is not in USDT.
+    """
+    if row.business_type != FUNDING_BILL or row.coin != MARGIN_COIN or not row.symbol:
+        raise ProtocolBroken(
+            f"expected bill {row.bill_id} to be {FUNDING_BILL} of a symbol in {MARGIN_COIN}, found "
+            f"{row.business_type} of {row.symbol or 'none'} in {row.coin}"
+        )
+    return FundingPaid(
+        recv_ns=recv_ns,
+        symbol=row.symbol,
+        amount_usdt=row.amount + row.fee,  # the fee of such a bill is 0 (PROTOCOL §6.1); if it is not, we paid it
+        bill_id=row.bill_id,
+        exch_ns=row.c_time * MS_NS,
     )
 
 

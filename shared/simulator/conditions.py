@@ -29,6 +29,7 @@ class Conditions(msgspec.Struct, forbid_unknown_fields=True):
     is_frozen: bool = False  # public pushes stop, sockets stay up
     is_private_mute: bool = False  # private pushes are lost
     stop_never_triggers: bool = False
+    bill_delay_ms: float = 0.0  # between a movement of the wallet and the bill that tells of it
 
 
 class Change(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -42,6 +43,7 @@ class Change(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     is_frozen: bool | None = None
     is_private_mute: bool | None = None
     stop_never_triggers: bool | None = None
+    bill_delay_ms: float | None = None
     drop_sockets: bool | str | None = None  # at once: true or "all", "public", "private"
 
     def apply(self, conditions: Conditions) -> None:

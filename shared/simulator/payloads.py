@@ -11,7 +11,7 @@ from __future__ import annotations
 from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_HALF_EVEN, Decimal
 from typing import Any
 
-from shared.simulator.venue import Fill, Order, Venue, VenuePosition, maintenance_rate
+from shared.simulator.venue import Bill, Fill, Order, Venue, VenuePosition, maintenance_rate
 from shared.types import OrderKind, OrderStatus, Side
 
 MS = 1_000_000
@@ -117,6 +117,15 @@ def fill_row(fill: Fill) -> Row:
 
 def _fee_detail(fill: Fill) -> Row:
     return {"deduction": "no", "feeCoin": "USDT", "totalDeductionFee": None, "totalFee": _signed_fee(fill)}
+
+
+def bill_row(bill: Bill) -> Row:
+    """Return a row of `account/bill`; the fee is signed as in fills, and not in the amount."""
+    return {
+        "billId": bill.bill_id, "symbol": bill.symbol, "amount": plain(bill.amount_usdt), "fee": plain(-bill.fee_usdt),
+        "feeByCoupon": "", "businessType": bill.kind, "coin": "USDT", "balance": plain(bill.balance_usdt),
+        "cTime": _ms(bill.time_ns),
+    }  # fmt: skip
 
 
 def position_row(venue: Venue, account: str, position: VenuePosition) -> Row:

@@ -28,6 +28,8 @@ from shared.simulator.venue import Accepted, Order, OrderRequest, Refusal
 from shared.types import OrderKind, Side
 
 MS = 1_000_000
+DAY_MS = 86_400_000
+BILL_WINDOW_DAYS = 30
 Params = Mapping[str, Any]
 PRODUCT_TYPES = ("USDT-FUTURES", "COIN-FUTURES", "USDC-FUTURES", "SUSDT-FUTURES", "SCOIN-FUTURES", "SUSDC-FUTURES")
 _STP_MODES = ("none", "cancel_taker", "cancel_maker", "cancel_both")
@@ -52,6 +54,7 @@ _ENDPOINTS = {
     _MIX + "market/current-fund-rate": Endpoint("GET", 20, False, "current_fund_rate"),
     _MIX + "account/account": Endpoint("GET", 10, True, "account"),
     _MIX + "account/accounts": Endpoint("GET", 10, True, "accounts"),
+    _MIX + "account/bill": Endpoint("GET", 10, True, "bill"),
     _MIX + "account/set-leverage": Endpoint("POST", 5, True, "set_leverage"),
     _MIX + "account/set-margin-mode": Endpoint("POST", 5, True, "set_margin_mode"),
     _MIX + "account/set-position-mode": Endpoint("POST", 5, True, "set_position_mode"),
@@ -202,6 +205,31 @@ class Rest:
 
     def accounts(self, params: Params, key: str) -> Any:
         return [payloads.account_row(self.venue, key, None)] if self._is_ours(params) else []
+
+    def bill(self, params: Params, key: str) -> Any:
+        if not self._is_ours(params):
+            return {"bills": None, "endId": None}
+        start, end = params.get("startTime"), params.get("endTime")
+        if start and end and _number(end, "endTime") - _number(start, "startTime") > BILL_WINDOW_DAYS * DAY_MS:
+            raise Refused("00001", f"startTime and endTime interval cannot be greater than {BILL_WINDOW_DAYS} days")
+        listed_ns = time.time_ns() - int(self._conditions.bill_delay_ms * MS)
+        found = [
+            bill
+            for bill in reversed(self.venue.bills(key))
+            if bill.time_ns <= listed_ns
+            and params.get("businessType") in (None, "", bill.kind)
+            and params.get("symbol") in (None, "", bill.symbol)
+            and str(params.get("coin") or "USDT").upper() == "USDT"
+            and _in_time(params, bill.time_ns)
+        ]
+        before = params.get("idLessThan")
+        if before:
+            found = [bill for bill in found if int(bill.bill_id) < int(_number(before, "idLessThan"))]
+        found = found[: _limit(params, default=20)]
+        return {
+            "bills": [payloads.bill_row(bill) for bill in found] or None,
+            "endId": found[-1].bill_id if found else None,
+        }
 
     def set_leverage(self, params: Params, key: str) -> Any:
         symbol = self._symbol(params)
@@ -451,9 +479,9 @@ def _optional(params: Params, name: str) -> Decimal | None:
     return None if value in (None, "", "0") else _number(value, name)
 
 
-def _limit(params: Params) -> int:
-    """Return the page size: 100 unless asked for less; more is silently cut."""
-    value = str(params.get("limit") or "100")
+def _limit(params: Params, default: int = 100) -> int:
+    """Return the page size, 100 at most: more is silently cut."""
+    value = str(params.get("limit") or default)
     if not value.isdigit() or int(value) == 0:
         raise Refused("40020", "Parameter limit error")
     return min(100, int(value))

@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 from aiohttp import WSMsgType, web
 
+from shared.simulator import payloads
 from shared.simulator.conditions import Change, Conditions
 from shared.simulator.desk import Desk
 from shared.simulator.feed import Cadence, PublicFeed
@@ -273,15 +274,29 @@ class Server:
 
     # ----------------------------------------------------------------------------------- control
 
+    def _settle_funding_now(self) -> list[dict[str, str]]:
+        """Settle at the running rates without waiting for the hour; return what was paid, a row a position."""
+        now_ns = time.time_ns()
+        self.desk.advance(now_ns)
+        paid = self.desk.venue.settle_funding_now(now_ns)
+        self._push()
+        return [
+            {"account": p.account, "symbol": p.symbol, "amount": payloads.plain(p.amount_usdt), "billId": p.bill_id}
+            for p in paid
+        ]
+
     async def _control(self, request: web.Request) -> web.Response:
-        """Serve `/_control/market` and `/_control/conditions`, to this machine only."""
+        """Serve `/_control/market`, `/_control/conditions` and `/_control/funding`, to this machine only."""
         if request.remote not in ("127.0.0.1", "::1"):
             return web.json_response({"error": "expected a client on this machine"}, status=403)
         name = request.match_info["name"]
         if name == "market" and request.method == "GET":
             return web.json_response(self.describe() | {"pid": os.getpid(), "sockets": len(self.hub.sockets)})
+        if name == "funding" and request.method == "POST":
+            return web.json_response({"paid": self._settle_funding_now()})
         if name != "conditions":
-            return web.json_response({"error": "expected /_control/market or /_control/conditions"}, status=404)
+            expected = "expected GET market, POST funding, GET or POST conditions below /_control"
+            return web.json_response({"error": expected}, status=404)
         if request.method == "POST":
             try:
                 change = msgspec.json.decode(await request.read(), type=Change)

@@ -39,8 +39,9 @@ SNOWFLAKE_EPOCH_MS = 1_435_725_920_677
 LEVERAGE_DEFAULT = 10
 ORDERS_PER_SYMBOL_MAX = 200
 ORDERS_MAX = 1000
+FUNDING_BILL = "contract_settle_fee"
 HISTORY_MAX = 5_000
-"""Final orders and fills that an account remembers; Bitget keeps 90 days, we keep a bound."""
+"""Final orders, fills and bills that an account remembers; Bitget keeps 90 days, we keep a bound."""
 
 ZERO = Decimal(0)
 _FEE_STEP = Decimal("1e-8")
@@ -146,6 +147,7 @@ class OrderReport(msgspec.Struct, frozen=True, kw_only=True):
 class FundingReport(msgspec.Struct, frozen=True, kw_only=True):
     account: str
     time_ns: int
+    bill_id: str
     symbol: str
     amount_usdt: Decimal  # > 0 received
     rate: Decimal
@@ -154,6 +156,18 @@ class FundingReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 VenueEvent = OrderReport | Fill | FundingReport
+
+
+class Bill(msgspec.Struct, frozen=True, kw_only=True):
+    """One movement of an account's wallet."""
+
+    time_ns: int
+    bill_id: str
+    kind: str  # Bitget's businessType: "buy", "sell", "contract_settle_fee" (funding)
+    symbol: str
+    amount_usdt: Decimal  # realised profit or funding, > 0 received
+    fee_usdt: Decimal  # >= 0 is a cost, not in the amount
+    balance_usdt: Decimal  # of the wallet, afterwards
 
 
 class VenuePosition(msgspec.Struct, kw_only=True):
@@ -187,6 +201,7 @@ class _Account:
         self.closed: OrderedDict[str, Order] = OrderedDict()
         self.closed_oids: dict[str, str] = {}
         self.fills: deque[Fill] = deque(maxlen=HISTORY_MAX)
+        self.bills: deque[Bill] = deque(maxlen=HISTORY_MAX)
         self.leverage: dict[str, int] = {}
         self.margin_mode: dict[str, str] = {}
         self.position_mode = "one_way_mode"
@@ -401,6 +416,10 @@ class Venue:
         """Return the remembered fills, oldest first."""
         return list(self._accounts[account].fills)
 
+    def bills(self, account: str) -> list[Bill]:
+        """Return the remembered movements of the wallet by trading and funding, oldest first."""
+        return list(self._accounts[account].bills)
+
     def drain(self) -> list[VenueEvent]:
         """Return what happened since the last call, in order: per order live, then each fill with its report."""
         events, self._events = self._events, []
@@ -465,10 +484,19 @@ class Venue:
         since, self._funded_hour = self._funded_hour, hour
         for symbol in list(self._holders):
             interval = self.contracts[symbol].funding_interval_h
-            times = hour // interval - since // interval
-            rate = self._rates.get(symbol)
-            if times <= 0 or rate is None:
-                continue
+            if hour // interval > since // interval:
+                self._settle(symbol, now_ns)
+
+    def settle_funding_now(self, now_ns: int) -> list[FundingReport]:
+        """Pay funding in every symbol that is held, whatever the time, and return what was paid."""
+        n_before = len(self._events)
+        for symbol in list(self._holders):
+            self._settle(symbol, now_ns)
+        return [event for event in self._events[n_before:] if isinstance(event, FundingReport)]
+
+    def _settle(self, symbol: str, now_ns: int) -> None:
+        rate = self._rates.get(symbol)
+        if rate is not None:
             for account in sorted(self._holders[symbol]):
                 self._pay_funding(account, symbol, _decimal(rate), now_ns)
 
@@ -807,6 +835,7 @@ class Venue:
             fee_usdt=fee, is_maker=is_maker, realised_usdt=realised,
         )  # fmt: skip
         held.fills.append(fill)
+        self._bill(held, now_ns, order.side.value, order.symbol, realised, fee)
         if not self.has_price(order.symbol):
             self._books.setdefault(order.symbol, _Book((), ())).value_at(price)
         if order.remaining > 0:
@@ -871,10 +900,12 @@ class Venue:
         held.funding += amount
         position.funding_usdt += amount
         position.is_funded = True
+        bill = self._bill(held, now_ns, FUNDING_BILL, symbol, amount, ZERO)
         self._events.append(
             FundingReport(
                 account=account,
                 time_ns=now_ns,
+                bill_id=bill.bill_id,
                 symbol=symbol,
                 amount_usdt=amount,
                 rate=rate,
@@ -882,6 +913,14 @@ class Venue:
                 size=position.size,
             )
         )
+
+    def _bill(self, held: _Account, now_ns: int, kind: str, symbol: str, amount: Decimal, fee: Decimal) -> Bill:
+        bill = Bill(
+            time_ns=now_ns, bill_id=self._id(now_ns), kind=kind, symbol=symbol, amount_usdt=amount, fee_usdt=fee,
+            balance_usdt=held.balance,
+        )  # fmt: skip
+        held.bills.append(bill)
+        return bill
 
     # ---------------------------------------------------------------------------- the venue's own orders
 

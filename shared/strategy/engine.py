@@ -23,7 +23,8 @@ What the caller owes
 * One `SecondClosed` per second, without holes, also while nothing is received (its columns are then NaN).
 * Every `PlaceOrder` is sent once, within 3 s or not at all (`OrderRefused`, code "expired"), and ends in exactly one of
   `OrderAccepted`, `OrderRefused`, `OrderTimedOut`. `QueryOrder` brings the order's `Filled`s, then `OrderReported` or
-  `OrderAbsent`. `QueryAccount` brings `Adopted`. Repeats of fills and reports do no harm; a lost one is asked for.
+  `OrderAbsent`. `QueryAccount` brings the bills of funding that are new (`FundingPaid`), then `Adopted`. Repeats of
+  fills, bills and reports do no harm; a lost one is asked for.
 * A fill whose client_oid is not ours is the exchange's own doing (a stop, a liquidation).
 """
 
@@ -47,6 +48,7 @@ from shared.strategy import ranking
 from shared.strategy.bandit import Bandit, BanditState
 from shared.strategy.config import EngineConfig
 from shared.strategy.exact import ZERO, decimal_of, exactly, floor_to
+from shared.strategy.funding import Funding
 from shared.strategy.market import Market
 from shared.strategy.orders import Order, Orders, State, Told
 from shared.strategy.portfolio import Holding, Portfolio, Quote, Trade
@@ -138,6 +140,7 @@ class Engine:
         self.orders = Orders()
         self.truth = Truth(self.portfolio, self.orders, lambda action: self._actions.append(action))
         self.market = Market(universe)
+        self.funding = Funding(universe, self.portfolio, self.market)
         self.risk = Risk(config, memory.risk)
         self.bandit = Bandit(self.symbols, memory.bandit)
         self.trades: list[Trade] = []  # closed round trips, oldest first; the caller may take them away
@@ -156,6 +159,7 @@ class Engine:
         self._now_ns = 0
         self._actions: list[Action] = []
         self._is_adopted = False
+        self._adopted_ns = 0
         self._fill_before_adoption = False
         self._links = {"public": False, "private": False}
         self._private_was_lost = False
@@ -188,14 +192,17 @@ class Engine:
     def on_event(self, event: Event) -> list[Action]:
         """Take what happened, return what to do about it, in this order."""
         self._now_ns = max(self._now_ns, event.recv_ns)
+        self.funding.pass_time(self._now_ns)
         self._handlers[type(event)](event)
+        if self.is_stopping and self._is_adopted:
+            self.truth.ask_equity(self._now_ns)
         actions, self._actions = self._actions, []
         return actions
 
     @property
     def is_flat_and_quiet(self) -> bool:
         """Say whether nothing is open, nothing works and nothing is in doubt: safe to leave."""
-        is_sure = self._is_adopted and self.truth.is_sure
+        is_sure = self._is_adopted and self.truth.is_sure and not self.funding.is_owed
         return is_sure and not self.portfolio.holdings and not self.orders.n_working
 
     @property
@@ -285,7 +292,17 @@ class Engine:
             if asked < QUERIES_PER_SECOND_MAX and life.is_query_due(order, now_ns):
                 self._ask_order(order)
                 asked += 1
+        self._keep_asking_for_funding()
         self.truth.keep_asking(now_ns)
+
+    def _keep_asking_for_funding(self) -> None:
+        """Ask for the account, with which its bills are read, until what is owed has come."""
+        lost = self.funding.give_up(self._now_ns)
+        if lost:
+            self._note("funding.missed", symbols=" ".join(lost))
+            self.truth.doubt_equity()
+        if self.funding.is_question_due(self._now_ns):
+            self.truth.ask("funding was settled", self._now_ns)
 
     def _should_cancel(self, order: Order) -> bool:
         if not order.rests:
@@ -718,7 +735,9 @@ class Engine:
             if order.is_done and not was_done:
                 self._say_done(order)
         mark = self.market.mark(n)
+        self.funding.before_fill(event)
         closed = self.portfolio.fill(event, cause=cause, second=second, quote=quote, mark=mark)
+        self.funding.after_fill(event)
         holding = self.portfolio.holdings.get(event.symbol)
         if holding is not None and order is not None and order.stop_price is not None and holding.stop_price is None:
             holding.stop_price = order.stop_price
@@ -759,8 +778,11 @@ class Engine:
             )
 
     def _on_funding(self, event: FundingPaid) -> None:
-        if self._is_adopted:
+        is_new = self.funding.take(event)
+        # What was booked before the account was read for the first time is in the equity that we began with.
+        if is_new and self._is_adopted and event.exch_ns >= self._adopted_ns:
             self.portfolio.pay_funding(event.symbol, event.amount_usdt)
+            self._note("funding.paid", symbol=event.symbol, amount_usdt=float(event.amount_usdt), bill_id=event.bill_id)
 
     def _on_link(self, event: LinkChanged) -> None:
         assert event.link in self._links, f"links are {tuple(self._links)}, found {event.link!r}"
@@ -781,6 +803,7 @@ class Engine:
             self._note("stop.requested", reason=event.reason)
         if not self._is_adopted:
             return
+        self.truth.doubt_equity()  # nobody leaves before the exchange has said that it counts as we do
         for order in list(self.orders.working):
             order.wants_cancel = order.wants_cancel or order.rests
             self._cancel_if_wanted(order)
@@ -794,11 +817,11 @@ class Engine:
         if not self._is_adopted:
             self._begin(event)
         else:
-            self._close(self.truth.compare(event, self._now_ns))
+            self._close(self.truth.compare(event, self._now_ns, is_funding_owed=self.funding.is_owed))
         self._adopt_orders(event.orders)
 
     def _begin(self, event: Adopted) -> None:
-        self._is_adopted = True
+        self._is_adopted, self._adopted_ns = True, event.recv_ns
         positions = tuple(sorted((p for p in event.positions if p.size != 0), key=lambda p: p.symbol))
         self.portfolio.adopt(event.equity_usdt, positions, self._now_ns, self._now_ns // NS)
         for position in positions:

@@ -20,6 +20,7 @@ from shared.types import NS, Action, Adopted, Note, Position, QueryAccount
 
 ACCOUNT_EVERY_NS = 2 * NS - NS // 2  # every 2 s on jittering seconds; Bitget: all-position 5/s, account 10/s
 MISSING_FILLS_PATIENCE_NS = 30 * NS
+EQUITY_STEP = Decimal("1e-8")  # Bitget cuts the equity that it publishes to 8 places
 
 
 class Truth:
@@ -64,11 +65,24 @@ class Truth:
                 self.doubt(order.symbol, "fills are missing", now_ns)
         if self._wanted or self.doubts:
             self.ask(self._wanted or next(iter(self.doubts.values())), now_ns)
-        elif self._is_flat and not self._is_equity_sure:
-            self.ask("a position was corrected: does equity agree?", now_ns)
+        else:
+            self.ask_equity(now_ns)
 
-    def compare(self, event: Adopted, now_ns: int) -> list[Trade]:
-        """Compare the ledger with a reading; return the round trips that corrections ended."""
+    def doubt_equity(self) -> None:
+        """Be sure again only after equity was compared while flat."""
+        self._is_equity_sure = False
+
+    def ask_equity(self, now_ns: int) -> None:
+        """Ask for the account where a doubted equity can be compared now."""
+        if self._is_flat and not self._is_equity_sure and now_ns - self._asked_ns >= ACCOUNT_EVERY_NS:
+            self.ask("does equity agree?", now_ns)
+
+    def compare(self, event: Adopted, now_ns: int, *, is_funding_owed: bool = False) -> list[Trade]:
+        """Compare the ledger with a reading; return the round trips that corrections ended.
+
+        Args:
+            is_funding_owed: equity may hold what no bill has told yet, and is not taken over.
+        """
         theirs = {position.symbol: position for position in event.positions if position.size != 0}
         ended: list[Trade] = []
         for symbol in sorted({*theirs, *self._portfolio.holdings, *self.doubts, *self._suspects}):
@@ -87,13 +101,15 @@ class Truth:
         if theirs or not self._is_flat:
             self._equity_suspect = None
         else:
-            self._compare_equity(event.equity_usdt, now_ns)
+            self._compare_equity(event.equity_usdt, now_ns, is_funding_owed)
         return ended
 
-    def _compare_equity(self, theirs: Decimal, now_ns: int) -> None:
+    def _compare_equity(self, theirs: Decimal, now_ns: int, is_funding_owed: bool) -> None:
         ours = self._portfolio.equity_usdt
-        if theirs == ours:
+        if abs(theirs - ours) < EQUITY_STEP:
             self._equity_suspect, self._is_equity_sure = None, True
+        elif is_funding_owed:
+            self._equity_suspect, self._is_equity_sure = None, False
         elif self._equity_suspect == (theirs, ours):
             difference = self._portfolio.correct_equity(theirs)
             self._equity_suspect, self._is_equity_sure = None, True

@@ -23,6 +23,7 @@ from shared.types import (
     Cause,
     Event,
     Filled,
+    FundingPaid,
     OrderAbsent,
     OrderAccepted,
     OrderKind,
@@ -66,6 +67,15 @@ class Scripted:
         self.order: OrderState | None = None
         self.error: ExchangeError | None = None  # of everything but place
         self.truths = 0
+        self.bills: list[FundingPaid] = []
+        self.bills_error: ExchangeError | None = None
+        self.bills_from: list[int] = []
+
+    async def funding(self, start_ms: int) -> tuple[FundingPaid, ...]:
+        self.bills_from.append(start_ms)
+        if self.bills_error is not None:
+            raise self.bills_error
+        return tuple(bill for bill in self.bills if bill.exch_ns >= start_ms * 1_000_000)
 
     async def place(self, order: PlaceOrder) -> str:
         if not self.sends:
@@ -272,6 +282,40 @@ async def test_account_is_read_once_at_a_time() -> None:
     assert isinstance(event, Adopted)
     assert (event.equity_usdt, event.leverage, event.positions[0].size) == (D(10), {"AAAUSDT": 5}, D(-1))
     assert venue.truths == 1
+
+
+def bill(name: str, at_s: int) -> FundingPaid:
+    return FundingPaid(recv_ns=1, symbol="AAAUSDT", amount_usdt=D(1), bill_id=name, exch_ns=at_s * 10**9)
+
+
+async def test_bills_come_once_and_before_the_account_that_holds_them() -> None:
+    """Every reading tells the bills that are new, also one that is listed after younger ones, and looks no further back
+    than a bill can be late."""
+    venue, now_s = Scripted(), 1_760_000_000
+    told: list[Event] = []
+    executor = Executor(venue, "AAAUSDT", {}, told.append, count(now_s * 10**9).__next__)
+    readings = (["a"], ["a", "b"], ["c", "a", "b"], ["c", "a", "b"])
+    times = {"a": now_s + 10, "b": now_s + 4000, "c": now_s + 4000 - executors.BILLS_LATE_MS // 1000}
+    for names in readings:
+        venue.bills = [bill(name, times[name]) for name in names]
+        executor.submit([QueryAccount(reason="x")])
+        await executor.drain()
+
+    assert [event.bill_id if isinstance(event, FundingPaid) else "account" for event in told] == [
+        "a", "account", "b", "account", "c", "account", "account",
+    ]  # fmt: skip
+    assert venue.bills_from[0] == now_s * 1000 - executors.BILLS_FROM_BEFORE_MS
+    assert venue.bills_from[-1] == (now_s + 4000) * 1000 - executors.BILLS_LATE_MS
+
+
+async def test_bills_that_are_refused_leave_the_account_readable() -> None:
+    """Without the right to read bills the truth is told all the same; without an answer nothing is, and is asked again."""
+    venue = Scripted()
+    venue.bills_error = ExchangeRefused("40014", "Incorrect permissions")
+    (event,) = await do(venue, QueryAccount(reason="x"))
+    assert isinstance(event, Adopted)
+    venue.bills_error = ExchangeSilent("late")
+    assert await do(venue, QueryAccount(reason="x")) == []
 
 
 async def test_account_without_answer_is_read_again_when_asked() -> None:

@@ -58,6 +58,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
     repeated_push: float = 0.0
     silent_query: float = 0.0
     latency_ms_max: int = 50
+    bill_delay_s_max: int = 0  # between a settlement and the bill that tells of it
     private_drops: float = 0.0  # per second: the private stream goes down for up to 5 s
 
 
@@ -70,6 +71,7 @@ BAD_WIRES = Faults(
     repeated_push=0.2,
     silent_query=0.2,
     latency_ms_max=800,
+    bill_delay_s_max=30,
     private_drops=0.02,
 )
 
@@ -111,6 +113,7 @@ class World:
         self.in_flight = 0  # private pushes and answers that have not arrived
         self.is_private_up = True
         self.filled: dict[str, Decimal] = {}  # client_oid -> size at the venue
+        self._bills: list[tuple[int, FundingReport]] = []  # when it is listed, what was paid; nobody pushes them
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
         self._sequence = 0
         self._move_market()
@@ -305,8 +308,22 @@ class World:
     def _query_account(self) -> None:
         if self._happens(self.faults.silent_query):
             return
-        truth = self._truth()
-        self._deliver(lambda t: msgspec.structs.replace(truth, recv_ns=t))
+        truth, delay_ns = self._truth(), self._latency_ns()
+        for listed_ns, paid in self._bills:
+            if listed_ns <= self.now_ns:
+                self._deliver(lambda t, p=paid: _paid(p, t), delay_ns)  # type: ignore[misc]
+        self._deliver(lambda t: msgspec.structs.replace(truth, recv_ns=t), delay_ns)
+
+    def _bill_delay_ns(self) -> int:
+        return (
+            int(self.random.integers(0, self.faults.bill_delay_s_max + 1)) * NS if self.faults.bill_delay_s_max else 0
+        )
+
+    @property
+    def is_billed(self) -> bool:
+        """Say whether the engine was told of every settlement."""
+        told = {event.bill_id for event in self.events if isinstance(event, FundingPaid)}
+        return all(paid.bill_id in told for _, paid in self._bills)
 
     def _truth(self) -> Adopted:
         positions = tuple(
@@ -334,10 +351,7 @@ class World:
                 before = self.filled.get(event.client_oid, Decimal(0))
                 self.filled[event.client_oid] = before + event.size
             if isinstance(event, FundingReport):
-                paid = event
-                self._deliver(
-                    lambda t, p=paid: FundingPaid(recv_ns=t, symbol=p.symbol, amount_usdt=p.amount_usdt)  # type: ignore[misc]
-                )
+                self._bills.append((self.now_ns + self._bill_delay_ns(), event))
                 continue
             if not self.is_private_up:
                 continue
@@ -367,6 +381,12 @@ class _Opinions:
 
     def score(self, features: object, columns: object, first_second: int) -> Scores:
         raise AssertionError("the world brings its opinions")
+
+
+def _paid(paid: FundingReport, recv_ns: int) -> FundingPaid:
+    return FundingPaid(
+        recv_ns=recv_ns, symbol=paid.symbol, amount_usdt=paid.amount_usdt, bill_id=paid.bill_id, exch_ns=paid.time_ns
+    )
 
 
 def _filled(fill: Fill, recv_ns: int, client_oid: str | None = None) -> Filled:

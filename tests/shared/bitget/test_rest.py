@@ -85,7 +85,7 @@ def test_only_orders_may_not_be_repeated() -> None:
         "/api/v2/mix/order/place-order",
         "/api/v2/mix/order/cancel-order",
     }
-    assert len(endpoints) == 14
+    assert len(endpoints) == 15
 
 
 @pytest.mark.parametrize("data", [None, [], {}, {"a": "1"}, [1]])

@@ -304,6 +304,7 @@ async def test_reads_give_our_types(server: Server, client: RestClient) -> None:
         ("order/orders-pending", "pending"),
         ("order/detail", "detail"),
         ("order/fills", "fills"),
+        ("account/bill", "bills"),
         ("account/set-leverage", "leverage"),
         ("account/set-margin-mode", "margin_mode"),
         ("account/set-position-mode", "position_mode"),
@@ -327,6 +328,12 @@ async def test_reads_give_our_types(server: Server, client: RestClient) -> None:
     assert detail.client_oid == "a1"
     assert (older.trade_id, newer.trade_id) == ("1360000000000000200", "1360000000000000201")
     assert (older.fee_usdt, newer.is_maker, newer.client_oid) == (Decimal("0.03600012"), True, "a1")
+    bills = await client.bills()
+    assert [(bill.business_type, bill.amount + bill.fee) for bill in bills] == [
+        ("trans_from_exchange", Decimal(10_000)),
+        ("sell", Decimal("-0.036")),
+        ("contract_settle_fee", Decimal("0.006")),
+    ]
     assert await client.set_leverage("BTCUSDT", 5) == 5
     assert await client.set_margin_mode("BTCUSDT") == "crossed"
     assert await client.set_position_mode() == "one_way_mode"
@@ -363,23 +370,33 @@ async def test_payload_of_another_shape_is_an_error(server: Server, client: Rest
         await client.account("BTCUSDT")
 
 
-@pytest.mark.parametrize("total", [0, 99, 100, 101, 250])
-async def test_every_page_of_fills_is_read(server: Server, client: RestClient, total: int) -> None:
-    """N fills asked for are N returned, oldest first, over as many pages as it takes."""
-    row = REST["fills"]["fillList"][0]
-    rows = [row | {"tradeId": str(10_000 + i), "cTime": str(1760000000000 + i)} for i in range(total)]
+def paged(row: dict[str, Any], key: str, name: str, total: int) -> Handler:
+    """Return a handler that has so many rows like `row`, newest first, a page at a time."""
+    rows = [row | {key: str(10_000 + i), "cTime": str(1760000000000 + i)} for i in range(total)]
 
     async def handler(request: web.Request) -> web.StreamResponse:
         before = int(request.query.get("idLessThan", "99999999"))
-        page = [row for row in reversed(rows) if int(row["tradeId"]) < before][: int(request.query["limit"])]
-        end_id = page[-1]["tradeId"] if page else None
-        return web.Response(text=compact(envelope({"fillList": page or None, "endId": end_id})))
+        page = [row for row in reversed(rows) if int(row[key]) < before][: int(request.query["limit"])]
+        end_id = page[-1][key] if page else None
+        return web.Response(text=compact(envelope({name: page or None, "endId": end_id})))
 
-    server.answers["/api/v2/mix/order/fills"] = handler
+    return handler
 
-    fills = await client.fills(symbol="BTCUSDT")
 
-    assert [fill.trade_id for fill in fills] == [row["tradeId"] for row in rows]
+@pytest.mark.parametrize("total", [0, 99, 100, 101, 250])
+async def test_every_page_is_read(server: Server, client: RestClient, total: int) -> None:
+    """N fills or bills asked for are N returned, oldest first, over as many pages as it takes."""
+    fill, bill = REST["fills"]["fillList"][0], REST["bills"]["bills"][0]
+    server.answers["/api/v2/mix/order/fills"] = paged(fill, "tradeId", "fillList", total)
+    server.answers["/api/v2/mix/account/bill"] = paged(bill, "billId", "bills", total)
+
+    fills, paid = await client.fills(symbol="BTCUSDT"), await client.funding(1760000000000)
+
+    expected = [str(10_000 + i) for i in range(total)]
+    assert [fill.trade_id for fill in fills] == expected
+    assert [bill.bill_id for bill in paid] == expected
+    query = server.requests[-1].query
+    assert (query["businessType"], query["startTime"]) == ("contract_settle_fee", "1760000000000")
 
 
 async def test_clock_is_synchronised(server: Server) -> None:

@@ -8,13 +8,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.bitget import wire
 from shared.errors import ProtocolBroken
-from shared.types import CancelOrder, Cause, OrderKind, OrderStatus, PlaceOrder, Position, Side
+from shared.types import CancelOrder, Cause, FundingPaid, OrderKind, OrderStatus, PlaceOrder, Position, Side
 from tests.shared.bitget.payloads import FRAMES, PUSHES, REST, compact, frame, json_values
 
 D = Decimal
@@ -191,6 +192,8 @@ def test_contract_states_its_rules() -> None:
         ("detail", wire.OrderRow),
         ("fills", wire.FillPage),
         ("fills_empty", wire.FillPage),
+        ("bills", wire.BillPage),
+        ("bills_empty", wire.BillPage),
         ("placed", wire.PlacedRow),
         ("leverage", wire.LeverageRow),
         ("leverage_isolated", wire.LeverageRow),
@@ -225,6 +228,22 @@ def test_detail_says_state_where_lists_say_status() -> None:
         OrderKind.POST_ONLY,
     )
     assert (pending.reduce_only, pending.price, detail.reduce_only) == (True, D(59000), False)
+
+
+def test_bill_of_funding_is_a_settlement_and_no_other_is() -> None:
+    """Funding is signed, in USDT and of a symbol; a trade, a transfer or another coin is no settlement."""
+    funding, trade, transfer = wire.parse_rows([REST["bills"]], wire.BillPage, "bills")[0][0].bills
+
+    assert wire.funding_paid(funding, 7) == FundingPaid(
+        recv_ns=7,
+        symbol="BTCUSDT",
+        amount_usdt=D("0.006"),
+        bill_id="1360000000000000302",
+        exch_ns=1_760_025_600_000_000_000,
+    )
+    for other in (trade, transfer, msgspec.structs.replace(funding, coin="BGB")):
+        with pytest.raises(ProtocolBroken, match=other.bill_id):
+            wire.funding_paid(other, 7)
 
 
 def test_empty_lists_may_be_null() -> None:

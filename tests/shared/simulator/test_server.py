@@ -357,6 +357,60 @@ async def test_equity_is_what_fills_and_marks_say(client: Client) -> None:
     assert Decimal(account["usdtEquity"]) == 10_000 + earned + Decimal(account["unrealizedPL"])
 
 
+async def settle_funding(client: Client) -> Any:
+    async with client.http.post(f"{client.server.rest_url}/_control/funding") as answer:
+        assert answer.status == 200, await answer.text()
+        return (await answer.json())["paid"]
+
+
+async def test_bills_tell_every_movement_of_the_wallet(client: Client) -> None:
+    """Trades with their fees, funding without one, newest first in pages of snowflakes; null where there is none."""
+    where = {"productType": "USDT-FUTURES"}
+    assert await client.get("account/bill", **where) == {"bills": None, "endId": None}
+    assert await settle_funding(client) == []
+    for side in ("buy", "sell"):
+        await client.post("order/place-order", **BASE, side=side, orderType="market", size="0.01")
+        if side == "buy":
+            while not await client.get("position/all-position", **where):
+                await asyncio.sleep(0.2)
+            [paid] = await settle_funding(client)
+    while await client.get("position/all-position", **where):
+        await asyncio.sleep(0.2)
+
+    rows = (await client.get("account/bill", **where))["bills"]
+    [funding] = (await client.get("account/bill", **where, businessType="contract_settle_fee"))["bills"]
+    first = await client.get("account/bill", **where, limit="1")
+    second = await client.get("account/bill", **where, limit="1", idLessThan=first["endId"])
+    equity = Decimal((await client.get("account/account", **where, symbol="BTCUSDT", marginCoin="USDT"))["usdtEquity"])
+
+    assert list(rows[0]) == [
+        "billId", "symbol", "amount", "fee", "feeByCoupon", "businessType", "coin", "balance", "cTime",
+    ]  # fmt: skip
+    assert [row["businessType"] for row in rows] == ["sell", "contract_settle_fee", "buy"]
+    assert (funding["billId"], funding["symbol"], funding["fee"]) == (paid["billId"], "BTCUSDT", "0")
+    assert (funding["amount"], paid["account"]) == (paid["amount"], "key")
+    assert [row["billId"] for row in (*first["bills"], *second["bills"])] == [row["billId"] for row in rows[:2]]
+    assert equity == 10_000 + sum(Decimal(row["amount"]) + Decimal(row["fee"]) for row in rows)
+    assert Decimal(rows[0]["balance"]) == equity
+    for row in rows:
+        assert (int(row["billId"]) >> 22) + 1_435_725_920_677 == int(row["cTime"])
+
+
+async def test_bill_may_be_late_and_its_window_is_bounded(client: Client) -> None:
+    """The wallet moves before the bill is listed; a window of more than 30 days is refused."""
+    await client.conditions(bill_delay_ms=60_000)
+    await client.post("order/place-order", **BASE, side="buy", orderType="market", size="0.01")
+    while not (await client.get("order/fills", productType="USDT-FUTURES"))["fillList"]:
+        await asyncio.sleep(0.2)
+
+    assert (await client.get("account/bill", productType="USDT-FUTURES"))["bills"] is None
+    await client.conditions(bill_delay_ms=0)
+    assert (await client.get("account/bill", productType="USDT-FUTURES"))["bills"]
+    window = f"startTime=1&endTime={31 * 86_400_000}"
+    status, answer = await client.send("GET", f"{MIX}account/bill?productType=USDT-FUTURES&{window}")
+    assert (status, answer["code"]) == (400, "00001")
+
+
 async def test_resting_order_is_listed_cancelled_and_gone(client: Client) -> None:
     """A post-only order rests; empty lists are null before and after."""
     place = BASE | {"side": "buy", "orderType": "limit", "price": "81000.5", "force": "post_only", "size": "0.01"}

@@ -314,6 +314,9 @@ def test_funding_is_paid_on_each_symbols_grid(venue: Venue) -> None:
     reports = [event for event in venue.drain() if isinstance(event, FundingReport)]
     assert [report.amount_usdt for report in reports] == [Decimal("-0.03")]
     assert venue.totals("a")[3] == Decimal("-0.03")
+    bill = venue.bills("a")[-1]
+    assert (bill.bill_id, bill.kind, bill.fee_usdt) == (reports[0].bill_id, "contract_settle_fee", Decimal(0))
+    assert bill.balance_usdt == venue.balance("a")
 
 
 def test_liquidation_leaves_nothing_open(venue: Venue) -> None:
@@ -560,6 +563,8 @@ class Ledger(RuleBasedStateMachine):
             worth = sum((size * self.venue.mark(symbol) for (_, symbol), size in held.items()), Decimal(0))
             assert self.venue.equity(account) == self.cash[account] + worth
             deposits, realised, fees, funding = self.venue.totals(account)
+            billed = sum((bill.amount_usdt - bill.fee_usdt for bill in self.venue.bills(account)), Decimal(0))
+            assert self.venue.balance(account) == deposits + billed
             unrealised = self.venue.unrealised(account)
             assert self.venue.equity(account) == deposits + realised - fees + funding + unrealised
 

@@ -183,6 +183,10 @@ class Script:
             )
         )
 
+    def agree(self) -> list[Action]:
+        """Read the account while flat, where it says what the ledger says."""
+        return self.adopt(self.engine.portfolio.equity_usdt)
+
     def links(self, is_up: bool) -> None:
         for link in ("public", "private"):
             self.tell(LinkChanged(recv_ns=self.wait(), link=link, is_up=is_up))

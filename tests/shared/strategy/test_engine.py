@@ -698,7 +698,8 @@ def test_unknown_order_is_not_cancelled_before_it_is_found() -> None:
 
 
 def test_clean_stop_flattens_and_becomes_quiet() -> None:
-    """A stop closes every position reduce-only at market with cause operator and opens nothing more."""
+    """A stop closes every position reduce-only at market with cause operator, opens nothing more, and is quiet once
+    the exchange's equity has been read while flat."""
     script = Script(3)
     script.open_position()
 
@@ -706,9 +707,13 @@ def test_clean_stop_flattens_and_becomes_quiet() -> None:
     for order in leaves:
         script.complete(order)
     script.close_second(scores([1, 1, 1]))
+    was_quiet = script.engine.is_flat_and_quiet
+    script.agree()
 
     assert [o.cause for o in leaves] == [Cause.OPERATOR] * 3
     assert all(o.reduce_only and o.kind is OrderKind.MARKET for o in leaves)
+    assert len(account_queries(script.log)) == 1
+    assert not was_quiet
     assert script.engine.is_flat_and_quiet
     assert set(script.reasons) == {"stopping"}
 
@@ -726,6 +731,7 @@ def test_stop_waits_for_unknown_orders() -> None:
     script.report(entry, OrderStatus.FILLED, entry.size)
     [leave] = places(script.close_second())
     script.complete(leave)
+    script.agree()
 
     assert script.engine.is_flat_and_quiet
 
