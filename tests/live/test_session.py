@@ -27,7 +27,7 @@ from shared import journal, simulator_process
 from shared.bitget.transport import ReceiveClock
 from shared.settings import ROOT
 from shared.simulator_process import SimulatorProcess
-from shared.types import Adopted, Cause, Filled, OrderKind, PlaceOrder, Side
+from shared.types import Adopted, Cause, Filled, FundingPaid, OrderKind, PlaceOrder, Side
 
 WAIT_S = 30.0
 
@@ -70,14 +70,19 @@ def start_live(environment: dict[str, str], folder: Path, *arguments: str) -> su
     )
 
 
-def change_conditions(simulator: SimulatorProcess, **conditions: Any) -> None:
+def control(simulator: SimulatorProcess, name: str, **body: Any) -> Any:
     request = urllib.request.Request(  # noqa: S310 - our own loopback
-        f"{simulator.rest}/_control/conditions",
-        data=json.dumps(conditions).encode(),
+        f"{simulator.rest}/_control/{name}",
+        data=json.dumps(body).encode(),
         headers={"Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
         assert answer.status == 200
+        return json.load(answer)
+
+
+def change_conditions(simulator: SimulatorProcess, **conditions: Any) -> None:
+    control(simulator, "conditions", **conditions)
 
 
 def at_venue(simulator: SimulatorProcess, ask: Callable[[MeteredClient], Awaitable[Any]]) -> Any:
@@ -150,6 +155,38 @@ def test_session_trades_ends_flat_and_replays(
 
     assert replay.main([str(folder)]) == 0
     assert capsys.readouterr().out.startswith("identical")
+
+
+def test_funding_reaches_the_ledger(tmp_path: Path, environment: dict[str, str], simulator: SimulatorProcess) -> None:
+    """Funding is settled twice while positions are held, and its bills come late: the ledger equals the venue without
+    an adjustment, each bill is booked once, and the replay is identical."""
+    change_conditions(simulator, bill_delay_ms=300)
+    live = start_live(environment, tmp_path / "a")
+    paid: list[dict[str, str]] = []
+    try:
+        for _ in range(2):
+            wait_for(lambda: bool(truth(simulator).positions), "a position")
+            paid += control(simulator, "funding")["paid"]
+            change_conditions(simulator, drop_sockets="private")  # a stream that comes back asks for the account
+        wait_for(lambda: len(at_venue(simulator, lambda client: client.funding(0))) >= len(paid), "the bills")
+        live.send_signal(signal.SIGTERM)
+        _, err = live.communicate(timeout=WAIT_S)
+    finally:
+        live.kill()
+
+    folder = tmp_path / "a" / "session"
+    money = json.loads((folder / "session.json").read_text())["pnl_usdt"]
+    booked = [
+        record.value.bill_id
+        for record in journal.JournalReader(folder / journal.FILE_NAME)
+        if isinstance(record.value, FundingPaid)
+    ]
+    assert live.returncode == 0, err
+    assert money["ledger_equals_venue"]
+    assert sorted(booked) == sorted(bill["billId"] for bill in paid)
+    assert Decimal(money["funding"]) == sum(Decimal(bill["amount"]) for bill in paid) != 0
+    assert Decimal(money["adjustments"]) == 0
+    assert replay.replay(folder).difference is None
 
 
 def test_killed_session_is_adopted_and_flattened_by_the_next(

@@ -8,7 +8,7 @@ import pytest
 
 from shared.strategy.engine import EngineConfig
 from shared.types import OrderKind
-from tests.simulation.world import BAD_WIRES, US, World
+from tests.simulation.world import BAD_WIRES, US, Faults, World
 
 CONFIGS = {
     "market": EngineConfig(horizon_s=5, cooldown_s=1),
@@ -47,6 +47,26 @@ def test_ledger_equals_the_venue_whenever_the_wires_are_empty(seed: int, is_coin
     deposit, realised, fees, funding = world.venue.totals(US)
     assert (portfolio.realised_usdt, portfolio.fees_usdt, portfolio.funding_usdt) == (realised, fees, funding)
     assert deposit == 10_000
+
+
+@pytest.mark.parametrize("ends_after_s", [31, 33, 60])
+@pytest.mark.parametrize("seed", [3, 4])
+def test_late_bills_of_funding_find_the_ledger(seed: int, ends_after_s: int) -> None:
+    """Bills that are listed up to 20 s after the settlement, half a minute into the world, are all booked: also those
+    of a session that stops before they come, and nothing is adjusted for them."""
+    faults = Faults(bill_delay_s_max=20, repeated_push=0.2, latency_ms_max=400)
+    world = World(seed, config=CONFIGS["market"], faults=faults, volatility=3e-3)
+
+    world.run(ends_after_s, assert_ledger_is_the_venues)
+    world.stop()
+
+    _, _, _, funding = world.venue.totals(US)
+    assert funding != 0
+    assert world.is_billed
+    assert world.engine.is_flat_and_quiet
+    assert world.engine.portfolio.funding_usdt == funding
+    assert world.engine.portfolio.equity_usdt == world.venue.equity(US)
+    assert world.engine.portfolio.adjustments_usdt == 0
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
