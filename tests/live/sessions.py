@@ -74,9 +74,7 @@ class InstantVenue:
             if isinstance(order, QueryAccount) and not self.runner.engine.portfolio.holdings:
                 equity = self.runner.engine.portfolio.equity_usdt  # it always counts as we do
                 self.runner.tell(
-                    Adopted(
-                        recv_ns=0, equity_usdt=equity, available_usdt=equity, positions=(), orders=(), leverage={}
-                    )
+                    Adopted(recv_ns=0, equity_usdt=equity, available_usdt=equity, positions=(), orders=(), leverage={})
                 )
             if not isinstance(order, PlaceOrder):
                 continue

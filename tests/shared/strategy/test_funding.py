@@ -99,7 +99,9 @@ def test_bill_ends_the_waiting_once_and_an_old_one_does_not() -> None:
     bench.fill(Side.BUY, -30.0, -30.0)
     bench.at(0.0)
 
-    told = [(bench.bill(at_s, name), bench.funding.is_owed) for at_s, name in ((-3600.0, "old"), (0.2, "1"), (0.2, "1"))]
+    told = [
+        (bench.bill(at_s, name), bench.funding.is_owed) for at_s, name in ((-3600.0, "old"), (0.2, "1"), (0.2, "1"))
+    ]
 
     assert told == [(True, True), (True, False), (False, False)]
 
