@@ -16,7 +16,7 @@ An hour stands alone. Its first rows are CARRIED: the link is up, and this was t
 open links and replace the state at the first instant of their second, but they are no pushes. Together with the raw
 rows of the last `MEMORY_S` seconds before it, they make a restarted hour equal the uninterrupted stream, bit for
 bit. What the writer owes for that: one CARRIED row for every linked (symbol, channel, connection), with the last
-push of the connection (then ordered by it) or of the channel, NaN where there was none.
+push of the connection (then ordered by it) or of the channel, NaN where the connection has pushed nothing.
 
 To add a column: name it in the tuple of its source below, compute it in `_book_values` (or accumulate it in
 `_take_trades`), raise VERSION.

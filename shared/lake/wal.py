@@ -12,8 +12,9 @@ its table is complete (`until_ns`).
               `until_ns`, because nobody was listening from there
 
 An hour stands alone (see `shared.features.sampler`): at its first instant every link that is up writes a CARRIED
-row with the last state of its symbol since that symbol's links were last all down. The new hour is on disk before
-the old one is ended, and a folder appears under its name only when it is locked and whole.
+row with the last state of its symbol since that symbol's links were last all down, NaN where this very connection has
+pushed nothing: its silence does not mean "unchanged". The new hour is on disk before the old one is ended, and a
+folder appears under its name only when it is locked and whole.
 """
 
 from __future__ import annotations
@@ -245,11 +246,12 @@ class WriteAheadLog:
 
 
 class _Links:
-    """What is up in one table, and the last push of each symbol since its links were last all down."""
+    """What is up in one table, the last push of each symbol since its links were last all down, and who has pushed."""
 
     def __init__(self, table: str, n_symbols: int) -> None:
         self.table = table
         self._conns: dict[int, set[int]] = {}  # symbol -> connections that are up
+        self._has_pushed: set[tuple[int, int]] = set()  # (symbol, connection), since the link came up
         self._states = link_rows(table, [(n, 0) for n in range(n_symbols)], TickEvent.CARRIED, 0)
 
     def up(self) -> list[tuple[int, int]]:
@@ -258,6 +260,7 @@ class _Links:
 
     def note(self, rows: Rows) -> None:
         cuts = np.full(len(self._states.symbol), -1)  # row at which the last link of a symbol went
+        went: dict[tuple[int, int], int] = {}  # link -> row at which it went
         for row in np.flatnonzero(rows.event >= TickEvent.SUBSCRIBED).tolist():
             symbol, conn = int(rows.symbol[row]), int(rows.conn[row])
             if rows.event[row] in _OPENS:
@@ -265,6 +268,7 @@ class _Links:
             else:
                 conns = self._conns.get(symbol, set())
                 conns.discard(conn)
+                went[symbol, conn] = row
                 if not conns:
                     cuts[symbol] = row
         if self.table == "raw/trade":
@@ -277,14 +281,23 @@ class _Links:
         last = pushes[len(pushes) - 1 - back]
         is_since = last > cuts[symbols]
         self._put(symbols[is_since], rows, last[is_since])
+        self._has_pushed.difference_update(went)
+        links, back = np.unique(
+            (rows.symbol[pushes].astype(np.int64) << 32 | rows.conn[pushes])[::-1], return_index=True
+        )
+        for link, row in zip(links.tolist(), pushes[len(pushes) - 1 - back].tolist(), strict=True):
+            pair = divmod(link, 1 << 32)
+            if row > went.get(pair, -1):
+                self._has_pushed.add(pair)
 
     def carried(self, at_ns: int) -> Rows:
-        """Return one CARRIED row for each open link."""
+        """Return one CARRIED row for each open link; it holds no state where the link has pushed none."""
         links = self.up()
         rows = link_rows(self.table, links, TickEvent.CARRIED, at_ns)
+        spoke = np.array([link in self._has_pushed for link in links], np.bool_)
         for field in rows.__struct_fields__:
             if field not in _LINK_FIELDS:
-                getattr(rows, field)[:] = getattr(self._states, field)[rows.symbol]
+                getattr(rows, field)[spoke] = getattr(self._states, field)[rows.symbol[spoke]]
         return rows
 
     def _put(self, symbols: NDArray[Any], rows: Rows, which: Any) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -142,6 +143,30 @@ def test_an_hour_stands_alone(seed: int, tmp_path_factory: pytest.TempPathFactor
 
     for name, values in uncut.columns.items():
         assert np.array_equal(values[before_s:], alone.columns[name][MEMORY_S:], equal_nan=True), (name, seed)
+
+
+def test_a_connection_that_has_pushed_nothing_carries_nothing(tmp_path: Path) -> None:
+    """A silent second connection does not keep the book of a lost one alive over the border: no hour sees it, as live."""
+    border_ns = START_NS + r.HOUR_NS
+    border_s = border_ns // NS
+    story = [
+        r.links(SUBSCRIBED, border_ns - 90 * NS, 1, conns=(0,)),
+        r.receipts(1, border_ns - 80 * NS, border_ns - 40 * NS, n_symbols=1),
+        r.links(SUBSCRIBED, border_ns - 35 * NS, 1, conns=(1,), tables="b"),
+        r.links(DISCONNECTED, border_ns - 34 * NS, 1, conns=(0,), tables="b"),
+    ]
+    tickers = r.receipts(2, border_ns - 30 * NS, border_ns + 20 * NS, n_symbols=1)  # the symbol itself is alive
+    ticks = r.concat([*story, msgspec.structs.replace(r.links(SUBSCRIBED, 0, 0), tickers=tickers.tickers)])
+    log = open_log(tmp_path)
+    log.append(ticks)
+    log.flush(border_ns + 20 * NS - 1)
+
+    uncut = Sampler(len(r.SYMBOLS), border_s - 90).step(ticks, border_s + 20).columns["bid_price_1"][90:, 0]
+    stored = read.read_ticks(tmp_path, r.SOURCE, border_ns - MEMORY_S * NS, border_ns + 20 * NS, r.SYMBOLS)
+    alone = Sampler(len(r.SYMBOLS), border_s - MEMORY_S).step(stored, border_s + 20).columns["bid_price_1"]
+
+    assert np.isnan(uncut).all()
+    assert np.isnan(alone[MEMORY_S:, 0]).all()
 
 
 def test_quiet_hours_are_carried_too(tmp_path: Path) -> None:
