@@ -23,6 +23,7 @@ from live.truth import Truths, read_truth
 from shared.bitget.transport import ExchangeUnreachable, RestClient
 from shared.bitget.wire import OrderState
 from shared.errors import ExchangeError, ExchangeRefused, ExchangeSilent
+from shared.strategy.truth import FILLS_RECENT_NS
 from shared.types import (
     Action,
     CancelOrder,
@@ -55,17 +56,13 @@ _on_sent: contextvars.ContextVar[Callable[[], None] | None] = contextvars.Contex
 
 
 class Venue(Truths, Protocol):
-    """Where orders go; `MeteredClient` is one, a test's fake another."""
+    """Where orders go and the truth comes from; `MeteredClient` is one, a test's fake another."""
 
     async def place(self, order: PlaceOrder) -> str: ...
 
     async def cancel(self, order: CancelOrder) -> None: ...
 
     async def detail(self, symbol: str, client_oid: str) -> OrderState | None: ...
-
-    async def fills(
-        self, *, symbol: str = "", order_id: str = "", client_oid: str = "", start_ms: int = 0
-    ) -> tuple[Filled, ...]: ...
 
     async def funding(self, start_ms: int) -> tuple[FundingPaid, ...]: ...
 
@@ -157,13 +154,18 @@ class Executor:
             elif isinstance(action, QueryOrder):
                 self._start(self._query(action))
             elif isinstance(action, QueryAccount):
-                self.read_account()
+                self.read_account(action.fills_since_ns)
 
-    def read_account(self) -> None:
-        """Start reading the whole truth; a reading under way is not doubled."""
+    def read_account(self, fills_since_ns: int | None = None) -> None:
+        """Start reading the whole truth; a reading under way is not doubled.
+
+        Args:
+            fills_since_ns: None: the recent ones, which every comparison wants.
+        """
         if not self._is_reading_truth:
             self._is_reading_truth = True
-            self._start(self._read_truth())
+            since_ns = fills_since_ns if fills_since_ns is not None else self._clock() - FILLS_RECENT_NS
+            self._start(self._read_truth(since_ns))
 
     async def drain(self) -> None:
         """Wait for the answers to everything under way."""
@@ -258,9 +260,11 @@ class Executor:
         else:
             self._tell(found.reported(self._clock()))
 
-    async def _read_truth(self) -> None:
+    async def _read_truth(self, fills_since_ns: int) -> None:
         try:
-            adopted = await read_truth(self._venue, self._account_symbol, self._leverage, self._clock)
+            adopted = await read_truth(
+                self._venue, self._account_symbol, self._leverage, self._clock, fills_since_ns=fills_since_ns
+            )
             funding = await self._read_funding()
         except ExchangeError as error:
             self._note_failure("account.unanswered", error)

@@ -29,6 +29,7 @@ from shared.strategy.engine import Engine
 from shared.types import (
     NS,
     Action,
+    Adopted,
     CancelOrder,
     Event,
     Filled,
@@ -238,6 +239,14 @@ class Runner:
         for note in notes:
             self._log(note)
 
+    def _count_fill(self, fill: Filled) -> None:
+        key = (fill.symbol, fill.order_id, fill.trade_id)
+        if key not in self._fills_seen:
+            self._fills_seen[key] = None
+            self.tally.fills += 1
+            if len(self._fills_seen) > FILLS_REMEMBERED:
+                del self._fills_seen[next(iter(self._fills_seen))]
+
     def _count(self, event: Event, actions: list[Action]) -> None:
         tally = self.tally
         if isinstance(event, SecondClosed):
@@ -245,12 +254,12 @@ class Runner:
         else:
             tally.events += 1
         if isinstance(event, Filled):
-            key = (event.symbol, event.order_id, event.trade_id)
-            if key not in self._fills_seen:
-                self._fills_seen[key] = None
-                tally.fills += 1
-                if len(self._fills_seen) > FILLS_REMEMBERED:
-                    del self._fills_seen[next(iter(self._fills_seen))]
+            self._count_fill(event)
+        elif isinstance(event, Adopted):
+            missed = {a.fields["trade_id"] for a in actions if isinstance(a, Note) and a.event == "fill.missed"}
+            for fill in event.fills:
+                if fill.trade_id in missed:
+                    self._count_fill(fill)
         elif isinstance(event, OrderRefused):
             tally.refused[event.code] += 1
         for trade in self.engine.take_trades():

@@ -39,6 +39,7 @@ from shared.features.catalog import FEATURES
 from shared.features.graph import definition_hash
 from shared.features.sampler import COLUMNS
 from shared.strategy.engine import Engine, EngineConfig
+from shared.strategy.truth import FILLS_BEFORE_ADOPTION_NS
 from shared.types import SCHEMA_VERSION, Adopted, Contract, Note, StopRequested, Universe
 
 CLOCK_SKEW_MS_MAX: Final = 2000  # the engine's proof of absence allows clocks to differ by 2 s
@@ -301,7 +302,8 @@ class Session:
         if self._end.done():
             return False
         try:
-            adopted = await read_truth(client, symbol, self._leverage, self._clock)
+            since_ns = self._clock() - FILLS_BEFORE_ADOPTION_NS
+            adopted = await read_truth(client, symbol, self._leverage, self._clock, fills_since_ns=since_ns)
         except ExchangeError as error:
             self._fail(error)
             return False

@@ -254,6 +254,7 @@ class Adopted(Event, frozen=True, kw_only=True):
     positions: tuple[Position, ...]
     orders: tuple[PendingOrder, ...]
     leverage: dict[str, int]  # symbol -> obtained (read back); a symbol that is absent may not be opened
+    fills: tuple[Filled, ...] = ()  # read last, oldest first, from `QueryAccount.fills_since_ns` on; most are repeats
 
 
 class SecondClosed(Event, frozen=True, kw_only=True):
@@ -384,6 +385,7 @@ class QueryAccount(Action, frozen=True, kw_only=True):
     """Ask for the whole truth again; answered by `Adopted`."""
 
     reason: str
+    fills_since_ns: int  # on our clock: no older fill can be missing
 
 
 class Note(Action, frozen=True, kw_only=True):

@@ -23,8 +23,8 @@ What the caller owes
 * One `SecondClosed` per second, without holes, also while nothing is received (its columns are then NaN).
 * Every `PlaceOrder` is sent once, within 3 s or not at all (`OrderRefused`, code "expired"), and ends in exactly one of
   `OrderAccepted`, `OrderRefused`, `OrderTimedOut`. `QueryOrder` brings the order's `Filled`s, then `OrderReported` or
-  `OrderAbsent`. `QueryAccount` brings the bills of funding that are new (`FundingPaid`), then `Adopted`. Repeats of
-  fills, bills and reports do no harm; a lost one is asked for.
+  `OrderAbsent`. `QueryAccount` brings the bills of funding that are new (`FundingPaid`), then `Adopted` with the fills
+  since the time that was named. Repeats of fills, bills and reports do no harm; a lost one is asked for.
 * A fill whose client_oid is not ours is the exchange's own doing (a stop, a liquidation).
 """
 
@@ -692,12 +692,9 @@ class Engine:
         return moved
 
     def _on_filled(self, event: Filled) -> None:
-        key = (event.symbol, event.order_id, event.trade_id)
-        if key in self._seen_fills:
+        if self._key(event) in self._seen_fills:
             return
-        self._seen_fills[key] = None
-        if len(self._seen_fills) > FILLS_REMEMBERED_MAX:
-            del self._seen_fills[next(iter(self._seen_fills))]
+        self._see(event)
         if not self._is_adopted:
             self._fill_before_adoption = True  # the truth that is being read may or may not contain it
             return
@@ -742,6 +739,15 @@ class Engine:
         if holding is not None and order is not None and order.stop_price is not None and holding.stop_price is None:
             holding.stop_price = order.stop_price
         self._close(closed)
+
+    @staticmethod
+    def _key(fill: Filled) -> tuple[str, str, str]:
+        return fill.symbol, fill.order_id, fill.trade_id
+
+    def _see(self, fill: Filled) -> None:
+        self._seen_fills[self._key(fill)] = None
+        if len(self._seen_fills) > FILLS_REMEMBERED_MAX:
+            del self._seen_fills[next(iter(self._seen_fills))]
 
     def _remember_nameless(self, fill: Filled) -> None:
         """Keep what an unknown order filled: a placement without an answer learns its exchange's name later."""
@@ -817,11 +823,26 @@ class Engine:
         if not self._is_adopted:
             self._begin(event)
         else:
+            self._book_missed(event.fills)
             self._close(self.truth.compare(event, self._now_ns, is_funding_owed=self.funding.is_owed))
         self._adopt_orders(event.orders)
 
+    def _book_missed(self, fills: tuple[Filled, ...]) -> None:
+        """Book what the private stream has not brought, before the ledger is compared."""
+        for fill in fills:
+            if self._key(fill) in self._seen_fills or fill.exch_ns < self.truth.complete_until_ns:
+                continue
+            is_named = self.orders.get(fill.client_oid, fill.order_id) is not None
+            if not is_named and any(not order.order_id for order in self.orders.working_in(fill.symbol)):
+                continue  # these fills carry no client_oid: it may be the order that waits for its answer
+            self._note("fill.missed", symbol=fill.symbol, order_id=fill.order_id, trade_id=fill.trade_id)
+            self._on_filled(fill)
+
     def _begin(self, event: Adopted) -> None:
         self._is_adopted, self._adopted_ns = True, event.recv_ns
+        self.truth.begin(self._now_ns)
+        for fill in event.fills:
+            self._see(fill)  # the positions that were read contain it
         positions = tuple(sorted((p for p in event.positions if p.size != 0), key=lambda p: p.symbol))
         self.portfolio.adopt(event.equity_usdt, positions, self._now_ns, self._now_ns // NS)
         for position in positions:
@@ -839,8 +860,8 @@ class Engine:
             orders=len(event.orders),
             leverages=len(event.leverage),
         )
-        if self._fill_before_adoption:
-            self.truth.ask("a fill came before the first adoption", self._now_ns)
+        if self._fill_before_adoption or event.fills:
+            self.truth.ask("a fill came around the first adoption", self._now_ns)
 
     def _adopt_orders(self, pending: tuple[PendingOrder, ...]) -> None:
         """Cancel what rests at the exchange and is not ours; ask about ours that does not rest there."""

@@ -1,5 +1,9 @@
 """Doubt: where the ledger and the exchange differ, who asks, and when the exchange is believed.
 
+Every reading brings the fills that could be missing, and they are booked before anything is compared: what the private
+stream lost (a stop that the exchange triggered is no order of ours, nobody could ask for it by name) comes into the
+ledger as the fill that it was. Corrections are for what fills do not explain.
+
 A reading of the account can cross a fill on its way, in both directions. So one reading proves nothing: the ledger is
 corrected only where two readings in a row say the same, it said the same at both, and no order in the symbol could
 still fill. A symbol in doubt is neither entered nor left until then; doubts are asked about every two seconds.
@@ -22,6 +26,15 @@ ACCOUNT_EVERY_NS = 2 * NS - NS // 2  # every 2 s on jittering seconds; Bitget: a
 MISSING_FILLS_PATIENCE_NS = 30 * NS
 EQUITY_STEP = Decimal("1e-8")  # Bitget cuts the equity that it publishes to 8 places
 
+FILLS_RECENT_NS = 120 * NS
+"""Always asked for: what a private stream loses before it is noticed as down, and an absent order's 35 s."""
+
+FILLS_MARGIN_NS = 30 * NS
+"""Clocks differ by up to 2 s, requests take up to 5 s, and a fill may be listed later than the time it bears."""
+
+FILLS_BEFORE_ADOPTION_NS = 2 * FILLS_MARGIN_NS
+"""How far back the first reading lists fills: they are in its positions, and known when a later one repeats them."""
+
 
 class Truth:
     """Compares; owns the doubts. Acts on the ledger and the orders that it was given."""
@@ -33,11 +46,21 @@ class Truth:
         self._equity_suspect: tuple[Decimal, Decimal] | None = None
         self._is_equity_sure = True  # False after a correction, until equity was compared while flat
         self._asked_ns = -(1 << 62)
+        self._adopted_ns = 0
         self._wanted = ""  # why the account should be asked; "": it should not
 
     @property
     def is_sure(self) -> bool:
         return self._is_equity_sure and not self.doubts
+
+    def begin(self, now_ns: int) -> None:
+        """Remember when the exchange's truth became the ledger's."""
+        self._adopted_ns = now_ns
+
+    @property
+    def complete_until_ns(self) -> int:
+        """Return until when no fill can be missing: it is in the adopted positions, or listed with them."""
+        return self._adopted_ns - FILLS_MARGIN_NS
 
     @property
     def _is_flat(self) -> bool:
@@ -56,7 +79,13 @@ class Truth:
             self._wanted = reason
             return
         self._asked_ns, self._wanted = now_ns, ""
-        self._emit(QueryAccount(reason=reason))
+        self._emit(QueryAccount(reason=reason, fills_since_ns=self._fills_since_ns(now_ns)))
+
+    def _fills_since_ns(self, now_ns: int) -> int:
+        """Return from when on a fill may be missing: for a position in doubt, since it was opened."""
+        held = self._portfolio.holdings
+        opened = [held[symbol].entry_ns for symbol in self.doubts if symbol in held]
+        return max(min([now_ns - FILLS_RECENT_NS, *opened]) - FILLS_MARGIN_NS, self.complete_until_ns)
 
     def keep_asking(self, now_ns: int) -> None:
         """Ask again about what is still in doubt, once a second closes."""

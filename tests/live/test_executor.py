@@ -67,6 +67,7 @@ class Scripted:
         self.order: OrderState | None = None
         self.error: ExchangeError | None = None  # of everything but place
         self.truths = 0
+        self.fills_asked = ("", 0)  # order_id, start_ms
         self.bills: list[FundingPaid] = []
         self.bills_error: ExchangeError | None = None
         self.bills_from: list[int] = []
@@ -98,7 +99,7 @@ class Scripted:
     async def fills(
         self, *, symbol: str = "", order_id: str = "", client_oid: str = "", start_ms: int = 0
     ) -> tuple[Filled, ...]:
-        assert order_id == "7"
+        self.fills_asked = (order_id, start_ms)
         return (
             Filled(
                 recv_ns=1,
@@ -278,10 +279,19 @@ async def test_cancel_tells_refusals_only() -> None:
 async def test_account_is_read_once_at_a_time() -> None:
     """Two questions for the account while one is under way are one reading."""
     venue = Scripted()
-    (event,) = await do(venue, QueryAccount(reason="x"), QueryAccount(reason="y"))
+    (event,) = await do(venue, *[QueryAccount(reason=why, fills_since_ns=5_000_000) for why in "xy"])
     assert isinstance(event, Adopted)
     assert (event.equity_usdt, event.leverage, event.positions[0].size) == (D(10), {"AAAUSDT": 5}, D(-1))
     assert venue.truths == 1
+
+
+async def test_account_brings_the_fills_that_could_be_missing() -> None:
+    """The truth comes with the fills of every order since the time that the engine names."""
+    venue = Scripted()
+    (event,) = await do(venue, QueryAccount(reason="x", fills_since_ns=5_999_999))
+    assert isinstance(event, Adopted)
+    assert [fill.trade_id for fill in event.fills] == ["t"]
+    assert venue.fills_asked == ("", 5)
 
 
 def bill(name: str, at_s: int) -> FundingPaid:
@@ -298,7 +308,7 @@ async def test_bills_come_once_and_before_the_account_that_holds_them() -> None:
     times = {"a": now_s + 10, "b": now_s + 4000, "c": now_s + 4000 - executors.BILLS_LATE_MS // 1000}
     for names in readings:
         venue.bills = [bill(name, times[name]) for name in names]
-        executor.submit([QueryAccount(reason="x")])
+        executor.submit([QueryAccount(reason="x", fills_since_ns=5_000_000)])
         await executor.drain()
 
     assert [event.bill_id if isinstance(event, FundingPaid) else "account" for event in told] == [
@@ -312,10 +322,10 @@ async def test_bills_that_are_refused_leave_the_account_readable() -> None:
     """Without the right to read bills the truth is told all the same; without an answer nothing is, and is asked again."""
     venue = Scripted()
     venue.bills_error = ExchangeRefused("40014", "Incorrect permissions")
-    (event,) = await do(venue, QueryAccount(reason="x"))
+    (event,) = await do(venue, QueryAccount(reason="x", fills_since_ns=5_000_000))
     assert isinstance(event, Adopted)
     venue.bills_error = ExchangeSilent("late")
-    assert await do(venue, QueryAccount(reason="x")) == []
+    assert await do(venue, QueryAccount(reason="x", fills_since_ns=5_000_000)) == []
 
 
 async def test_account_without_answer_is_read_again_when_asked() -> None:
@@ -325,7 +335,7 @@ async def test_account_without_answer_is_read_again_when_asked() -> None:
     told: list[Event] = []
     executor = Executor(venue, "AAAUSDT", {}, told.append, count(1).__next__)
     for _ in range(2):
-        executor.submit([QueryAccount(reason="x")])
+        executor.submit([QueryAccount(reason="x", fills_since_ns=5_000_000)])
         await executor.drain()
     assert told == []
     assert venue.truths == 2

@@ -100,6 +100,7 @@ class World:
             self.venue.set_leverage(US, symbol, 5)
         config = config if config is not None else EngineConfig(horizon_s=5, cooldown_s=1)
         self.is_coin = is_coin
+        self.at_rest: Callable[[World], None] | None = None  # called whenever nothing is under way
         self.engine = Engine(config, self.universe, CoinScorer(seed), session=f"world-{seed}", seed=seed)
         if not is_coin:
             self.engine.scorer = _Opinions()
@@ -139,11 +140,11 @@ class World:
             self._move_market()
             self.venue.settle_funding(self.now_ns)
             self._push_all()
-            if self.random.random() < self.faults.private_drops and self.is_private_up:
-                self._drop_private()
             said = None if self.is_coin else self._opinions()
             self.tell(SecondClosed(recv_ns=close_ns, second=self.second, columns=self.block, scores=said))
             self.second += 1
+            if self.random.random() < self.faults.private_drops and self.is_private_up:
+                self._drop_private()
 
     def stop(self, patience_s: int = 120) -> None:
         """Ask for a clean stop and wait until the engine is flat and quiet."""
@@ -220,7 +221,9 @@ class World:
             elif isinstance(action, QueryOrder):
                 self.at(self.now_ns + self._latency_ns(), lambda a=action: self._query(a))  # type: ignore[misc]
             elif isinstance(action, QueryAccount):
-                self.at(self.now_ns + self._latency_ns(), self._query_account)
+                self.at(self.now_ns + self._latency_ns(), lambda a=action: self._query_account(a))  # type: ignore[misc]
+        if self.at_rest is not None and not self.in_flight:
+            self.at_rest(self)
 
     def _deliver(self, event_at: Callable[[int], Event], delay_ns: int | None = None) -> None:
         self.in_flight += 1
@@ -305,10 +308,15 @@ class World:
         report = msgspec.structs.replace(found)
         self._deliver(lambda t: _reported(report, t), delay_ns)
 
-    def _query_account(self) -> None:
+    def _query_account(self, action: QueryAccount) -> None:
         if self._happens(self.faults.silent_query):
             return
-        truth, delay_ns = self._truth(), self._latency_ns()
+        fills = tuple(
+            _filled(fill, self.now_ns, client_oid="")
+            for fill in self.venue.fills(US)
+            if fill.time_ns >= action.fills_since_ns
+        )
+        truth, delay_ns = msgspec.structs.replace(self._truth(), fills=fills), self._latency_ns()
         for listed_ns, paid in self._bills:
             if listed_ns <= self.now_ns:
                 self._deliver(lambda t, p=paid: _paid(p, t), delay_ns)  # type: ignore[misc]

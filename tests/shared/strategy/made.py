@@ -170,6 +170,7 @@ class Script:
         positions: tuple[Position, ...] = (),
         orders: tuple[PendingOrder, ...] = (),
         leverage: dict[str, int] | None = None,
+        fills: tuple[Filled, ...] = (),
     ) -> list[Action]:
         granted = leverage if leverage is not None else dict.fromkeys(self.symbols, 5)
         return self.tell(
@@ -180,6 +181,7 @@ class Script:
                 positions=positions,
                 orders=orders,
                 leverage=granted,
+                fills=fills,
             )
         )
 

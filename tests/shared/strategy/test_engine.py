@@ -589,6 +589,79 @@ def test_exit_refused_for_want_of_a_position_reads_the_truth() -> None:
     assert script.engine.trades[0].exit_cause is Cause.ADOPTED
 
 
+def listed(symbol: str, size: Decimal, *, trade_id: str, order_id: str = "stop", exch_ns: int) -> Filled:
+    """Return a sale as the account's fills list it: without a client_oid."""
+    return Filled(
+        recv_ns=exch_ns, client_oid="", order_id=order_id, trade_id=trade_id, symbol=symbol, side=Side.SELL,
+        price=D("98.99"), size=size, fee_usdt=D("0.5"), is_maker=False, exch_ns=exch_ns,
+    )  # fmt: skip
+
+
+def test_stop_whose_push_was_lost_is_booked_from_the_accounts_fills() -> None:
+    """The account is asked for fills since the position was opened, and the stop among them closes the trade at its
+    own price: nothing is corrected, nothing adjusted. Told again, by whomever, it changes nothing."""
+    script = Script(1)
+    opened_ns = script.now_ns
+    entry = script.open_position()
+    stop = listed(entry.symbol, entry.size, trade_id="s", exch_ns=script.wait(3000))
+    script.pass_seconds(9)
+    [leave] = places(script.close_second())
+
+    [asked] = account_queries(
+        script.tell(OrderRefused(recv_ns=script.wait(), client_oid=leave.client_oid, code="22002", message=""))
+    )
+    engine = script.engine
+    before = engine.portfolio.equity_usdt
+    actions = script.adopt("9990", fills=(stop,))
+
+    assert asked.fills_since_ns <= opened_ns
+    [trade] = engine.trades
+    assert (trade.exit_cause, trade.exit_price) == (Cause.STOP, D("98.99"))
+    assert [note.fields["trade_id"] for note in notes(actions, "fill.missed")] == ["s"]
+    assert not notes(actions, "ledger.corrected")
+    assert not engine.truth.doubts
+    assert engine.portfolio.adjustments_usdt == 0
+    after = engine.portfolio.equity_usdt
+    assert after < before
+    script.tell(msgspec.structs.replace(stop, recv_ns=script.wait()))
+    script.adopt(after, fills=(stop,))
+    assert engine.portfolio.equity_usdt == after
+    assert len(engine.trades) == 1
+
+
+def test_fills_that_the_adopted_positions_contain_are_never_booked() -> None:
+    """What the first reading lists is in its positions; so is what is older, should a later reading list it."""
+    script = Script(1, is_adopted=False)
+    symbol = script.symbols[0]
+    known = listed(symbol, D(1), trade_id="a", exch_ns=script.now_ns - NS)
+    older = listed(symbol, D(1), trade_id="b", exch_ns=script.now_ns - 600 * NS)
+    held = Position(symbol=symbol, size=D(-1), entry_price=D("98.99"))
+
+    asked = account_queries(script.adopt("10000", (held,), fills=(known,)))
+    script.adopt("10000", (held,), fills=(older, known))
+
+    assert asked  # a fill so close to the reading may have come between its requests
+    assert script.engine.portfolio.size(symbol) == -1
+    assert not script.engine.truth.doubts
+
+
+def test_listed_fill_waits_while_one_of_our_orders_has_no_name() -> None:
+    """A listed fill carries no client_oid: while an order in the symbol waits for its answer, it may be that one's."""
+    script = Script(1)
+    [entry] = places(script.close_second(scores([-1])))
+    script.tell(OrderTimedOut(recv_ns=script.wait(), client_oid=entry.client_oid))
+    fill = listed(entry.symbol, entry.size, trade_id="t", order_id="9", exch_ns=script.wait())
+
+    script.adopt("10000", (Position(symbol=entry.symbol, size=-entry.size, entry_price=D("98.99")),), fills=(fill,))
+    assert script.engine.portfolio.size(entry.symbol) == 0
+    script.report(entry, OrderStatus.FILLED, entry.size, order_id="9")
+    script.adopt("10000", (Position(symbol=entry.symbol, size=-entry.size, entry_price=D("98.99")),), fills=(fill,))
+
+    holding = script.engine.portfolio.holdings[entry.symbol]
+    assert (holding.size, holding.entry_cause) == (-entry.size, Cause.ENTRY)
+    assert not script.engine.truth.doubts
+
+
 def test_exit_refused_and_position_still_there_is_sent_again() -> None:
     """Where the truth still shows the position, the doubt ends and the exit is tried again."""
     script = Script(1)

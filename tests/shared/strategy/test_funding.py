@@ -165,7 +165,8 @@ def test_account_is_asked_after_the_hour_and_the_bill_is_booked_once() -> None:
         paid(script, "-0.25")
 
     assert before == []
-    assert asked == QueryAccount(reason="funding was settled")
+    assert isinstance(asked, QueryAccount)
+    assert asked.reason == "funding was settled"
     assert script.engine.portfolio.equity_usdt == equity - D("0.25")
     assert len(notes(script.log, "funding.paid")) == 1
     [leave] = places(script.pass_seconds(9))
