@@ -31,18 +31,14 @@ from shared.errors import CrosscutError, ExchangeError, ModelMismatch, SettingsE
 from shared.features.catalog import FEATURES
 from shared.features.graph import FeatureGraph, definition_hash
 from shared.journal import ModelNote
+from shared.limits import config_of
 from shared.settings import ROOT, Settings
 from shared.simulator_process import SimulatorProcess
-from shared.strategy.engine import EngineConfig
 
 SIMULATOR_KEYS = Keys("simulator", "simulator", "simulator")
 """The default account of `python -m shared.simulator`."""
 
 SIMULATOR_ARGUMENTS = "--symbols 40 --seed 7"
-
-ORDERS_PER_SECOND = 5
-"""Decisions come in bursts a second apart, and Bitget counts ten placements in any second: with a few ms of jitter two
-bursts fall into one of its seconds, so that twice this many must be allowed there."""
 
 T = TypeVar("T")
 
@@ -127,24 +123,6 @@ def _find_model(chosen: Settings, selector: str) -> tuple[Path, ModelNote, model
     return version.folder, note, model.bundle
 
 
-def _config(chosen: Settings, symbols: tuple[str, ...], horizon_s: int | None) -> EngineConfig:
-    config = EngineConfig(
-        symbols=symbols or chosen.wanted_symbols,
-        decision_seconds=chosen.decision_seconds,
-        top_k=chosen.top_k,
-        confidence_min=chosen.confidence_min,
-        confidence_margin_min=chosen.confidence_margin_min,
-        spread_bps_max=chosen.kill_spread_bps_max,
-        depth_usdt_min=chosen.kill_depth_usdt_min,
-        slippage_bps=chosen.slippage_bps,
-        leverage=chosen.leverage,
-        daily_loss_limit=chosen.daily_loss_limit,
-        drawdown_max=chosen.max_drawdown_pct,
-        orders_per_second_max=ORDERS_PER_SECOND,
-    )
-    return config if horizon_s is None else msgspec.structs.replace(config, horizon_s=horizon_s)
-
-
 def _commit() -> str:
     """Return the checkout's commit, "" where this is none."""
     try:
@@ -184,7 +162,11 @@ def run(options: argparse.Namespace) -> Outcome:
             model=options.model,
             bundle_folder=bundle_folder,
             bundle_note=note,
-            config=_config(chosen, _split(options.symbols), bundle.horizon_s if bundle is not None else None),
+            config=config_of(
+                chosen,
+                symbols=_split(options.symbols),
+                horizon_s=bundle.horizon_s if bundle is not None else None,
+            ),
             seed=options.seed,
             seconds=options.seconds,
             source=where.source,

@@ -16,7 +16,6 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
-from pipelines.features import HORIZON_S
 from pipelines.moments import second_of, when
 from pipelines.report import verdict, write_report
 from pipelines.resources import resolve_source
@@ -31,8 +30,8 @@ from shared.features.catalog import FEATURES
 from shared.features.graph import definition_hash
 from shared.lake import read, write
 from shared.lake.layout import HOUR_NS
+from shared.limits import config_of
 from shared.settings import Settings
-from shared.strategy.config import EngineConfig
 from shared.strategy.scores import CoinScorer, ModelScorer, RulesScorer, Scorer
 from shared.types import OrderKind
 
@@ -113,7 +112,7 @@ def judge(
             f"model {judged.name} has learnt from what lies before it"
         )
     start_s, end_s = window_of(lake, source, start_s if start_s is not None else boundary, end_s)
-    config = config_of(settings, horizon_s=judged.scorer.horizon_s, style=style)
+    config = config_of(settings, horizon_s=judged.scorer.horizon_s, entry_kind=OrderKind(style))
     backtest = run_backtest(
         lake,
         source,
@@ -186,25 +185,6 @@ def window_of(lake: Path, source: str, start_s: int | None, end_s: int | None) -
     )
     first, last = int(frame["first"][0]), int(frame["last"][0]) + 1
     return max(first, start_s or first), min(last, end_s or last)
-
-
-def config_of(settings: Settings, *, horizon_s: int | None, style: str) -> EngineConfig:
-    """Return the limits that live would run with."""
-    return EngineConfig(
-        symbols=settings.wanted_symbols,
-        decision_seconds=settings.decision_seconds,
-        horizon_s=horizon_s if horizon_s is not None else HORIZON_S,
-        entry_kind=OrderKind(style),
-        top_k=settings.top_k,
-        confidence_min=settings.confidence_min,
-        confidence_margin_min=settings.confidence_margin_min,
-        spread_bps_max=settings.kill_spread_bps_max,
-        depth_usdt_min=settings.kill_depth_usdt_min,
-        slippage_bps=settings.slippage_bps,
-        leverage=settings.leverage,
-        daily_loss_limit=settings.daily_loss_limit,
-        drawdown_max=settings.max_drawdown_pct,
-    )
 
 
 def write_outputs(folder: Path, outcome: Outcome, run: str) -> None:

@@ -14,7 +14,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pipelines.features import HORIZON_S
 from pipelines.training import Dataset
 from pipelines.validation import walk_forward
 from shared.errors import SchemaMismatch, TableCorrupt, TableEmpty
@@ -22,6 +21,7 @@ from shared.features.catalog import FEATURES
 from shared.features.graph import FeatureGraph, definition_hash
 from shared.lake import layout, read
 from shared.lake.layout import HOUR_S
+from shared.limits import HORIZON_S
 from shared.model import CLASSES
 
 

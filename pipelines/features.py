@@ -14,10 +14,8 @@ from shared.features.graph import FeatureGraph, definition_hash
 from shared.labels import ENTRY_DELAY_S, label_seconds
 from shared.lake import read, write
 from shared.lake.layout import HOUR_S, hour_name
+from shared.limits import HORIZON_S
 from shared.types import NS
-
-HORIZON_S = 10
-"""Seconds that the model looks ahead, as the original did."""
 
 
 def write_features(lake: Path, source: str, hour: int) -> pl.DataFrame:

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from pipelines import seconds as seconds_module
-from pipelines.features import HORIZON_S, write_features, write_labels
+from pipelines.features import write_features, write_labels
 from pipelines.prepare import prepare
 from pipelines.seconds import sample, to_frame, write_seconds
 from shared.errors import TableEmpty
@@ -19,6 +19,7 @@ from shared.features.graph import FeatureGraph
 from shared.features.sampler import COLUMNS, Sampler
 from shared.labels import label_seconds
 from shared.lake import read
+from shared.limits import HORIZON_S
 from shared.types import NS, Seconds
 from tests.pipelines.conftest import World
 

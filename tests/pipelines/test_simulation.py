@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from pipelines import simulation
-from pipelines.backtest import config_of
 from pipelines.simulation import Backtest, run_backtest, turned
 from pipelines.venue_side import Tape, VenueSide, end_of
 from shared.errors import NotEnoughData
 from shared.features.catalog import FEATURES
 from shared.lake import read, write
 from shared.lake.layout import HOUR_S
+from shared.limits import config_of
 from shared.settings import Settings
 from shared.strategy.engine import Engine
 from shared.strategy.scores import CoinScorer, Scorer, Scores
@@ -38,7 +38,7 @@ SETTINGS = Settings(_env_file=None, confidence_min=0.4, confidence_margin_min=0.
 
 
 def run(lake: Path, scorer: Scorer, *, style: str = "market", start_s: int = START) -> Backtest:
-    config = config_of(SETTINGS, horizon_s=scorer.horizon_s, style=style)
+    config = config_of(SETTINGS, horizon_s=scorer.horizon_s, entry_kind=OrderKind(style))
     return run_backtest(lake, SOURCE, scorer=scorer, config=config, start_s=start_s, end_s=START + ROWS, seed=5)
 
 
@@ -164,7 +164,7 @@ def test_seconds_without_a_book_are_lived_through(tmp_path: Path) -> None:
     start = hole - 200
 
     backtest = run_backtest(
-        tmp_path, SOURCE, scorer=CoinScorer(1), config=config_of(SETTINGS, horizon_s=None, style="market"),
+        tmp_path, SOURCE, scorer=CoinScorer(1), config=config_of(SETTINGS, horizon_s=None),
         start_s=start, end_s=start + 400, seed=1,
     )  # fmt: skip
 
@@ -176,7 +176,7 @@ def test_short_window_is_refused(lake: Path) -> None:
     """A window of a minute judges nothing, and the sentence says what is needed."""
     with pytest.raises(NotEnoughData, match="a window of 120 s at least is needed, found 60 s"):
         run_backtest(
-            lake, SOURCE, scorer=CoinScorer(1), config=config_of(SETTINGS, horizon_s=None, style="market"),
+            lake, SOURCE, scorer=CoinScorer(1), config=config_of(SETTINGS, horizon_s=None),
             start_s=START, end_s=START + 60, seed=1,
         )  # fmt: skip
 
