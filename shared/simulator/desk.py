@@ -79,6 +79,8 @@ class Desk:
 
     def _show(self, second: int) -> None:
         """Give the venue the books and marks of a second."""
+        # First: who holds at the instant pays the last rate before it (Bitget v2, funding), and no fill of it counts.
+        self.venue.settle_funding(second * NS)
         block = self.market.block(second)
         t = second - block.first_second
         depth = depth_at(self.market, second)
@@ -90,7 +92,6 @@ class Desk:
             if block.is_fresh[t, n] or self._second is None:
                 self.venue.set_book(symbol, bids[n], asks[n], now_ns)
                 self.venue.set_mark(symbol, marks[n], indices[n], rates[n], now_ns)
-        self.venue.settle_funding(now_ns)
         self._second, self._traded_ns = second, now_ns
 
     def _trade_until(self, end_ns: int) -> None:

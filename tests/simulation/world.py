@@ -137,9 +137,8 @@ class World:
             if check is not None:
                 check(self)
             self.now_ns = close_ns
+            self.venue.settle_funding(self.now_ns)  # before what fills at this very instant
             self._move_market()
-            self.venue.settle_funding(self.now_ns)
-            self._push_all()
             said = None if self.is_coin else self._opinions()
             self.tell(SecondClosed(recv_ns=close_ns, second=self.second, columns=self.block, scores=said))
             self.second += 1
