@@ -388,14 +388,13 @@ class Engine:
         scores = self._scores
         if scores is None or self.scorer.is_null or not scores.is_valid[n]:
             return False
-        if int(scores.direction[n]) != -holding.side.sign or scores.confidence[n] < self.config.confidence_min:
+        if scores.direction.item(n) != -holding.side.sign or scores.confidence.item(n) < self.config.confidence_min:
+            return False
+        if not scores.margin_of(n) >= self.config.confidence_margin_min:
             return False
         edge_bps = float(scores.edge_bps[n]) * int(scores.direction[n])
         spread = costs.spread_bps(self.market.value("bid_price_1", n), self.market.value("ask_price_1", n))
-        return (
-            bool(scores.only(n).margin[0] >= self.config.confidence_margin_min)
-            and edge_bps > float(self._round_trip_bps[n]) + self._spread_share * spread
-        )
+        return edge_bps > float(self._round_trip_bps[n]) + self._spread_share * spread
 
     def _place_exit(self, symbol: str, holding: Holding, cause: Cause, second: int) -> bool:
         n = self._at.get(symbol)

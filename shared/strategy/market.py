@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
 
 import numpy as np
@@ -26,13 +27,15 @@ class Market:
         self.block: Floats | None = None  # (C, N); None before the first second
         self._book_second = np.full(len(universe.contracts), _NEVER, np.int64)
         self._ticker_second = np.full(len(universe.contracts), _NEVER, np.int64)
-        self._quotes: dict[int, Quote | None] = {}  # as far as anybody asked
+        self._quotes: dict[int, Quote | None] = {}  # of this second, as far as anybody asked
+        self._marks: dict[int, Decimal | None] = {}  # likewise
 
     def take(self, second: int, block: Floats) -> None:
         """Replace the last second."""
         assert block.shape == self._shape, f"a second is {self._shape}, found {block.shape}"
         self.block = block
         self._quotes.clear()
+        self._marks.clear()
         self._book_second[block[_AT["book_updates"]] > 0] = second
         self._ticker_second[block[_AT["ticker_updates"]] > 0] = second
 
@@ -47,7 +50,8 @@ class Market:
         return row
 
     def value(self, name: str, n: int) -> float:
-        return float(self.column(name)[n])
+        assert self.block is not None, "no second has been taken"
+        return self.block.item(_AT[name], n)
 
     def silence_s(self, second: int) -> NDArray[np.int64]:
         """Return for how long neither book nor ticker was heard, (N,) seconds."""
@@ -72,7 +76,7 @@ class Market:
 
     def _read_quote(self, n: int) -> Quote | None:
         bid, ask = self.value("bid_price_1", n), self.value("ask_price_1", n)
-        if not (np.isfinite(bid) and np.isfinite(ask)):
+        if not (math.isfinite(bid) and math.isfinite(ask)):
             return None
         best_bid, best_ask = nearest_to(decimal_of(bid), self._ticks[n]), nearest_to(decimal_of(ask), self._ticks[n])
         return Quote(mid=(best_bid + best_ask) / 2, half_spread=(best_ask - best_bid) / 2)
@@ -81,8 +85,13 @@ class Market:
         """Return the mark price, the mid where the exchange sends no mark, None where there is neither."""
         if n is None or self.block is None:
             return None
+        if n not in self._marks:
+            self._marks[n] = self._read_mark(n)
+        return self._marks[n]
+
+    def _read_mark(self, n: int) -> Decimal | None:
         mark = self.value("mark", n)
-        if np.isfinite(mark):
+        if math.isfinite(mark):
             return decimal_of(mark)
         quote = self.quote(n)
         return quote.mid if quote is not None else None

@@ -53,6 +53,9 @@ class Gate(enum.IntEnum):
 
 Gates = NDArray[np.uint8]
 
+_NAMES = tuple(gate.name.lower() for gate in Gate)
+assert [*Gate] == [*range(len(Gate))], "gates count from 0 without holes"
+
 
 def first_no(n_symbols: int, verdicts: list[tuple[Gate, NDArray[np.bool_]]]) -> Gates:
     """Return per symbol the first gate whose refusal is True, CHOSEN where none is.
@@ -62,7 +65,7 @@ def first_no(n_symbols: int, verdicts: list[tuple[Gate, NDArray[np.bool_]]]) -> 
     """
     why = np.zeros(n_symbols, np.uint8)
     for gate, refuses in sorted(verdicts, key=lambda verdict: -verdict[0]):
-        why[refuses] = gate
+        why[refuses] = int(gate)
     return why
 
 
@@ -81,5 +84,5 @@ def best(
 
 def counts(why: Gates) -> dict[str, int]:
     """Return how many symbols each gate stopped, by the gate's name, in the order of asking."""
-    found = np.bincount(why, minlength=len(Gate))
-    return {gate.name.lower(): int(found[gate]) for gate in Gate if found[gate]}
+    found = np.bincount(why, minlength=len(Gate)).tolist()
+    return {name: count for name, count in zip(_NAMES, found, strict=True) if count}

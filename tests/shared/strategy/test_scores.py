@@ -100,3 +100,12 @@ def test_rules_without_their_features_are_our_bug() -> None:
     """A graph that lacks an input of the rules is noticed when the scorer is made."""
     with pytest.raises(AssertionError, match="flow_10s"):
         RulesScorer(("return_10s", "volatility_30s", "imbalance_mean_10s"))
+
+
+@given(st.integers(0, 10_000))
+def test_margin_of_one_symbol_is_the_margin_of_all(seed: int) -> None:
+    """The margin of one symbol is, bit for bit, its element of the margins."""
+    scores = RulesScorer(NAMES).score(random_features(seed, seconds=1), {}, 0).row(0)
+
+    for n in np.flatnonzero(scores.is_valid).tolist():
+        assert scores.margin_of(n) == scores.margin[n]
