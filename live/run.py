@@ -200,14 +200,14 @@ def say(summary: dict[str, Any]) -> str:
     latency = (
         f"p50 {sent['p50']:.1f} ms, p99 {sent['p99']:.1f} ms over {sent['n']} seconds" if sent else "no order was sent"
     )
-    mean_bps = f"{trades['net_bps_mean']:+.1f} bps each" if trades["net_bps_mean"] is not None else "none closed"
+    net_bps = f"net {trades['net_bps']:+.2f} bps of what was traded" if trades["net_bps"] is not None else "none closed"
     agreement = {True: "equals the venue's", False: "differs from the venue's", None: "venue not asked"}
     return "\n".join(
         (
             f"session {summary['session']} on {summary['source']} ({summary['market_note']})",
             f"  ended by: {summary['ended_by']}",
             f"  {summary['seconds']} seconds, {summary['decisions']} decisions, {summary['orders']['placed']} orders, "
-            f"{summary['fills']} fills, {trades['closed']} round trips ({mean_bps})",
+            f"{summary['fills']} fills, {trades['closed']} round trips ({net_bps})",
             f"  net {pnl['net']:+.4f} USDT = {pnl['realised']:+.4f} realised - {pnl['fees']:.4f} fees "
             f"{pnl['funding']:+.4f} funding; ledger {agreement[pnl['ledger_equals_venue']]}",
             f"  second closed -> orders sent: {latency}",

@@ -98,8 +98,13 @@ class Tally(msgspec.Struct):
     trades: int = 0  # round trips, flat to flat
     trades_won: int = 0  # net of everything
     trades_net_usdt: Decimal = Decimal(0)
-    trades_net_bps: float = 0.0  # sum over round trips
+    trades_opened_usdt: Decimal = Decimal(0)
     why_not: Counter[str] = msgspec.field(default_factory=Counter)  # symbol-decisions by gate
+
+    @property
+    def net_bps(self) -> float | None:
+        """Return the net result of the round trips in bps of what they opened, as a backtest's; None without one."""
+        return float(self.trades_net_usdt / self.trades_opened_usdt * 10_000) if self.trades_opened_usdt else None
 
 
 class Runner:
@@ -266,7 +271,7 @@ class Runner:
             tally.trades += 1
             tally.trades_won += trade.net_usdt > 0
             tally.trades_net_usdt += trade.net_usdt
-            tally.trades_net_bps += trade.net_bps
+            tally.trades_opened_usdt += trade.opened_usdt
         for action in actions:
             if isinstance(action, PlaceOrder):
                 tally.placed += 1

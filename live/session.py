@@ -539,7 +539,7 @@ class Session:
                 "closed": tally.trades,
                 "won": tally.trades_won,
                 "net_usdt": tally.trades_net_usdt,
-                "net_bps_mean": tally.trades_net_bps / tally.trades if tally.trades else None,
+                "net_bps": tally.net_bps,  # of what was opened, as in a backtest
             },
             "why_not": dict(sorted(tally.why_not.items())),
             "symbols_tradable": len(self._leverage),

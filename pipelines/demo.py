@@ -230,8 +230,10 @@ def model_lines(model: dict[str, Any], backtest: dict[str, Any]) -> list[str]:
     """Return the model's judgement beside its nulls."""
 
     def ic(prefix: str) -> str:
-        value = model.get(f"{prefix}rank_ic")
-        return f"{value:+.3f}" if value is not None else "undefined"
+        value, error = model.get(f"{prefix}rank_ic"), model.get(f"{prefix}rank_ic_se")
+        if value is None:
+            return "undefined"
+        return f"{value:+.3f}" + (f" ± {error:.3f}" if error is not None else "")
 
     def net(prefix: str) -> str:
         trades, value = backtest.get(f"{prefix}total_trades", 0), backtest.get(f"{prefix}net_bps")

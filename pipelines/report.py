@@ -38,8 +38,8 @@ _LABELS = {
     "total_funding_usdt": "funding received, USDT",
     "net_pnl_usdt": "net, USDT",
     "roi": "return on equity [1]",
-    "sharpe": "Sharpe (minutes, annualised)",
-    "sortino": "Sortino (minutes, annualised)",
+    "sharpe": "Sharpe (annualised; needs a day)",
+    "sortino": "Sortino (annualised; needs a day)",
     "max_drawdown": "maximum drawdown [1]",
 }
 assert tuple(_LABELS) == METRICS

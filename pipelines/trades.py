@@ -27,6 +27,10 @@ ZERO = Decimal(0)
 MINUTE_S = 60
 MINUTES_A_YEAR = 365 * 24 * 60
 
+RATIO_MINUTES_MIN = 24 * 60
+"""Below a day `sharpe` and `sortino` are not defined: half an hour of a market printed a Sharpe of 390. The standard
+error of an annualised Sharpe is about √(365 / days): 19 after one day, 1 after a year (Lo 2002)."""
+
 METRICS = (
     "total_trades",
     "avg_duration_s",
@@ -79,7 +83,8 @@ def metrics_of(trades: Sequence[Trade], equity_usdt: Floats, start_usdt: Decimal
     """Return the figures of METRICS.
 
     `sharpe` and `sortino` come from equity returns over whole minutes, annualised with √525,600 (crypto never
-    closes). NaN says that a figure is not defined: no trade, no loss, no variance; it never becomes 0.
+    closes), from `RATIO_MINUTES_MIN` on. NaN says that a figure is not defined: no trade, no loss, no variance, too
+    short a window; it never becomes 0.
 
     Args:
         trades: all of them; nothing may be open.
@@ -112,12 +117,12 @@ def metrics_of(trades: Sequence[Trade], equity_usdt: Floats, start_usdt: Decimal
 
 
 def net_bps(trades: Sequence[Trade]) -> float:
-    """Return the net result in bps of all notional that was opened; NaN without a trade."""
-    opened = sum((trade.entry_price * trade.size for trade in trades), ZERO)
+    """Return the net result in bps of all that was opened (`Trade.opened_usdt`); NaN without a trade."""
+    opened = sum((trade.opened_usdt for trade in trades), ZERO)
     return float(sum((trade.net_usdt for trade in trades), ZERO) / opened * 10_000) if opened else math.nan
 
 
 def _ratio(returns: Floats, deviation: float) -> float:
-    if not len(returns) or not deviation > 0:
+    if len(returns) < RATIO_MINUTES_MIN or not deviation > 0:
         return math.nan
     return float(returns.mean() / deviation) * math.sqrt(MINUTES_A_YEAR)

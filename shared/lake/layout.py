@@ -235,7 +235,7 @@ TABLES: dict[str, Table] = {
                 "spread_usdt": pl.Float64,  # part of gross: what crossing the spread cost
                 "slippage_usdt": pl.Float64,  # part of gross: beyond the touch
                 "net_usdt": pl.Float64,  # gross - fees + funding
-                "net_bps": pl.Float64,  # of entry notional
+                "net_bps": pl.Float64,  # of size x mid at the entry's decision
                 "cause": pl.String,  # why it was closed
             },
             key=("run", "trade"),

@@ -56,7 +56,7 @@ class Trade(msgspec.Struct, frozen=True, kw_only=True):
     fees_usdt: Decimal
     funding_usdt: Decimal  # > 0 received
     net_usdt: Decimal
-    net_bps: float  # of size x entry_mid
+    net_bps: float  # of opened_usdt
     entry_cause: Cause
     exit_cause: Cause  # of the fill that closed it
     n_fills: int
@@ -64,6 +64,11 @@ class Trade(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def duration_s(self) -> float:
         return (self.exit_ns - self.entry_ns) / 1e9
+
+    @property
+    def opened_usdt(self) -> Decimal:
+        """Return what was opened, at the mid of its decision: what every "net bps" is a share of."""
+        return self.size * self.entry_mid
 
 
 class Holding:

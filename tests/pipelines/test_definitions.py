@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 import shutil
 import tomllib
@@ -220,6 +221,8 @@ def test_summary_says_what_the_demo_asks(driven_world: DrivenWorld) -> None:
 
     assert told["model"]["version"] == 1
     assert told["backtest"]["coin_net_bps"] < 0
+    assert "sharpe" not in told["backtest"], "what is not defined below a day is left out"
+    json.dumps(told, allow_nan=False)
     assert Path(told["report"]).exists()
     assert told["skipped"] == ""
     assert told["market"] == "generated"

@@ -7,10 +7,10 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from pipelines.trades import METRICS, metrics_of, net_bps, trades_frame
+from pipelines.trades import METRICS, MINUTE_S, RATIO_MINUTES_MIN, metrics_of, net_bps, trades_frame
 from shared.lake.layout import TABLES
 from shared.strategy.portfolio import Portfolio, Quote, Trade
-from shared.types import NS, Cause, Filled, Side
+from shared.types import NS, Cause, Filled, Floats, Side
 
 
 def round_trip(entry: str, exit_: str, size: str, *, side: Side = Side.BUY, fee: str = "0", n: int = 1) -> Trade:
@@ -66,17 +66,41 @@ def test_win_rate_and_profit_factor_of_three_trades() -> None:
     assert metrics["avg_duration_s"] == 10
 
 
+def curve(returns: Floats) -> Floats:
+    """Return equity at the start and at the end of every second, from returns of minutes."""
+    return np.repeat(1000.0 * np.cumprod([1.0, *(1.0 + returns)]), MINUTE_S)[: MINUTE_S * len(returns) + 1]
+
+
 def test_drawdown_and_sharpe_of_a_known_curve() -> None:
-    """Minute returns of +1 %, -1 %, +1 % and a fall from 1010 to 909 are what a pocket calculator says."""
-    equity = np.repeat([1000.0, 1010.0, 999.9, 1009.899], 60)[:181]
-    equity[100] = 909.0
+    """A day of minutes at +1 bp, -1 bp, +1 bp and one second at nine tenths are what a pocket calculator says."""
+    returns = np.tile([1e-4, -1e-4, 1e-4], RATIO_MINUTES_MIN // 3)
+    equity = curve(returns)
+    equity[100] = 0.9 * equity[:100].max()
 
     metrics = metrics_of([], equity, Decimal(1000))
 
-    returns = np.array([0.01, -0.01, 0.01])
     assert metrics["sharpe"] == pytest.approx(returns.mean() / returns.std(ddof=1) * np.sqrt(525_600))
-    assert metrics["sortino"] == pytest.approx(returns.mean() / np.sqrt(0.0001 / 3) * np.sqrt(525_600))
+    assert metrics["sortino"] == pytest.approx(returns.mean() / np.sqrt(1e-8 / 3) * np.sqrt(525_600))
     assert metrics["max_drawdown"] == pytest.approx(0.1)
+
+
+def test_a_window_below_a_day_has_no_sharpe() -> None:
+    """Half an hour that went well is no Sharpe of 390: a minute short of a day the ratios are not defined."""
+    lucky = np.tile([2e-4, -1e-4], RATIO_MINUTES_MIN)
+
+    for minutes in (2, 30, RATIO_MINUTES_MIN - 1):
+        metrics = metrics_of([], curve(lucky[:minutes]), Decimal(1000))
+        assert np.isnan(metrics["sharpe"])
+        assert np.isnan(metrics["sortino"])
+    assert metrics_of([], curve(lucky[:RATIO_MINUTES_MIN]), Decimal(1000))["sharpe"] > 0
+
+
+def test_net_bps_is_one_definition() -> None:
+    """Of one trade, a backtest's net bps are the trade's; of several, what was opened weighs them."""
+    small, large = round_trip("100", "110", "1", n=1), round_trip("100", "99", "9", n=100)
+
+    assert net_bps([small]) == pytest.approx(small.net_bps)
+    assert net_bps([small, large]) == pytest.approx((10 - 9) / 1000 * 1e4)
 
 
 def test_frame_is_the_lakes_table() -> None:
