@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 from collections.abc import Callable, Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any, Final, Protocol, Self
@@ -43,6 +44,8 @@ from shared.types import (
 
 SEND_WITHIN_S: Final = 2.0  # the engine allows 3
 REQUESTS_MAX: Final = 64  # eight seconds of placements at Bitget's rate
+AT_REST_WITHIN_S: Final = 1.0  # the account is then read all the same
+PUSHED_WITHIN_S: Final = 0.2  # Bitget trades about 60 ms after the answer to a placement, and pushes it
 BILLS_FROM_BEFORE_MS: Final = 5_000  # our clock may be 2 s off; the engine knows what it began with
 BILLS_LATE_MS: Final = 15 * 60_000  # a bill may be listed so much later than others of its time
 
@@ -128,6 +131,8 @@ class Executor:
         self._venue, self._account_symbol, self._leverage = venue, account_symbol, leverage
         self._tell, self._clock, self._log = tell, clock, log
         self._tasks: set[asyncio.Task[None]] = set()
+        self._placing: set[asyncio.Task[None]] = set()
+        self._answered_s = -math.inf  # the loop's time of the last answer to a placement
         self._is_reading_truth = False
         self._bills_from_ms = max(0, clock() // 1_000_000 - BILLS_FROM_BEFORE_MS)
         self._bills_told: dict[str, int] = {}  # bill id -> its time, ms; those since `_bills_from_ms`
@@ -148,7 +153,7 @@ class Executor:
                 if self.n_under_way >= REQUESTS_MAX:
                     self._refuse(action, f"{self.n_under_way} requests are under way")
                 else:
-                    self._start(self._place(action, on_sent))
+                    self._placing.add(self._start(self._place(action, on_sent)))
             elif isinstance(action, CancelOrder):
                 self._start(self._cancel(action, on_sent))
             elif isinstance(action, QueryOrder):
@@ -178,13 +183,17 @@ class Executor:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _start(self, work: Any) -> None:
+    def _start(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
+        return task
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        if task in self._placing:
+            self._placing.discard(task)
+            self._answered_s = asyncio.get_running_loop().time()
         if not task.cancelled() and task.exception() is not None:
             # Our own bug in one request must not be silent: the loop's handler ends the session.
             asyncio.get_running_loop().call_exception_handler(
@@ -262,6 +271,7 @@ class Executor:
 
     async def _read_truth(self, fills_since_ns: int) -> None:
         try:
+            await self._orders_at_rest()
             adopted = await read_truth(
                 self._venue, self._account_symbol, self._leverage, self._clock, fills_since_ns=fills_since_ns
             )
@@ -275,6 +285,21 @@ class Executor:
         for paid in funding:
             self._tell(paid)
         self._tell(adopted)
+
+    async def _orders_at_rest(self) -> None:
+        """Wait until placements are answered and what they traded is pushed: a reading that crosses them raises doubts.
+
+        The engine asks when a second closes, which is also when it places.
+        """
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + AT_REST_WITHIN_S
+        while (now_s := loop.time()) < deadline_s:
+            if self._placing:
+                await asyncio.wait(self._placing, timeout=deadline_s - now_s)
+            elif now_s < self._answered_s + PUSHED_WITHIN_S:
+                await asyncio.sleep(self._answered_s + PUSHED_WITHIN_S - now_s)
+            else:
+                return
 
     async def _read_funding(self) -> list[FundingPaid]:
         """Return the funding that was not told yet: nobody pushes it, its bills come with every reading."""

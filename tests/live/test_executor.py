@@ -318,6 +318,28 @@ async def test_bills_come_once_and_before_the_account_that_holds_them() -> None:
     assert venue.bills_from[-1] == (now_s + 4000) * 1000 - executors.BILLS_LATE_MS
 
 
+async def test_account_is_read_when_placements_are_at_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reading does not cross the orders of its own second: it waits for their answers, though not for ever."""
+    monkeypatch.setattr(executors, "PUSHED_WITHIN_S", 0.01)
+    venue = Scripted()
+    venue.hold = asyncio.Event()
+    told: list[Event] = []
+    executor = Executor(venue, "AAAUSDT", {}, told.append, count(1).__next__)
+    executor.submit([QueryAccount(reason="x", fills_since_ns=0), place()])
+    asyncio.get_running_loop().call_later(0.05, venue.hold.set)
+    await executor.drain()
+    assert [type(event) for event in told] == [OrderAccepted, Adopted]
+
+    monkeypatch.setattr(executors, "AT_REST_WITHIN_S", 0.01)
+    venue.hold.clear()
+    executor.submit([QueryAccount(reason="x", fills_since_ns=0), place("b")])
+    while len(told) < 3:
+        await asyncio.sleep(0)
+    venue.hold.set()
+    await executor.drain()
+    assert [type(event) for event in told[2:]] == [Adopted, OrderAccepted]
+
+
 async def test_bills_that_are_refused_leave_the_account_readable() -> None:
     """Without the right to read bills the truth is told all the same; without an answer nothing is, and is asked again."""
     venue = Scripted()
