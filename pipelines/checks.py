@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import polars as pl
 
 from pipelines.partitions import hour_of
 from pipelines.resources import LakeResource, TrackingResource
+from pipelines.seconds import sample, stored
+from shared.features.catalog import FEATURES
+from shared.features.graph import FeatureGraph
 from shared.lake import read
 from shared.lake.layout import HOUR_S
-from shared.types import TickEvent
+from shared.types import NS, TickEvent
 
 Verdict = tuple[bool, dict[str, Any]]
 
@@ -25,6 +29,9 @@ POSITIVES_MIN = 0.001
 """Below this share of labels other than flat there is nothing to learn; a major has 0.3 % on a busy day."""
 
 MISSING_MAX = 0.05
+
+_FUTURE_LOOKED_FOR_S = (5, 45, 120)
+"""Seconds after an hour's first row: a leak sits in every row, early ones are cheap to compute again."""
 
 _PARTITION_TAG = "dagster/partition"
 
@@ -69,6 +76,27 @@ def missing_features(lake: Path, source: str, hour: int) -> Verdict:
     worst = max(shares, key=lambda name: shares[name])
     share = sum(present) / len(present) if present else 1.0
     return share <= MISSING_MAX, {"share": share, "worst": worst, "absent": len(shares) - len(present)}
+
+
+def no_future(lake: Path, source: str, hour: int) -> Verdict:
+    """Features of a second are, bit for bit, what was received before its end gives: nothing later is in them."""
+    rows = read.collect(_rows(lake, "features", source, hour).select("second"))
+    if rows.is_empty():
+        return True, {"rows": 0, "differing": 0}
+    first, last = int(rows["second"].min()), int(rows["second"].max())  # type: ignore[arg-type]
+    symbols = read.universe_between(lake, source, hour * HOUR_S * NS, (hour + 1) * HOUR_S * NS).symbols
+    compared = differing = 0
+    for at in sorted({min(first + after, last) for after in _FUTURE_LOOKED_FOR_S}):
+        graph = FeatureGraph(FEATURES, len(symbols))
+        graph.step(stored(lake, source, first - graph.lookback, first, symbols).columns)
+        _, known = sample(lake, source, first, at + 1, symbols)  # no later row is even read
+        features = graph.step(known.columns)[-1]
+        found = read.collect(read.scan(lake, "features", source, start_s=at, end_s=at + 1, symbols=symbols))
+        values = found.select(graph.names).to_numpy()
+        expected = features[[symbols.index(symbol) for symbol in found["symbol"]]]
+        compared += len(values)
+        differing += int((~((values == expected) | (np.isnan(values) & np.isnan(expected)))).any(axis=1).sum())
+    return differing == 0, {"rows": compared, "differing": differing}
 
 
 def label_balance(lake: Path, source: str, hour: int) -> Verdict:
@@ -145,6 +173,7 @@ CHECKS = [
     _hourly("duplicate_trades", "raw_ticks", duplicate_trades, is_error=True),
     _hourly("coverage_share", "coverage", coverage_share, is_error=False),
     _hourly("missing_features", "features", missing_features, is_error=False),
+    _hourly("no_future", "features", no_future, is_error=True),
     _hourly("label_balance", "labels", label_balance, is_error=False),
     model_check,
     coin_check,

@@ -21,13 +21,16 @@ _UPDATES = ("book_updates", "ticker_updates")
 """Counts that are 0 where nothing was heard; like the size of an absent level, a 0 says nothing."""
 
 
-def sample(lake: Path, source: str, start_s: int, end_s: int) -> tuple[tuple[str, ...], Seconds]:
+def sample(
+    lake: Path, source: str, start_s: int, end_s: int, symbols: tuple[str, ...] | None = None
+) -> tuple[tuple[str, ...], Seconds]:
     """Return (symbols, seconds) of [start_s, end_s), from raw rows alone.
 
     The sampler remembers at most `MEMORY_S`, so it starts that much earlier on nothing; the CARRIED rows at the first
     instant of every hour tell it what was in force.
     """
-    symbols = read.universe_between(lake, source, start_s * NS, end_s * NS).symbols
+    if symbols is None:  # all that were listed
+        symbols = read.universe_between(lake, source, start_s * NS, end_s * NS).symbols
     sampler = Sampler(len(symbols), start_s - MEMORY_S)
     parts: list[Seconds] = []
     begin = start_s - MEMORY_S
@@ -46,6 +49,15 @@ def drop_before(seconds: Seconds, second: int) -> Seconds:
     """Return the rows from `second` on."""
     skip = max(0, second - seconds.first_second)
     return Seconds(seconds.first_second + skip, {name: values[skip:] for name, values in seconds.columns.items()})
+
+
+def stored(lake: Path, source: str, start_s: int, end_s: int, symbols: tuple[str, ...]) -> Seconds:
+    """Return the lake's seconds of [start_s, end_s), all NaN where none were recorded."""
+    try:
+        return read.read_seconds(lake, source, start_s, end_s, symbols)
+    except TableEmpty:
+        nothing = np.full((end_s - start_s, len(symbols)), np.nan)
+        return Seconds(start_s, dict.fromkeys(COLUMNS, nothing))
 
 
 def to_frame(symbols: tuple[str, ...], seconds: Seconds) -> pl.DataFrame:

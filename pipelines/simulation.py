@@ -24,6 +24,7 @@ import numpy as np
 import polars as pl
 
 from pipelines.moments import when
+from pipelines.seconds import stored
 from pipelines.trades import MINUTE_S, metrics_of, net_bps
 from pipelines.validation import RankIC, rank_ic
 from pipelines.venue_side import Tape, VenueSide, end_of
@@ -262,22 +263,13 @@ def scored_blocks(
     symbols = universe.symbols
     graph = FeatureGraph(FEATURES, len(symbols)) if scorer.needs_features else None
     if graph is not None:
-        graph.step(_seconds(lake, source, start_s - graph.lookback, start_s, symbols).columns)
+        graph.step(stored(lake, source, start_s - graph.lookback, start_s, symbols).columns)
     n_blocks = max(1, round((end_s - start_s) / BLOCK_S))
     bounds = [start_s + round((end_s - start_s) * k / n_blocks) for k in range(n_blocks + 1)]
     for begin, end in pairwise(bounds):
-        seconds = _seconds(lake, source, begin, end, symbols)
+        seconds = stored(lake, source, begin, end, symbols)
         features = graph.step(seconds.columns) if graph is not None else None
         yield seconds, scorer.score(features, seconds.columns, begin)
-
-
-def _seconds(lake: Path, source: str, start_s: int, end_s: int, symbols: tuple[str, ...]) -> Seconds:
-    """Return seconds, all NaN where none were recorded."""
-    try:
-        return read.read_seconds(lake, source, start_s, end_s, symbols)
-    except TableEmpty:
-        nothing = np.full((end_s - start_s, len(symbols)), np.nan)
-        return Seconds(start_s, dict.fromkeys(COLUMNS, nothing))
 
 
 def turned(scores: Scores) -> Scores:

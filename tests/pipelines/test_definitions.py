@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import pytest
 
 from pipelines import checks
@@ -19,8 +20,10 @@ from pipelines.drive import AssetFailed, materialise, summary
 from pipelines.partitions import HOURLY, hour_of, key_of
 from pipelines.resources import SIMULATOR_SOURCE, LakeResource, TrackingResource, prepare_dagster_home
 from shared.errors import SettingsError
+from shared.lake import read, write
+from shared.lake.layout import HOUR_S
 from tests.conftest import ROOT
-from tests.pipelines.conftest import DrivenWorld, World
+from tests.pipelines.conftest import SYMBOLS, DrivenWorld, World
 from tests.pipelines.markets import HOUR, SOURCE, write_lake
 
 SCHEDULES = (record_hourly, prepare_hourly, learn_daily)
@@ -260,6 +263,26 @@ def test_checks_see_crossed_books_and_repeated_trades(world: World) -> None:
         passed, metadata = checks.duplicate_trades(world.lake, world.source, hour)
         assert passed
         assert metadata["trades"] > 0
+
+
+def test_feature_from_the_future_fails_its_check(driven_world: DrivenWorld, tmp_path: Path) -> None:
+    """Planted leaks: one feature of one second later, or of the symbol before, in a lake that holds otherwise."""
+    world, lake = driven_world.world, tmp_path / "lake"
+    for table in ("raw", "universe", "seconds", "features"):
+        shutil.copytree(world.lake / table, lake / table)
+    hour = world.hours[1]
+    passed, metadata = checks.no_future(lake, world.source, hour)
+    assert passed
+    assert metadata["rows"] > SYMBOLS
+    held = read.collect(read.scan(lake, "features", world.source, start_s=hour * HOUR_S, end_s=(hour + 1) * HOUR_S))
+
+    leaks = [
+        pl.col("return_1s").shift(-1).over("symbol", order_by="second").fill_null(float("nan")),
+        pl.col("return_5s").shift(1).over("second", order_by="symbol").fill_null(float("nan")),
+    ]
+    for leak in leaks:
+        write.write_table(lake, "features", world.source, hour, held.with_columns(leak), {})
+        assert not checks.no_future(lake, world.source, hour)[0]
 
 
 def test_coin_that_earns_fails_its_check() -> None:
