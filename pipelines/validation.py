@@ -35,8 +35,11 @@ IC_SYMBOLS_MIN = 3
 """A rank correlation of two symbols is ±1 and says nothing."""
 
 IC_BLOCK_S = 60
-"""Seconds a block of the standard error: longer than any horizon here, so that overlapping labels do not
+"""Seconds of the shortest block of the standard error: longer than any horizon here, so that overlapping labels do not
 count as independent observations."""
+
+IC_BLOCKS_MIN = 8
+"""Blocks are doubled as long as so many remain: scores that change slowly are right or wrong for minutes on end."""
 
 
 class LeakySplit(CrosscutError):
@@ -147,11 +150,24 @@ def rank_ic(second: Ints, signal: Floats, outcome: Floats) -> RankIC:
     )
     if per_second.is_empty():
         return RankIC(math.nan, math.nan, 0)
-    blocks = (
-        per_second.group_by(pl.col("second") // IC_BLOCK_S).agg(pl.col("ic").mean()).sort("second")["ic"].to_numpy()
-    )
-    error = float(blocks.std(ddof=1) / math.sqrt(len(blocks))) if len(blocks) > 1 else math.nan
+    error = _standard_error(per_second["second"].to_numpy(), per_second["ic"].to_numpy())
     return RankIC(float(per_second["ic"].to_numpy().mean()), error, len(per_second))
+
+
+def _standard_error(second: Ints, ic: Floats) -> float:
+    """Return the standard error of the mean by block means, the largest over block lengths (batch means).
+
+    Minutes alone understate it: on a generated market it grew by a third to a half when blocks were four minutes long.
+    """
+    block_s, largest = IC_BLOCK_S, math.nan
+    while True:
+        _, block = np.unique(second // block_s, return_inverse=True)
+        means = np.bincount(block, weights=ic) / np.bincount(block)
+        if len(means) < (2 if math.isnan(largest) else IC_BLOCKS_MIN):
+            return largest
+        error = float(means.std(ddof=1) / math.sqrt(len(means)))
+        largest = error if math.isnan(largest) else max(largest, error)
+        block_s *= 2
 
 
 def log_loss(label: NDArray[np.int8], probability: Floats) -> float:

@@ -69,10 +69,10 @@ def test_planted_signal_is_found_by_model_and_baseline_and_not_by_the_null(
 
 
 def test_same_rows_and_seed_give_the_same_model_text(with_signal: tuple[Dataset, Trained]) -> None:
-    """Training is a function of data and seed: the booster's text repeats byte for byte."""
+    """Training is a function of data and seed: the booster's text repeats byte for byte, also with two threads."""
     dataset, trained = with_signal
 
-    again = fit_and_judge(dataset, seed=7, threads=1)
+    again = fit_and_judge(dataset, seed=7, threads=2)
 
     assert again.booster == trained.booster
     assert figures_of(again) == figures_of(trained)
@@ -171,6 +171,19 @@ def test_rank_ic_equals_scipy(seed: int) -> None:
 
     assert found.seconds == len(expected)
     assert found.mean == pytest.approx(np.mean(expected), abs=1e-12)
+
+
+def test_standard_error_of_the_rank_ic_covers_its_null() -> None:
+    """Where a signal is right or wrong for minutes on end, the error still says how far a mean of nothing strays."""
+    rng = np.random.Generator(np.random.Philox(3))
+    second = np.repeat(np.arange(3600), 10)
+    scores = []
+    for _ in range(60):
+        drift, view = (np.repeat(rng.standard_normal((18, 10)), 200, axis=0) for _ in range(2))  # of 200 s each
+        found = rank_ic(second, view.ravel(), (drift + rng.standard_normal((3600, 10))).ravel())
+        scores.append(found.mean / found.standard_error)
+
+    assert 0.6 < np.std(scores) < 1.35  # minutes alone: 1.9
 
 
 def test_rank_ic_of_two_symbols_is_unknown() -> None:
