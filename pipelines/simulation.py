@@ -212,7 +212,7 @@ def run_backtest(
             f"a window of {WINDOW_S_MIN} s at least is needed, found {max(0, end_s - start_s)} s of {source} "
             f"from {when(start_s)}: record more, or train on less (--to)"
         )
-    universe = read.universe_between(lake, source, start_s * NS, end_s * NS)
+    universe = read.universe_between(lake, source, start_s * NS, end_s * NS, rules="first")
     simulations = [Simulation(scorer.name, universe, config, scorer, seed=seed, equity_usdt=equity_usdt)]
     if not scorer.is_null:
         coin = CoinScorer(seed)

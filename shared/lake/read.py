@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import msgspec
 import numpy as np
@@ -341,11 +341,16 @@ def universe_at(root: Path, source: str, ns: int) -> Universe:
     return _universe(source, latest)
 
 
-def universe_between(root: Path, source: str, start_ns: int, end_ns: int) -> Universe:
-    """Return everything that was listed at some time in [start_ns, end_ns), each with its latest rules.
+def universe_between(
+    root: Path, source: str, start_ns: int, end_ns: int, *, rules: Literal["first", "latest"] = "latest"
+) -> Universe:
+    """Return everything that was listed at some time in [start_ns, end_ns), each with one of its rules.
 
     This is the symbol axis of an hour: what was discovered in mid-hour belongs to it. `as_of_ns` is the snapshot's
-    that was the latest.
+    that was the latest of those used.
+
+    Args:
+        rules: whoever trades the window takes the first: the latest know what was delisted in its course.
 
     Raises:
         TableEmpty: there is no snapshot before `end_ns`.
@@ -353,7 +358,8 @@ def universe_between(root: Path, source: str, start_ns: int, end_ns: int) -> Uni
     snapshots = _snapshots(root, source, start_ns, end_ns)
     if not snapshots.height:
         raise _empty(root, "universe", source, f"a snapshot before {layout.hour_name(end_ns // layout.HOUR_NS)}")
-    rows = snapshots.sort("as_of_ns", maintain_order=True).unique("symbol", keep="last", maintain_order=True)
+    keep: Literal["first", "last"] = "first" if rules == "first" else "last"
+    rows = snapshots.sort("as_of_ns", maintain_order=True).unique("symbol", keep=keep, maintain_order=True)
     return _universe(source, rows)
 
 

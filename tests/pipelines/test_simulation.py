@@ -181,6 +181,21 @@ def test_short_window_is_refused(lake: Path) -> None:
         )  # fmt: skip
 
 
+def test_what_is_delisted_later_is_traded_until_then(tmp_path: Path) -> None:
+    """A backtest that knows at its start what will be delisted has chosen its survivors."""
+    start, end = write_lake(tmp_path, rows=300, n_symbols=3)
+    listed = universe(3, (end - 10) * NS)
+    gone = msgspec.structs.replace(listed.contracts[0], status="off")
+    write.write_universe(tmp_path, msgspec.structs.replace(listed, contracts=(gone, *listed.contracts[1:])))
+
+    result = run_backtest(
+        tmp_path, SOURCE, scorer=CoinScorer(1), config=config_of(SETTINGS, horizon_s=None),
+        start_s=start, end_s=end, seed=1,
+    )  # fmt: skip
+
+    assert gone.symbol in {trade.symbol for trade in result.main.trades}
+
+
 def test_turned_scores_are_the_same_scores_of_other_moments() -> None:
     """Turning keeps every score and its neighbours, and nothing at its own second."""
     rng = np.random.Generator(np.random.Philox(3))
