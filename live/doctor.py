@@ -16,18 +16,14 @@ from typing import Final, Literal
 
 import msgspec
 
-from live import registry
 from live.executor import MeteredClient
-from live.run import Where, run_loop, where_of
+from live.run import Where, find_model, run_loop, where_of
 from live.session import check_clock, choose_account_symbol
 from live.streams import AccountStream
 from live.truth import read_truth, say_open
 from shared import log, settings, simulator_process
-from shared import model as models
 from shared.bitget.transport import ReceiveClock
 from shared.errors import CrosscutError, ExchangeSilent, LakeError, SettingsError
-from shared.features.catalog import FEATURES
-from shared.features.graph import FeatureGraph, definition_hash
 from shared.settings import Settings
 from shared.types import Universe
 
@@ -87,17 +83,8 @@ def check_model(chosen: Settings, selector: str, source: str) -> str:
     """Say which model would trade and whether it may."""
     if selector in ("rules", "coin"):
         return f"{selector} needs none"
-    version = registry.resolve(chosen.tracking_uri, selector)
-    is_live = chosen.bitget_venue == "live"
-    model = models.load(
-        version.folder,
-        definition_hash=definition_hash(FEATURES),
-        feature_names=FeatureGraph(FEATURES, 1).names,
-        source="bitget" if is_live else None,
-        must_have_passed=is_live,
-    )
-    bundle = model.bundle
-    said = f"version {version.version} ({model.digest[:12]}…), horizon {bundle.horizon_s} s, gate {bundle.gate}"
+    _, note, bundle = find_model(chosen, selector)
+    said = f"version {note.version} ({note.digest[:12]}…), horizon {bundle.horizon_s} s, gate {bundle.gate}"
     if bundle.source != source:
         raise Warned(f"{said}: trained on {bundle.source}, would trade on {source}")
     return said

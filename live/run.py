@@ -106,7 +106,7 @@ def run_loop(work: Coroutine[Any, Any, T]) -> T:
     return uvloop.run(work)
 
 
-def _find_model(chosen: Settings, selector: str) -> tuple[Path, ModelNote, models.Bundle]:
+def find_model(chosen: Settings, selector: str) -> tuple[Path, ModelNote, models.Bundle]:
     """Return folder, note and bundle of the model, fit for the venue."""
     version = registry.resolve(chosen.tracking_uri, selector)
     is_live = chosen.bitget_venue == "live"
@@ -150,7 +150,7 @@ def run(options: argparse.Namespace) -> Outcome:
                 "which never did: trade it on paper (BITGET_VENUE=simulator or demo)"
             )
     else:
-        bundle_folder, note, bundle = _find_model(chosen, options.model)
+        bundle_folder, note, bundle = find_model(chosen, options.model)
     with contextlib.ExitStack() as stack:
         simulator: SimulatorProcess | None = None
         if chosen.venue_urls() is None and chosen.market == "simulator":
