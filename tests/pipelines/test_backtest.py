@@ -11,11 +11,12 @@ import pytest
 
 from pipelines import backtest, train
 from pipelines.backtest import candidate
+from pipelines.dataset import build_dataset
 from pipelines.moments import when
 from pipelines.tracking import ALIAS, EXPERIMENT, EXPERIMENT_BACKTESTS, Tracking
 from pipelines.trades import METRICS
 from shared.errors import ModelMismatch, ModelMissing
-from shared.lake import read
+from shared.lake import layout, read, write
 from shared.lake.layout import TABLES
 from shared.model import read_bundle
 from tests.pipelines.conftest import DrivenWorld
@@ -116,6 +117,22 @@ def test_training_again_gives_the_next_version_with_the_same_bytes(
 def _window(at: DrivenWorld) -> list[str]:
     hours = at.world.hours
     return ["--from", str(hours[0] * 3600), "--to", str((hours[1] + 1) * 3600)]
+
+
+def test_what_only_the_holdout_has_is_absent(tmp_path: Path) -> None:
+    """Which features a model needs is decided on what it may learn from: one that begins in the holdout is absent."""
+    start, end = write_lake(tmp_path)
+    begins = start + (end - start) * 9 // 10
+    for hour in read.hours(tmp_path, "features", SOURCE):
+        path = layout.partition_path(tmp_path, "features", SOURCE, hour)
+        late = pl.when(pl.col("second") >= begins).then("funding_rate").otherwise(float("nan")).cast(pl.Float32)
+        rows = pl.read_parquet(path).with_columns(late.alias("funding_rate"))
+        write.write_table(tmp_path, "features", SOURCE, hour, rows, {})
+
+    dataset = build_dataset(tmp_path, SOURCE)
+
+    assert "funding_rate" in dataset.absent
+    assert dataset.second[0] < begins
 
 
 def test_window_before_the_holdout_is_refused(at: DrivenWorld, capsys: pytest.CaptureFixture[str]) -> None:

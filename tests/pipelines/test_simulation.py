@@ -11,12 +11,14 @@ import pytest
 
 from pipelines import simulation
 from pipelines.simulation import Backtest, run_backtest, turned
+from pipelines.validation import gap_s
 from pipelines.venue_side import Tape, VenueSide, end_of
 from shared.errors import NotEnoughData
 from shared.features.catalog import FEATURES
+from shared.features.graph import FeatureGraph
 from shared.lake import read, write
 from shared.lake.layout import HOUR_S
-from shared.limits import config_of
+from shared.limits import HORIZON_S, config_of
 from shared.settings import Settings
 from shared.strategy.engine import Engine
 from shared.strategy.scores import CoinScorer, Scorer, Scores
@@ -76,6 +78,18 @@ def test_planted_edge_survives_costs_and_its_nulls_do_not(planted: Backtest) -> 
     assert all(null.net_bps < planted.main.net_bps / 2 for null in planted.nulls)
     assert planted.nulls[0].net_bps < 0
     assert planted.ic.mean > 0.3
+
+
+def test_a_decision_meets_the_row_after_it(planted: Backtest, lake: Path) -> None:
+    """Row s is known at s + 1, so its orders are filled at the book of row s + 1 and of no earlier one."""
+    seconds = read.read_seconds(lake, SOURCE, START, START + ROWS, universe(5, 0).symbols).columns
+
+    for trade in planted.main.trades:
+        assert trade.entry_ns == end_of(trade.entry_second + 1)
+        row, n = trade.entry_second + 1 - START, int(trade.symbol[1:3])
+        side, worse = ("ask", 1) if trade.side is Side.BUY else ("bid", -1)
+        best, deepest = (seconds[f"{side}_price_{level}"][row, n] for level in (1, 5))
+        assert worse * best <= worse * float(trade.entry_price) + 1e-9 <= worse * deepest + 2e-9
 
 
 def test_net_of_all_trades_is_the_change_of_equity(planted: Backtest) -> None:
@@ -194,6 +208,14 @@ def test_what_is_delisted_later_is_traded_until_then(tmp_path: Path) -> None:
     )  # fmt: skip
 
     assert gone.symbol in {trade.symbol for trade in result.main.trades}
+
+
+def test_turned_scores_have_not_seen_their_outcome() -> None:
+    """Half the shortest block is more than a score looks back and an outcome lies ahead: the null stays a null."""
+    windows = range(simulation.WINDOW_S_MIN, 4 * simulation.BLOCK_S)
+    shortest = min(window // max(1, round(window / simulation.BLOCK_S)) for window in windows)
+
+    assert shortest // 2 > gap_s(HORIZON_S, FeatureGraph(FEATURES, 1).lookback)
 
 
 def test_turned_scores_are_the_same_scores_of_other_moments() -> None:

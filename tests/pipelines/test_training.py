@@ -83,7 +83,8 @@ def test_future_rows_cannot_change_the_model(with_signal: tuple[Dataset, Trained
     dataset, trained = with_signal
     holdout = trained.folds[-1].test.of(dataset.second)
     features, label, moved = dataset.features.copy(), dataset.label.copy(), dataset.mid_bps.copy()
-    features[holdout], label[holdout], moved[holdout] = 1e3, LONG, 1e3
+    # What says long turns out short: whoever stops early by this stops at once.
+    features[holdout], label[holdout], moved[holdout] = 1e3, SHORT, -1e3
     scrambled = Dataset(
         **{f: getattr(dataset, f) for f in dataset.__struct_fields__ if f not in ("features", "label", "mid_bps")},
         features=features,

@@ -127,6 +127,23 @@ def test_one_percent_at_five_times_on_a_hundred_of_margin_is_five_dollars() -> N
     assert trade.gross_usdt / notional * 500 == 5
 
 
+def test_the_bandit_learns_net_bps_from_fills() -> None:
+    """Percent and fractions were mixed once: what a closed trade teaches is its own net in bps, costs included."""
+    script = Script(1)
+    script.open_position()
+    script.close_second(market=columns(1, 101.0))
+    script.pass_seconds(8)
+    [leave] = places(script.close_second())
+    script.complete(leave)
+    [trade] = script.engine.trades
+
+    [learnt] = script.engine.memory.bandit.total_bps.values()
+
+    assert learnt == trade.net_bps
+    assert learnt == pytest.approx(float(trade.net_usdt / trade.opened_usdt) * 1e4)
+    assert 50 < learnt < 100
+
+
 def test_scores_against_a_position_reverse_it() -> None:
     """Scores that would enter on the other side close the position with cause reversal, before its horizon."""
     script = Script(1)
