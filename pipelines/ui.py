@@ -97,7 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     environment = os.environ | {"DAGSTER_HOME": str(home), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     running: dict[str, subprocess.Popen[bytes]] = {}
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell ignores SIGINT for what it starts in the background
+        signal.signal(number, signal.default_int_handler)
     try:
         started = commands(home, settings_module.ROOT, settings.tracking_uri, ports["Dagster"], ports["MLflow"])
         for name, command in started.items():
