@@ -123,6 +123,7 @@ def _raw(name: str) -> Table:
 
 _PER_SECOND: dict[str, type[pl.DataType]] = {"second": pl.Int64, "symbol": pl.String}
 _DAGSTER = "the hour's assets in the Dagster UI (make ui), after python -m pipelines.generate"
+_TRAIN = f"python -m pipelines.train, or {_DAGSTER}"  # train builds what is missing on its way
 
 TABLES: dict[str, Table] = {
     table.name: table
@@ -172,7 +173,7 @@ TABLES: dict[str, Table] = {
             key=("symbol", "second"),
             time="second",
             unit_ns=NS,
-            made_by=_DAGSTER,
+            made_by=_TRAIN,
         ),
         Table(
             name="features",
@@ -181,7 +182,7 @@ TABLES: dict[str, Table] = {
             key=("symbol", "second"),
             time="second",
             unit_ns=NS,
-            made_by=_DAGSTER,
+            made_by=_TRAIN,
         ),
         Table(
             name="labels",
@@ -190,7 +191,7 @@ TABLES: dict[str, Table] = {
             key=("symbol", "second"),
             time="second",
             unit_ns=NS,
-            made_by=_DAGSTER,
+            made_by=_TRAIN,
         ),
         Table(
             name="coverage",
@@ -350,13 +351,14 @@ def frame_to_rows(table: str, frame: pl.DataFrame, symbols: Sequence[str]) -> Bo
     return RAW[table](**fields)
 
 
-def digest(frame: pl.DataFrame) -> str:
+def digest(columns: Iterable[pl.Series]) -> str:
     """Return a hash of names, types and every bit of the values, in row order.
 
-    It depends on neither the polars version, nor compression, nor how the frame is chunked.
+    It depends on neither the polars version, nor compression, nor how a column is chunked. Columns are taken one at a
+    time: an hour of 600 symbols' books does not fit in memory.
     """
     state = hashlib.blake2b(digest_size=16)
-    for series in frame.iter_columns():
+    for series in columns:
         state.update(f"\0{series.name}\0{series.dtype}\0{series.len()}\0".encode())
         missing = series.is_null()
         state.update(np.flatnonzero(missing.to_numpy()).astype("<i8").tobytes())

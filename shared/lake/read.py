@@ -1,8 +1,9 @@
 """Read the lake: sealed hours and, for raw tables, the open one.
 
-`scan` is for queries (polars), `read_ticks` and `read_seconds` give arrays on a symbol axis. Every file is checked
-against its footer before it is used: a corrupt one is named (`TableCorrupt`), nothing where something was asked for
-says what to run (`TableEmpty`).
+`scan` is for queries (polars), `read_ticks` and `read_seconds` give arrays on a symbol axis. Every file is compared
+with the content hash in its footer before it is used, once a process: a corrupt one is named (`TableCorrupt`), nothing
+where something was asked for says what to run (`TableEmpty`). Parquet's own compression does not notice a flipped bit
+in most pages, and a model learns from a wrong number as gladly as from a right one; the price is reading a file twice.
 
 A raw hour that still has logs is merged in memory, by the very function that seals it: what a reader sees does not
 change when the hour is sealed. Logs are read before the sealed file, so that a seal in between hides nothing.
@@ -124,12 +125,29 @@ def verify(path: Path) -> Footer:
     """
     found = footer(path)
     try:
+        names = list(pl.read_parquet_schema(path))
+        actual = layout.digest(
+            pl.read_parquet(path, columns=[name], glob=False, hive_partitioning=False)[name] for name in names
+        )
+    except _UNREADABLE as error:
+        raise _corrupt(path, error) from error
+    _check_content(path, found, actual)
+    return found
+
+
+def rows_of(path: Path) -> pl.DataFrame:
+    """Return all rows of one file, verified.
+
+    Raises:
+        TableCorrupt: a bit is not what was written.
+    """
+    found = footer(path)
+    try:
         frame = pl.read_parquet(path, glob=False, hive_partitioning=False)
     except _UNREADABLE as error:
         raise _corrupt(path, error) from error
-    if (actual := layout.digest(frame)) != found.content_hash:
-        raise TableCorrupt(f"{path} must have content {found.content_hash}, found {actual}: {_remedy(found.table)}")
-    return found
+    _check_content(path, found, layout.digest(frame))
+    return frame
 
 
 # -------------------------------------------------------------------------------------------------- queries
@@ -229,8 +247,7 @@ def raw_hour(root: Path, table: str, source: str, hour: int, logs: Sequence[wal.
     frames = [frame for frame, _ in read]
     path = layout.partition_path(root, table, source, hour)
     if path.exists():
-        footer(path)
-        frames.insert(0, _read_parquet(path))
+        frames.insert(0, rows_of(path))
     if not frames:
         raise _empty(root, table, source, f"the hour {layout.hour_name(hour)}")
     rows = pl.concat(frames)
@@ -281,7 +298,7 @@ def read_ticks(root: Path, source: str, start_ns: int, end_ns: int, symbols: Seq
                 rows = raw_hour(root, table, source, hour).frame.lazy()
             else:
                 path = layout.partition_path(root, table, source, hour)
-                footer(path)
+                _verify_once(path)
                 rows = pl.scan_parquet(path, glob=False, hive_partitioning=False)
             at = pl.col("recv_ns")
             frames.append(
@@ -375,8 +392,7 @@ def _snapshots(root: Path, source: str, start_ns: int | None, end_ns: int) -> pl
     frames: list[pl.DataFrame] = []
     for hour in reversed([hour for hour in known if hour * layout.HOUR_NS < end_ns]):
         path = layout.partition_path(root, "universe", source, hour)
-        footer(path)
-        frames.append(_read_parquet(path).filter(pl.col("as_of_ns") < end_ns))
+        frames.append(rows_of(path).filter(pl.col("as_of_ns") < end_ns))
         first = cast("int | None", frames[-1]["as_of_ns"].min())
         if first is not None and (start_ns is None or first <= start_ns):
             break
@@ -412,17 +428,26 @@ def _has_logs(root: Path, table: str, source: str, hour: int) -> bool:
     return table in RAW and any(layout.log_folder(root, source, hour).glob("session=*"))
 
 
-def _read_parquet(path: Path) -> pl.DataFrame:
-    try:
-        return pl.read_parquet(path, glob=False, hive_partitioning=False)
-    except _UNREADABLE as error:
-        raise _corrupt(path, error) from error
+def _verify_once(path: Path) -> None:
+    footer(path)  # names a file that is gone
+    stat = path.stat()
+    _verified(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=4096)
+def _verified(path: Path, mtime_ns: int, size: int) -> None:
+    verify(path)
+
+
+def _check_content(path: Path, found: Footer, actual: str) -> None:
+    if actual != found.content_hash:
+        raise TableCorrupt(f"{path} must have content {found.content_hash}, found {actual}: {_remedy(found.table)}")
 
 
 def _check_columns(about: layout.Table, paths: list[Path]) -> None:
-    """Check that the files of a query are readable and agree in their columns."""
+    """Check that the files of a query hold what was written and agree in their columns."""
     for path in paths:
-        footer(path)
+        _verify_once(path)
     if about.others is None:
         return
     first, last = (list(pl.read_parquet_schema(path)) for path in (paths[0], paths[-1]))

@@ -183,8 +183,7 @@ def write_universe(root: Path, universe: Universe, tickers: pl.DataFrame | None 
     path = layout.partition_path(root, "universe", universe.source, hour)
     with hour_lock(root, universe.source, hour):
         if path.exists():
-            read.footer(path)
-            older = pl.read_parquet(path, glob=False, hive_partitioning=False)
+            older = read.rows_of(path)
             frame = pl.concat([older.filter(pl.col("as_of_ns") != universe.as_of_ns), frame])
         frame = frame.sort(about.key)
         return _write(root, path, "universe", universe.source, hour, frame, {"snapshots": frame["as_of_ns"].n_unique()})
