@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shutil
-import sys
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, Literal
 
@@ -21,7 +20,7 @@ from live.run import Where, find_model, run_loop, where_of
 from live.session import check_clock, choose_account_symbol
 from live.streams import AccountStream
 from live.truth import read_truth, say_open
-from shared import log, settings, simulator_process
+from shared import entry, log, settings, simulator_process
 from shared.bitget.transport import ReceiveClock
 from shared.errors import CrosscutError, ExchangeSilent, LakeError, SettingsError
 from shared.settings import Settings
@@ -202,4 +201,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry.run(main)

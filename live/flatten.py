@@ -21,7 +21,7 @@ from live.executor import MeteredClient
 from live.run import Where, run_loop, where_of
 from live.session import check_clock, choose_account_symbol
 from live.truth import read_truth, say_open
-from shared import log, settings
+from shared import entry, log, settings
 from shared.bitget.transport import ReceiveClock
 from shared.errors import CrosscutError, ExchangeError, ExchangeRefused, ExchangeSilent, SettingsError
 from shared.settings import Settings
@@ -158,4 +158,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry.run(main)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from shared import journal, settings
+from shared import entry, journal, settings
 from shared import model as models
 from shared.errors import CrosscutError, JournalError, ModelMismatch
 from shared.features.catalog import FEATURES
@@ -217,4 +217,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry.run(main)

@@ -24,7 +24,7 @@ import msgspec
 
 from live import registry
 from live.session import Outcome, Plan, Session
-from shared import log, settings, simulator_process
+from shared import entry, log, settings, simulator_process
 from shared import model as models
 from shared.bitget.rest import Keys
 from shared.errors import CrosscutError, ExchangeError, ModelMismatch, SettingsError
@@ -258,4 +258,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry.run(main)

@@ -23,6 +23,7 @@ from pipelines.simulation import Backtest, Outcome, run_backtest
 from pipelines.tracking import EXPERIMENT, EXPERIMENT_BACKTESTS, Tracking, code_commit
 from pipelines.trades import trades_frame
 from pipelines.validation import LeakySplit
+from shared import entry
 from shared import model as bundles
 from shared import settings as settings_module
 from shared.errors import CrosscutError, TableEmpty
@@ -265,4 +266,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    entry.run(main)

@@ -24,7 +24,7 @@ import msgspec
 
 from pipelines.collector import Collector
 from pipelines.universe import discover, source_at
-from shared import log, settings, simulator_process
+from shared import entry, log, settings, simulator_process
 from shared.bitget.transport import ReceiveClock, RestClient, stream
 from shared.errors import CrosscutError, ExchangeSilent, SettingsError
 from shared.lake import layout, write
@@ -281,4 +281,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry.run(main)

@@ -27,8 +27,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from shared import entry, simulator_process
 from shared import settings as settings_module
-from shared import simulator_process
 from shared.errors import CrosscutError
 from shared.settings import ROOT
 from shared.simulator_process import SimulatorProcess
@@ -321,4 +321,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    entry.run(main)

@@ -22,6 +22,7 @@ from pipelines.features import inputs_of_features, inputs_of_labels
 from pipelines.moments import second_of
 from pipelines.resources import prepare_dagster_home, resolve_source
 from pipelines.seconds import inputs_of_seconds, is_current
+from shared import entry
 from shared import settings as settings_module
 from shared.errors import CrosscutError
 from shared.features.catalog import FEATURES
@@ -279,4 +280,4 @@ def summary(driven: Driven) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    entry.run(main)

@@ -20,7 +20,7 @@ import msgspec
 
 from pipelines.collector import Collector
 from pipelines.universe import tickers_frame
-from shared import settings
+from shared import entry, settings
 from shared.bitget import wire
 from shared.bitget.session import PublicSession
 from shared.bitget.transport import ReceiveClock
@@ -286,4 +286,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry.run(main)

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from shared import journal
+from shared import entry, journal
 from shared import settings as settings_module
 from shared.errors import CrosscutError
 from shared.lake import layout, write
@@ -113,4 +113,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    entry.run(main)

@@ -20,6 +20,7 @@ from pipelines.prepare import prepare
 from pipelines.resources import resolve_source
 from pipelines.tracking import ALIAS, EXPERIMENT, MODEL, Run, Tracking, code_commit, lock_hash
 from pipelines.training import Dataset, Trained, figures_of, fit_and_judge, threads_of
+from shared import entry
 from shared import model as bundles
 from shared import settings as settings_module
 from shared.errors import CrosscutError
@@ -208,4 +209,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    entry.run(main)

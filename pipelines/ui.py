@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.resources import prepare_dagster_home
+from shared import entry
 from shared import settings as settings_module
 from shared.errors import CrosscutError, SettingsError
 
@@ -144,4 +145,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    entry.run(main)

@@ -7,10 +7,12 @@ table is in the README and in `Settings.check`.
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
+from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -72,10 +74,13 @@ class Settings(BaseSettings):
         """Return the lake's folder (`s3://` comes with the recorder issue and is refused until then)."""
         if "://" in self.lake_uri:
             raise SettingsError(
-                f"LAKE_URI must be a folder, found {self.lake_uri!r}: object stores are not supported yet"
+                f"LAKE_URI must be a folder, found {self.lake_uri!r}: choose one, object stores are not supported yet"
             )
-        path = Path(self.lake_uri)
-        return path if path.is_absolute() else ROOT / path
+        path = ROOT / self.lake_uri  # an absolute one stays what it is
+        for folder in (path, *path.parents):
+            if folder.exists() and not folder.is_dir():
+                raise SettingsError(f"LAKE_URI must be a folder, found the file {folder}: choose another place")
+        return path
 
     @property
     def tracking_uri(self) -> str:
@@ -109,18 +114,27 @@ class Settings(BaseSettings):
 
     def _override(self) -> tuple[str, str] | None:
         if (self.bitget_rest_url is None) != (self.bitget_ws_url is None):
-            raise SettingsError("BITGET_REST_URL and BITGET_WS_URL are set together or not at all, found one of them")
+            raise SettingsError(
+                "BITGET_REST_URL and BITGET_WS_URL are set together or not at all, found one of them: "
+                "set the other one or unset both"
+            )
         if self.bitget_rest_url is None or self.bitget_ws_url is None:
             return None
         for name, url, scheme in (
             ("BITGET_REST_URL", self.bitget_rest_url, "http"),
             ("BITGET_WS_URL", self.bitget_ws_url, "ws"),
         ):
-            parts = urlsplit(url)
-            host = parts.hostname or ""
+            try:
+                parts = urlsplit(url)
+                host = parts.hostname or ""
+                _ = parts.port
+            except ValueError as error:
+                raise SettingsError(
+                    f"{name} must be {scheme}://host:port…, found {url!r} ({error}): correct it"
+                ) from None
             if host in _LOOPBACK:
                 if parts.scheme not in (scheme, scheme + "s"):
-                    raise SettingsError(f"{name} must be {scheme}://… or {scheme}s://…, found {url!r}")
+                    raise SettingsError(f"{name} must be {scheme}://… or {scheme}s://…, found {url!r}: correct it")
                 if self.bitget_venue != "simulator":
                     raise SettingsError(
                         f"{name} points to this machine while BITGET_VENUE={self.bitget_venue}: "
@@ -149,7 +163,8 @@ class Settings(BaseSettings):
         if self.bitget_venue == "simulator":
             if not self.sandbox:
                 raise SettingsError(
-                    "SANDBOX=false needs BITGET_VENUE=live, found simulator: real money is never implied"
+                    "SANDBOX=false needs BITGET_VENUE=live, found simulator (real money is never implied): "
+                    "set SANDBOX=true to trade on paper"
                 )
             return
         if self.keys is None:
@@ -159,18 +174,24 @@ class Settings(BaseSettings):
             )
         if self.market != "bitget":
             raise SettingsError(
-                f"BITGET_VENUE={self.bitget_venue} needs MARKET=bitget, found {self.market}: "
-                "orders at Bitget must not follow another market"
+                f"BITGET_VENUE={self.bitget_venue} needs MARKET=bitget, found {self.market} "
+                "(orders at Bitget must not follow another market): set MARKET=bitget"
             )
         if self.bitget_venue == "demo":
             if not self.sandbox:
-                raise SettingsError("SANDBOX=false needs BITGET_VENUE=live, found demo")
+                raise SettingsError(
+                    "SANDBOX=false needs BITGET_VENUE=live, found demo: set SANDBOX=true to trade on paper"
+                )
             return
         if self.sandbox:
-            raise SettingsError("BITGET_VENUE=live needs SANDBOX=false, found true: real money needs both switches")
+            raise SettingsError(
+                "BITGET_VENUE=live needs SANDBOX=false, found true (real money needs both switches): "
+                "set BITGET_VENUE=simulator or demo to trade on paper"
+            )
         if not is_armed:
             raise SettingsError(
-                "BITGET_VENUE=live with SANDBOX=false trades real money and needs --arm, which is missing"
+                "BITGET_VENUE=live with SANDBOX=false trades real money and needs --arm, which is missing: "
+                "add it if you mean it, or set SANDBOX=true and BITGET_VENUE=simulator"
             )
 
 
@@ -178,8 +199,9 @@ def load(**overrides: object) -> Settings:
     """Read environment and `.env`; arguments given on a command line win.
 
     Raises:
-        SettingsError: a value is out of bounds or not of its type.
+        SettingsError: `.env` cannot be read, or a value is out of bounds or not of its type.
     """
+    _check_file(Path(".env"))
     try:
         return Settings(**{k: v for k, v in overrides.items() if v is not None})  # type: ignore[arg-type]
     except ValidationError as error:
@@ -188,3 +210,22 @@ def load(**overrides: object) -> Settings:
         raise SettingsError(
             f"{name}: {first['msg']}, found {first.get('input')!r}: correct .env or the environment"
         ) from None
+
+
+def _check_file(path: Path) -> None:
+    """Refuse a `.env` of which a line would be skipped: it may be the one that says SANDBOX."""
+    if not path.exists():
+        return
+    try:
+        lines = list(parse_stream(io.StringIO(path.read_text(encoding="utf-8"))))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"{path.absolute()} must be a readable text file, found: {error}: correct or remove it"
+        ) from None
+    for line in lines:
+        if line.error or (line.key is not None and line.value is None):
+            # Never its text: it may hold a secret.
+            raise SettingsError(
+                f"{path.absolute()} must have NAME=value in every line, found something else in line "
+                f"{line.original.line}: correct it"
+            )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
+import shlex
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from shared.errors import ExchangeError
+from shared.errors import CrosscutError, ExchangeError
 
 READY_S_MAX = 60.0
 """A generated market of 600 symbols is ready in seconds; a recording has to be read first."""
@@ -52,7 +53,8 @@ def launch(arguments: Sequence[str] = ()) -> SimulatorProcess:
     """Start a simulator on a free port of loopback and return once it answers; the caller stops it.
 
     Raises:
-        ExchangeError: it ended or stayed silent before it was ready; its own words are on stderr.
+        CrosscutError: what it could not do, in its own words and with its exit code.
+        ExchangeError: it ended or stayed silent before it was ready.
     """
     command = [sys.executable, "-m", "shared.simulator", "--with-parent", *arguments]
     if "--port" not in arguments:
@@ -65,6 +67,19 @@ def launch(arguments: Sequence[str] = ()) -> SimulatorProcess:
         start_new_session=True,
         env=os.environ | {"PYTHONPATH": _path()},
     )
+    try:
+        return SimulatorProcess(process, _ready(process, arguments))
+    except BaseException:  # an interrupt, too: a child that nobody knows of is never left behind
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            pipe.close()
+        raise
+
+
+def _ready(process: subprocess.Popen[bytes], arguments: Sequence[str]) -> dict[str, Any]:
+    """Return the child's ready line; what it says in its place becomes our own error."""
     assert process.stdout is not None
     line = b""
     deadline = time.monotonic() + READY_S_MAX
@@ -76,17 +91,18 @@ def launch(arguments: Sequence[str] = ()) -> SimulatorProcess:
                 break
             line += byte
     try:
-        return SimulatorProcess(process, msgspec.json.decode(line, type=dict[str, Any]))
-    except (msgspec.DecodeError, KeyError):
-        process.kill()
-        code = process.wait()
-        if process.stdin:
-            process.stdin.close()
-        process.stdout.close()
+        said = msgspec.json.decode(line, type=dict[str, Any])
+    except msgspec.DecodeError:
+        how = "nothing yet" if process.poll() is None else f"exit code {process.wait()}"
         raise ExchangeError(
-            f"the simulator must print its ready line within {READY_S_MAX:.0f} s, found exit code {code}: "
-            f"see its message above, or run `python -m shared.simulator {' '.join(arguments)}` to try by hand"
+            f"the simulator must print its ready line within {READY_S_MAX:.0f} s, found {how}: "
+            f"run `python -m shared.simulator {shlex.join(arguments)}` to see why"
         ) from None
+    if not said.get("ready"):
+        error = CrosscutError(said["error"])
+        error.exit_code = said["exit_code"]
+        raise error
+    return said
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import threading
 import time
 from pathlib import Path
 
+from shared import entry
 from shared.errors import CrosscutError, SettingsError
 from shared.simulator.gate import DEFAULT_ACCOUNT, parse_account
 from shared.simulator.market import DEFAULT_PREDICTABILITY, GeneratedMarket, Market
@@ -22,7 +24,7 @@ from shared.simulator.server import Server
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m shared.simulator", description=__doc__)
     p.add_argument("--host", default="127.0.0.1", help="where to listen (default: this machine only)")
-    p.add_argument("--port", type=int, default=18080, help="0 lets the system choose (default: 18080)")
+    p.add_argument("--port", type=_port, default=18080, help="0 lets the system choose (default: 18080)")
     p.add_argument("--symbols", type=int, default=40, help="how many perpetuals the generated market lists (1 to 1000)")
     p.add_argument("--seed", type=int, default=7, help="the generated market's seed")
     p.add_argument(
@@ -41,6 +43,13 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+def _port(text: str) -> int:
+    # asyncio would wrap 99999 to 34463.
+    if not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"must be a port, 0 to 65535, found {text!r}")
+    return int(text)
+
+
 def market_of(args: argparse.Namespace) -> Market:
     if args.recording is None:
         return GeneratedMarket(args.seed, args.symbols, args.predictability)
@@ -53,9 +62,13 @@ async def serve(args: argparse.Namespace) -> int:
     try:
         await server.start()
     except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise SettingsError(
+                f"{args.host}:{args.port} must be an address of this machine that we may listen on, found: "
+                f"{error.strerror or error}: choose another --host or --port"
+            ) from None
         raise SettingsError(
-            f"port {args.port} on {args.host} must be free, found it taken ({error.strerror or error}): "
-            "choose another --port, or 0"
+            f"port {args.port} on {args.host} must be free, found it taken: choose another --port, or 0"
         ) from None
     ready = {"ready": True, "rest": server.rest_url, "ws": server.ws_url, "pid": os.getpid(), **server.describe()}
     ready["market"] = ready["kind"]
@@ -87,9 +100,12 @@ def main(argv: list[str] | None = None) -> int:
 
         return uvloop.run(serve(args))
     except CrosscutError as error:
-        print(error, file=sys.stderr)
+        if args.with_parent:  # who started us tells it as its own
+            print(json.dumps({"ready": False, "error": str(error), "exit_code": error.exit_code}), flush=True)
+        else:
+            print(error, file=sys.stderr)
         return error.exit_code
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry.run(main)

@@ -58,8 +58,8 @@ class RecordedMarket:
         # dates, and a model would be tested on what it was trained on.
         self.source = f"simulator-{folder.name}-{datetime.fromtimestamp(anchor_ns // NS, UTC):%Y%m%dT%H%M%SZ}"
         self.symbols = tuple(stem if stem.endswith("USDT") else f"{stem}USDT" for stem in stems)
-        books = [_read(folder / f"{stem}.book.parquet") for stem in stems]
-        trades = [_read(folder / f"{stem}.trades.parquet") for stem in stems]
+        books = [_read(folder / f"{stem}.book.parquet", _BOOK) for stem in stems]
+        trades = [_read(folder / f"{stem}.trades.parquet", _TRADES) for stem in stems]
         self._begin = max(int(book["recv_ns"][0]) for book in books) // NS + 1
         self._length = min(int(book["recv_ns"][-1]) for book in books) // NS - self._begin
         if self._length < SECONDS_MIN:
@@ -129,13 +129,13 @@ class RecordedMarket:
             for name, table in self._levels.items():
                 for level in range(LEVELS):
                     table[:, n, level] = _whole(book[f"{name}_{level + 1}"][at], scales[name[4:]])
-            bbo = _read(folder / f"{stem}.bbo.parquet") or book
+            bbo = _read(folder / f"{stem}.bbo.parquet", _BBO) or book
             at = np.maximum(np.searchsorted(bbo["recv_ns"], starts_ns, side="right") - 1, 0)
             for name, quote in self._quotes.items():
                 quote[:, n] = _whole(bbo[f"{name}_1"][at], scales[name[4:]])
             touch = self._levels["bid_price"][:, n, 0] + self._levels["ask_price"][:, n, 0]
             self._series["mark"][:, n] = touch / 2.0 / self.price_scale[n]
-            mark = _read(folder / f"{stem}.mark.parquet")
+            mark = _read(folder / f"{stem}.mark.parquet", _MARK)
             if mark:
                 for name, column in (
                     ("mark", "mark_price"),
@@ -207,8 +207,19 @@ class RecordedMarket:
         }  # fmt: skip
 
 
-def _read(path: Path) -> Columns:
-    """Return a file's columns sorted by receipt, {} where there is no such file."""
+_BOOK = ("recv_ns", *(f"{side}_{what}_{k}" for side in ("bid", "ask") for what in ("price", "size")
+                      for k in range(1, LEVELS + 1)))  # fmt: skip
+_BBO = ("recv_ns", "bid_price_1", "bid_size_1", "ask_price_1", "ask_size_1")
+_TRADES = ("recv_ns", "price", "size", "side")
+_MARK = ("recv_ns", "mark_price", "index_price", "funding_rate")
+
+
+def _read(path: Path, needed: tuple[str, ...]) -> Columns:
+    """Return a file's columns sorted by receipt, {} where there is no such file.
+
+    Raises:
+        SettingsError: it is no Parquet, or a needed column is missing, empty or no number.
+    """
     if not path.exists():
         return {}
     try:
@@ -221,7 +232,24 @@ def _read(path: Path) -> Columns:
         raise SettingsError(
             f"a recording must be Parquet, found {path} unreadable ({error}): check --recording"
         ) from None
-    columns: Columns = {name: table.column(name).to_numpy() for name in table.column_names}
+    missing = [name for name in needed if name not in table.column_names]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise SettingsError(
+            f"{path} must have the columns of docs/recordings.md, found no {', '.join(missing[:3])}{more}: "
+            "add them or choose another --recording"
+        )
+    columns: Columns = {name: table.column(name).to_numpy() for name in needed}
+    strange = [name for name, values in columns.items() if values.dtype.kind not in "iuf"]
+    if strange:
+        raise SettingsError(
+            f"{path} must hold numbers in {strange[0]}, found {table.schema.field(strange[0]).type}: "
+            "convert it or choose another --recording"
+        )
+    if not len(columns["recv_ns"]):
+        if "price" in columns:
+            return {}  # nobody traded
+        raise SettingsError(f"{path} must have rows, found none: remove the symbol or choose another --recording")
     order = np.argsort(columns["recv_ns"], kind="stable")
     return {name: column[order] for name, column in columns.items()}
 

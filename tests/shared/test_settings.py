@@ -69,6 +69,9 @@ def test_defaults_are_paper_on_the_simulator() -> None:
         ("https://api.bitget.com", "wss://ws.bitget.com/v2/ws", "simulator"),
         ("http://127.0.0.1:1", "ws://127.0.0.1:1/v2/ws", "live"),
         ("ftp://127.0.0.1:1", "ws://127.0.0.1:1/v2/ws", "simulator"),
+        ("http://127.0.0.1:many", "ws://127.0.0.1:1/v2/ws", "simulator"),
+        ("http://[::1", "ws://127.0.0.1:1/v2/ws", "simulator"),
+        ("http://127.0.0.1:1@evil.example", "ws://127.0.0.1:1/v2/ws", "simulator"),
     ],
 )
 def test_url_override_never_sends_keys_elsewhere(rest: str | None, ws: str | None, venue: str) -> None:
@@ -119,6 +122,37 @@ def test_environment_wins_over_dotenv(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
     assert (settings.top_k, settings.leverage, settings.symbols) == (7, 3, ("BTCUSDT", "ETHUSDT"))
     assert settings.keys is None
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"\xff\xfe\x00", "readable text"),
+        (b"TOP_K=7\nSANDBOX true\n", "line 2"),
+        (b"TOP_K=7\n\n# s\nSANDBOX\n", "line 4"),
+        (None, "readable text"),
+    ],
+    ids=["no text", "no equals sign", "no value", "a folder"],
+)
+def test_dotenv_that_would_be_skipped_in_part_is_refused(content: bytes | None, why: str, tmp_path: Path) -> None:
+    """A `.env` that is no text, or has a line that is no setting, is one sentence: the line may be the one that counts."""
+    path = tmp_path / ".env"
+    path.mkdir() if content is None else path.write_bytes(content)
+
+    with pytest.raises(SettingsError, match=why) as caught:
+        load()
+
+    assert "SANDBOX" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("below", ["", "lake", "a/b"])
+def test_lake_that_is_a_file_is_refused(below: str, tmp_path: Path) -> None:
+    """LAKE_URI that is a file, or lies below one, is refused before anything is done."""
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(SettingsError, match=r"LAKE_URI must be a folder, found the file .*/file: choose another"):
+        load(lake_uri=str(tmp_path / "file" / below)).check()
 
 
 def test_example_file_names_every_setting() -> None:

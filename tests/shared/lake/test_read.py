@@ -188,7 +188,7 @@ def test_flipped_bits_reach_no_reader(table: str, tmp_path: Path) -> None:
     damage = path.read_bytes()
     record(tmp_path, "second", START_NS + 20 * NS, START_NS + 30 * NS)
     end_s = START_S + 60
-    asks: list[Callable[[], object]] = {
+    ways: dict[str, list[Callable[[], object]]] = {
         "seconds": [
             lambda: read.scan(tmp_path, "seconds", r.SOURCE),
             lambda: read.read_seconds(tmp_path, r.SOURCE, START_S, end_s, r.SYMBOLS),
@@ -197,16 +197,14 @@ def test_flipped_bits_reach_no_reader(table: str, tmp_path: Path) -> None:
             lambda: read.universe_at(tmp_path, r.SOURCE, START_NS),
             lambda: write.write_universe(tmp_path, r.universe(as_of_ns=START_NS + NS)),
         ],
-    }.get(
-        table,
-        [
-            lambda: read.scan(tmp_path, table, r.SOURCE),
-            lambda: read.read_ticks(tmp_path, r.SOURCE, START_NS, end_s * NS, r.SYMBOLS),
-            lambda: write.seal(tmp_path, r.SOURCE, r.HOUR),
-        ],
-    )
+    }
+    of_raw: list[Callable[[], object]] = [
+        lambda: read.scan(tmp_path, table, r.SOURCE),
+        lambda: read.read_ticks(tmp_path, r.SOURCE, START_NS, end_s * NS, r.SYMBOLS),
+        lambda: write.seal(tmp_path, r.SOURCE, r.HOUR),
+    ]
 
-    for ask in asks:
+    for ask in ways.get(table, of_raw):
         with pytest.raises(TableCorrupt, match=f"{path.name} must have content .*, found"):
             ask()
 

@@ -69,6 +69,8 @@ def test_taken_port_is_one_sentence_and_exit_2() -> None:
         ["--predictability", "2"],
         ["--recording", "/nowhere"],
         ["--seed", "-1"],
+        ["--port", "99999"],
+        ["--host", "192.0.2.1"],
     ],
 )
 def test_bad_argument_is_one_sentence_and_exit_2(arguments: list[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,6 +143,39 @@ def test_what_is_no_recording_is_refused(tmp_path: Path, what: str) -> None:
 
     with pytest.raises(SettingsError, match="a recording must"):
         RecordedMarket(tmp_path, ANCHOR_S * NS)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "why"),
+    [
+        (
+            "book",
+            lambda t: t.drop_columns(["bid_size_3"]),
+            r"AAA\.book\.parquet must have .*, found no bid_size_3: add",
+        ),
+        ("book", lambda t: t.select(["recv_ns"]), "found no bid_price_1, bid_price_2, bid_price_3 and 57 more"),
+        ("book", lambda t: t[:0], "must have rows, found none"),
+        ("trades", lambda t: t.drop_columns(["side"]), "found no side"),
+        ("trades", lambda t: t.set_column(2, "price", t["price"].cast("string")), "numbers in price, found string"),
+    ],
+)
+def test_file_of_another_layout_is_named(folder: Path, file: str, change: Any, why: str) -> None:
+    """A missing column, a column of text and a book without rows name the file, what was found and what to do."""
+    path = folder / f"AAA.{file}.parquet"
+    parquet.write_table(change(parquet.read_table(path)), path)
+
+    with pytest.raises(SettingsError, match=why):
+        RecordedMarket(folder, ANCHOR_S * NS)
+
+
+def test_symbol_that_nobody_traded_is_replayed(folder: Path) -> None:
+    """A file of trades without rows is no trades, like no file."""
+    path = folder / "AAA.trades.parquet"
+    parquet.write_table(parquet.read_table(path)[:0], path)
+
+    market = RecordedMarket(folder, ANCHOR_S * NS)
+
+    assert set(market.block(ANCHOR_S).trades.symbol) == {1}
 
 
 def test_real_recording_replays_with_its_own_decimals(outside: Path) -> None:
