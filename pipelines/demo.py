@@ -39,6 +39,9 @@ COIN_FILLS_MIN = 20
 FEW_SYMBOLS = 5
 """With fewer the coin trades longer: a round trip in a symbol takes about 13 s, so that two symbols have 20 fills in a
 minute, if nothing comes between."""
+HURRY_S_MAX = 10.0
+"""How long a session that must not wait any more may take to write what is still open."""
+
 MODEL_ACCOUNT, COIN_ACCOUNT = "simulator", "coin"  # key = secret = passphrase, as the simulator's own default
 
 
@@ -52,6 +55,8 @@ class Demo:
     def __init__(self, lake: Path, seconds: int) -> None:
         self.lake, self.live_s = lake, seconds
         self.began_s = time.monotonic()
+        self.is_stopping = False
+        self._running: dict[subprocess.Popen[str], str] = {}  # -> its module
         # A venue of its own: the demo never touches another, whatever .env says.
         self.environment = os.environ | {
             "LAKE_URI": str(lake),
@@ -84,30 +89,34 @@ class Demo:
                 ("BITGET_API_KEY", "BITGET_API_SECRET", "BITGET_PASSPHRASE"), account
             )
         self.show(f"          $ python -m {module} {' '.join(arguments)}")
+        # A group of its own: Ctrl-C stops us, and we stop what runs, once each; a second signal would tell a session
+        # not to wait until it is flat.
         process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            start_new_session=True,
         )  # fmt: skip
         assert process.stdout is not None
         assert process.stderr is not None
+        self._running[process] = module
         errors: list[str] = []
 
         def relay(stream: IO[str]) -> None:
             for line in stream:
                 errors.append(line.rstrip())
-                if not quiet:
+                if not quiet and not self.is_stopping:
                     self.show(f"            {line.rstrip()}")
 
         reader = threading.Thread(target=relay, args=(process.stderr,), daemon=True)
         reader.start()
-        try:
-            lines = [line.rstrip() for line in process.stdout if line.strip()]
-            code = process.wait()
-        except KeyboardInterrupt:
-            process.terminate()
-            process.wait(30)
-            raise
+        lines = [line.rstrip() for line in process.stdout if line.strip()]
+        code = process.wait()
         reader.join()
+        del self._running[process]
+        if self.is_stopping:
+            if code not in (0, entry.INTERRUPTED, -signal.SIGTERM):
+                self.show(f"            {module}: {errors[-1] if errors else f'exit code {code}'}")
+            raise StepFailed(f"python -m {module} was stopped")
         if code != 0:
             if quiet:
                 self.show("\n".join(f"            {line}" for line in errors[-20:]))
@@ -118,8 +127,19 @@ class Demo:
             found = {"text": lines}
         return found
 
+    def stop(self) -> None:
+        """End what runs and wait for it: a live session closes its positions first, while its venue still stands."""
+        self.is_stopping = True
+        for process in list(self._running):
+            process.terminate()
+        if "live.run" in self._running.values():
+            self.show("          stopping when the sessions are flat; Ctrl-C again does not wait")
+
     def side_by_side(self, *jobs: Callable[[], dict[str, Any]]) -> list[dict[str, Any]]:
-        """Run jobs at once and return their answers in order; the first failure is raised after all have ended."""
+        """Run jobs at once and return their answers in order; the first failure is raised after all have ended.
+
+        Interrupted, it stops the jobs and returns from none of them: the interrupt goes on when they have ended.
+        """
         answers: list[dict[str, Any]] = [{} for _ in jobs]
         failures: list[CrosscutError] = []
 
@@ -132,8 +152,19 @@ class Demo:
         threads = [threading.Thread(target=work, args=(k,)) for k in range(len(jobs))]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        try:
+            for thread in threads:
+                thread.join()
+        except KeyboardInterrupt:
+            self.stop()
+            try:
+                for thread in threads:
+                    thread.join()
+            except KeyboardInterrupt:
+                self.stop()
+                for thread in threads:
+                    thread.join(HURRY_S_MAX)
+            raise
         if failures:
             raise failures[0]
         return answers
@@ -164,7 +195,7 @@ def walk(demo: Demo, simulator: SimulatorProcess, recording: Path | None, hours:
         said["collected_s"] = demo.live_s
     with demo.step("Dagster: seconds → features → labels → dataset → model → backtest → report"):
         window = ["--from", str(said["history"]["start_s"])]
-        said["drive"] = demo.run("pipelines.drive", "--source", simulator.source, *window)
+        [said["drive"]] = demo.side_by_side(lambda: demo.run("pipelines.drive", "--source", simulator.source, *window))
     with demo.step(f"Live, {demo.live_s} s on paper: the model and, on an account of its own, the coin"):
         is_trained = said["drive"]["model"] is not None
         if not is_trained:
@@ -176,7 +207,8 @@ def walk(demo: Demo, simulator: SimulatorProcess, recording: Path | None, hours:
         said["live"] = dict(zip(names, answers, strict=True))
     with demo.step("Replay: the journals again, byte for byte; then into the lake, for queries"):
         for session in said["live"].values():
-            session["replay"] = demo.run("live.replay", session["folder"])["text"][-1]
+            replay = functools.partial(demo.run, "live.replay", session["folder"])
+            session["replay"] = demo.side_by_side(replay)[0]["text"][-1]
             demo.show(f"            {session['replay']}")
             demo.run("pipelines.sessions", session["folder"])
     return said
@@ -293,7 +325,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--hours", type=float, default=2.0, help="history of the generated market (default: 2)")
     parser.add_argument("--seconds", type=int, default=60, help="length of collection and live sessions (default: 60)")
     args = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a closed terminal is an end like any other
+        signal.signal(number, signal.default_int_handler)
     try:
         demo = Demo(settings_module.load().lake, args.seconds)
         with demo.step("A simulator: Bitget's REST and WebSocket on this machine"):
