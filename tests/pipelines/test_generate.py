@@ -194,15 +194,15 @@ def test_wrong_input_is_one_sentence(
 
 
 def test_lake_that_is_a_file_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A lake that cannot be written is told in one line."""
+    """A lake that is no folder is told in one line, before anything is generated."""
     (tmp_path / "lake").touch()
 
     code = generate.main(["--hours", "0.001", "--symbols", "1", "--lake", str(tmp_path / "lake")])
 
     told = capsys.readouterr()
-    assert code == 3
+    assert code == 2
     assert len(told.err.splitlines()) == 1
-    assert "cannot be written" in told.err
+    assert "must be a folder" in told.err
 
 
 # ---------------------------------------------------------------------------------------------- recordings
