@@ -24,6 +24,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
 from pathlib import Path
 from typing import IO, Any
 
@@ -129,10 +130,10 @@ class Demo:
 
     def stop(self) -> None:
         """End what runs and wait for it: a live session closes its positions first, while its venue still stands."""
-        self.is_stopping = True
+        is_first, self.is_stopping = not self.is_stopping, True
         for process in list(self._running):
             process.terminate()
-        if "live.run" in self._running.values():
+        if is_first and "live.run" in self._running.values():
             self.show("          stopping when the sessions are flat; Ctrl-C again does not wait")
 
     def side_by_side(self, *jobs: Callable[[], dict[str, Any]]) -> list[dict[str, Any]]:
@@ -140,34 +141,24 @@ class Demo:
 
         Interrupted, it stops the jobs and returns from none of them: the interrupt goes on when they have ended.
         """
-        answers: list[dict[str, Any]] = [{} for _ in jobs]
-        failures: list[CrosscutError] = []
-
-        def work(k: int) -> None:
-            try:
-                answers[k] = jobs[k]()
-            except CrosscutError as error:
-                failures.append(error)
-
-        threads = [threading.Thread(target=work, args=(k,)) for k in range(len(jobs))]
-        for thread in threads:
-            thread.start()
+        # Not Thread.join: before Python 3.13 an interrupt in it marks a running thread as ended (bpo-45274).
+        pool = futures.ThreadPoolExecutor(len(jobs))
+        answers = [pool.submit(job) for job in jobs]
         try:
-            for thread in threads:
-                thread.join()
+            futures.wait(answers)
         except KeyboardInterrupt:
             self.stop()
             try:
-                for thread in threads:
-                    thread.join()
+                futures.wait(answers)
             except KeyboardInterrupt:
                 self.stop()
-                for thread in threads:
-                    thread.join(HURRY_S_MAX)
+                futures.wait(answers, HURRY_S_MAX)
+                for process in list(self._running):
+                    process.kill()
             raise
-        if failures:
-            raise failures[0]
-        return answers
+        finally:
+            pool.shutdown(wait=False)
+        return [answer.result() for answer in answers]
 
 
 def simulator_arguments(recording: Path | None) -> list[str]:
