@@ -159,7 +159,9 @@ def test_lake_that_is_a_file_is_refused(below: str, tmp_path: Path) -> None:
 def test_example_file_names_every_setting() -> None:
     """A person finds every setting in `.env.example`, with its default."""
     example = (Path(__file__).resolve().parents[2] / ".env.example").read_text()
-    given: dict[str, Any] = dict(line.split("=", 1) for line in example.splitlines() if line and not line.startswith("#"))
+    given: dict[str, Any] = dict(
+        line.split("=", 1) for line in example.splitlines() if line and not line.startswith("#")
+    )
 
     from_example = Settings(_env_file=None, **{k.lower(): v for k, v in given.items() if v})
 
