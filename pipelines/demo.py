@@ -145,11 +145,11 @@ class Demo:
         pool = futures.ThreadPoolExecutor(len(jobs))
         answers = [pool.submit(job) for job in jobs]
         try:
-            futures.wait(answers)
+            _wait(answers)
         except KeyboardInterrupt:
             self.stop()
             try:
-                futures.wait(answers)
+                _wait(answers)
             except KeyboardInterrupt:
                 self.stop()
                 futures.wait(answers, HURRY_S_MAX)
@@ -159,6 +159,12 @@ class Demo:
         finally:
             pool.shutdown(wait=False)
         return [answer.result() for answer in answers]
+
+
+def _wait(answers: Sequence[futures.Future[dict[str, Any]]]) -> None:
+    # In small pieces: a signal that another thread happens to receive does not wake the main one from a long wait.
+    while futures.wait(answers, 0.2).not_done:
+        pass
 
 
 def simulator_arguments(recording: Path | None) -> list[str]:
