@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import json
 import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipelines import demo
-from shared import journal, simulator_process
-from shared.errors import JournalError
 from shared.settings import ROOT
-from shared.types import Filled
 
 SESSION: dict[str, Any] = {
     "folder": "somewhere",
@@ -65,42 +58,6 @@ def test_unknown_recording_is_one_sentence(tmp_path: Path) -> None:
     assert "book.parquet" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not (tmp_path / "lake").exists()
-
-
-@pytest.mark.nightly
-def test_interrupt_waits_until_a_session_is_flat(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Ctrl-C during the live step stops each session once and waits for it: it ends flat while its venue stands.
-
-    It would catch a simulator that is stopped before the sessions on it: positions open, and nobody to ask.
-    """
-    road = demo.Demo(tmp_path / "lake", 60)
-    with simulator_process.start(["--symbols", "4"]) as simulator:
-        road.environment |= {"BITGET_REST_URL": simulator.rest, "BITGET_WS_URL": simulator.ws}
-        folder = tmp_path / "session"
-
-        def is_trading() -> bool:
-            with contextlib.suppress(JournalError):  # no file yet, or no header in it
-                return any(isinstance(r.value, Filled) for r in journal.JournalReader(folder / journal.FILE_NAME))
-            return False
-
-        def interrupt_when_it_trades() -> None:
-            while not is_trading():
-                time.sleep(0.2)
-            os.kill(os.getpid(), signal.SIGINT)
-
-        threading.Thread(target=interrupt_when_it_trades, daemon=True).start()
-        with pytest.raises(KeyboardInterrupt):
-            road.side_by_side(
-                lambda: road.run("live.run", "--model", "coin", "--session-dir", str(folder), quiet=True),
-                lambda: road.run("live.doctor", "--model", "coin", quiet=True),
-            )
-
-    told = json.loads((folder / "session.json").read_text())
-    assert told["ended_by"] == "stopped by SIGTERM"
-    assert told["fills"] > 0
-    assert told["flat_at_end"]
-    assert told["pnl_usdt"]["ledger_equals_venue"]
-    assert "stopping when the sessions are flat" in capfd.readouterr().out
 
 
 @pytest.mark.nightly
