@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, Literal
@@ -65,10 +66,14 @@ async def examine_later(check: str, look: Callable[[], Awaitable[str]]) -> Findi
 
 
 def check_disk(chosen: Settings) -> str:
-    """Say how much room the journal has."""
+    """Say whether the journal can be written and how much room it has."""
     folder = chosen.lake
     while not folder.exists():
         folder = folder.parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise LakeError(
+            f"the lake must be writable, found {folder} that is not: restore the permission or set LAKE_URI"
+        )
     free = shutil.disk_usage(folder).free
     if free < DISK_FREE_BYTES_MIN:
         raise LakeError(

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -131,7 +132,10 @@ def _compare(
         if expected != found:
             return Difference(number, stage, expected, found, second)
     if record.actions != actions:
-        return Difference(number, "actions", _describe(record.actions), _describe(actions), second)
+        expected, found = _describe(record.actions), _describe(actions)
+        if expected == found:  # the same kinds of actions with other contents
+            expected, found = _first_difference(record.actions, actions)
+        return Difference(number, "actions", expected, found, second)
     return None
 
 
@@ -140,10 +144,17 @@ def _check_length(folder: Path, counts: dict[int, int], second: int | None) -> D
     summary = folder / "session.json"
     if not summary.is_file():
         return None  # a crash leaves none
-    told = msgspec.json.decode(summary.read_bytes()).get("journal", {})
-    expected = f"{told.get('seconds')} seconds and {told.get('events')} events"
+    try:
+        told = msgspec.json.decode(summary.read_bytes(), type=dict[str, Any])["journal"]
+        expected = f"{told['seconds']} seconds and {told['events']} events"
+    except (OSError, msgspec.MsgspecError, KeyError, TypeError) as error:
+        raise JournalError(
+            f"{summary} must be the session's summary, found: {error!r}: restore it, or remove it to replay without it"
+        ) from None
     found = f"{counts[journal.SECOND]} seconds and {counts[journal.EVENT]} events"
-    return None if expected == found else Difference(sum(counts.values()), "inputs", expected, found, second)
+    if expected == found:
+        return None
+    return Difference(sum(counts.values()), "inputs", expected, f"{found}: the end is missing", second)
 
 
 def _describe(actions: bytes) -> str:
@@ -156,6 +167,14 @@ def _describe(actions: bytes) -> str:
     except msgspec.MsgspecError as error:
         return f"what is no list of actions ({error})"
     return f"{len(names)} actions " + ", ".join(names[:6]) + (" …" if len(names) > 6 else "")
+
+
+def _first_difference(expected: bytes, found: bytes) -> tuple[str, str]:
+    """Return the first action that differs, as the one and as the other list has it."""
+    for one, other in zip(journal.decode_actions(expected), journal.decode_actions(found), strict=True):
+        if one != other:
+            return str(one), str(other)
+    return f"{len(expected)} bytes", f"{len(found)} bytes of the same actions"
 
 
 def _engine(folder: Path, header: journal.Header) -> Engine:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,11 +27,11 @@ from pipelines.validation import LeakySplit
 from shared import entry
 from shared import model as bundles
 from shared import settings as settings_module
-from shared.errors import CrosscutError, TableEmpty
+from shared.errors import CrosscutError, SettingsError, TableEmpty
 from shared.features.catalog import FEATURES
 from shared.features.graph import definition_hash
 from shared.lake import read, write
-from shared.lake.layout import HOUR_NS
+from shared.lake.layout import HOUR_NS, HOUR_S
 from shared.limits import config_of
 from shared.settings import Settings
 from shared.strategy.scores import CoinScorer, ModelScorer, RulesScorer, Scorer
@@ -109,9 +110,11 @@ def judge(
     boundary = judged.holdout_from_s
     if boundary is not None and start_s is not None and start_s < boundary:
         raise LeakySplit(
-            f"a backtest must begin at the holdout, {when(boundary)}, found --from {when(start_s)}: "
-            f"model {judged.name} has learnt from what lies before it"
+            f"a backtest must begin at the holdout, {when(boundary)}, found --from {when(start_s)} "
+            f"(model {judged.name} has learnt from what lies before it): leave --from out, or train on less (--to)"
         )
+    for folder in (lake,) if output is None else (lake, output):
+        check_writable(folder)
     start_s, end_s = window_of(lake, source, start_s if start_s is not None else boundary, end_s)
     config = config_of(settings, horizon_s=judged.scorer.horizon_s, entry_kind=OrderKind(style))
     backtest = run_backtest(
@@ -167,6 +170,22 @@ def judge(
     return backtest, folder, run_ids[0]
 
 
+def check_writable(folder: Path) -> None:
+    """Make a folder and see that files can be put there, before anything is computed for it.
+
+    Raises:
+        SettingsError: it is a file, or of somebody else.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise SettingsError(
+            f"files must be writable in {folder}, found: {error.strerror}: free it, or choose other --output or --lake"
+        ) from None
+
+
 def window_of(lake: Path, source: str, start_s: int | None, end_s: int | None) -> tuple[int, int]:
     """Return [first, last + 1) of the seconds stored, cut to what was asked for.
 
@@ -180,9 +199,10 @@ def window_of(lake: Path, source: str, start_s: int | None, end_s: int | None) -
             "after python -m pipelines.generate"
         )
     frame = read.collect(
-        read.scan(lake, "seconds", source, is_sorted=False).select(
-            first=pl.col("second").min(), last=pl.col("second").max()
-        )
+        pl.concat(
+            read.scan(lake, "seconds", source, start_s=hour * HOUR_S, end_s=(hour + 1) * HOUR_S, is_sorted=False)
+            for hour in {hours[0], hours[-1]}
+        ).select(first=pl.col("second").min(), last=pl.col("second").max())
     )
     first, last = int(frame["first"][0]), int(frame["last"][0]) + 1
     return max(first, start_s or first), min(last, end_s or last)
@@ -244,20 +264,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = settings_module.load(lake_uri=args.lake)
         tracking = Tracking(settings.tracking_uri)
         start_s, end_s = second_of(args.start), second_of(args.end)
-        judged = candidate(args.model, tracking, seed=args.seed)
-        source = resolve_source(settings.lake, args.source or judged.source, settings)
-        backtest, folder, _ = judge(
-            settings.lake,
-            source,
-            judged,
-            tracking,
-            settings=settings,
-            style=args.style,
-            output=args.output,
-            start_s=start_s,
-            end_s=end_s,
-            seed=args.seed,
-        )
+        with tracking.told():
+            judged = candidate(args.model, tracking, seed=args.seed)
+            source = resolve_source(settings.lake, args.source or judged.source, settings)
+            backtest, folder, _ = judge(
+                settings.lake,
+                source,
+                judged,
+                tracking,
+                settings=settings,
+                style=args.style,
+                output=args.output,
+                start_s=start_s,
+                end_s=end_s,
+                seed=args.seed,
+            )
     except CrosscutError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from shared.errors import ModelMissing
+from shared.errors import ModelError, ModelMissing
 from shared.settings import ROOT
 
 EXPERIMENT = "crosscut"
@@ -102,6 +102,25 @@ class Tracking:
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     @contextlib.contextmanager
+    def told(self) -> Iterator[None]:
+        """Turn what MLflow and its database cannot do within a `with` block into one sentence.
+
+        Raises:
+            ModelError: the address is of no kind that MLflow knows, or what is there cannot be read or written.
+        """
+        try:
+            yield
+        except Exception as error:
+            # By name: importing their exceptions would import them, which costs three seconds.
+            if type(error).__module__.partition(".")[0] not in ("mlflow", "sqlalchemy", "alembic"):
+                raise
+            why = " ".join(str(error).split("[SQL:")[0].split())[:200]
+            raise ModelError(
+                f"MLflow must be able to read and write {self.uri}, found: {why}: "
+                "correct MLFLOW_TRACKING_URI, or restore the database and its permissions"
+            ) from error
+
+    @contextlib.contextmanager
     def run(self, experiment: str, name: str, tags: Mapping[str, str]) -> Iterator[Run]:
         """Open a run for the length of a `with` block; an exception marks it FAILED and goes on."""
         run = Run(
@@ -155,10 +174,10 @@ class Tracking:
                 return version
         with contextlib.suppress(MlflowException):
             return self.client.get_model_version_by_alias(MODEL, wanted)
-        numbers = sorted(int(version.version) for version in known)
+        numbers = ", ".join(str(number) for number in sorted(int(version.version) for version in known)[-5:])
         raise ModelMissing(
-            f"no version or alias {wanted!r} of model {MODEL!r}, found versions {numbers[0]} to {numbers[-1]} "
-            f"and alias {ALIAS!r}: choose one of them, or `latest`"
+            f"--model must be latest, a version, an alias, rules or coin, found {wanted!r}, which model {MODEL!r} does "
+            f"not have (latest versions: {numbers}): choose one of these"
         )
 
     def latest_of(self, source: str) -> str:

@@ -189,14 +189,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         source = resolve_source(settings.lake, args.source, settings)
         prepare(settings.lake, source, slippage_bps=settings.slippage_bps, on_progress=_say)
         dataset = build_dataset(settings.lake, source, start_s=second_of(args.start), end_s=second_of(args.end))
-        registered = train_and_register(
-            settings.lake,
-            dataset,
-            Tracking(settings.tracking_uri),
-            seed=args.seed,
-            threads=threads_of(settings.num_threads),
-            slippage_bps=settings.slippage_bps,
-        )
+        tracking = Tracking(settings.tracking_uri)
+        with tracking.told():
+            registered = train_and_register(
+                settings.lake,
+                dataset,
+                tracking,
+                seed=args.seed,
+                threads=threads_of(settings.num_threads),
+                slippage_bps=settings.slippage_bps,
+            )
     except CrosscutError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -15,7 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pipelines.resources import prepare_dagster_home
@@ -24,6 +24,7 @@ from shared import settings as settings_module
 from shared.errors import CrosscutError, SettingsError
 
 READY_S_MAX = 120.0
+END_S_MAX = 15.0  # both end in 3 s; with pages open in a browser MLflow takes its time
 
 LANDING = {
     "Dagster": "",
@@ -79,8 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.ui", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--dagster-port", type=int, help="default 3000, or a free one where that is taken")
-    parser.add_argument("--mlflow-port", type=int, help="default 5000, or a free one where that is taken")
+    parser.add_argument("--dagster-port", type=_port, help="default 3000, or a free one where that is taken")
+    parser.add_argument("--mlflow-port", type=_port, help="default 5000, or a free one where that is taken")
     args = parser.parse_args(arguments)
     try:
         settings = settings_module.load()
@@ -92,13 +93,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 args.mlflow_port or 5000, is_explicit=args.mlflow_port is not None, name="--mlflow-port"
             ),
         }
+        if ports["Dagster"] == ports["MLflow"]:
+            raise SettingsError(
+                f"--dagster-port and --mlflow-port must differ, found {ports['MLflow']} twice: choose another"
+            )
         home = prepare_dagster_home(settings_module.ROOT)
     except CrosscutError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     environment = os.environ | {"DAGSTER_HOME": str(home), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     running: dict[str, subprocess.Popen[bytes]] = {}
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell ignores SIGINT for what it starts in the background
+    # A shell ignores SIGINT for what it starts in the background; a closed terminal is an end like any other.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
         started = commands(home, settings_module.ROOT, settings.tracking_uri, ports["Dagster"], ports["MLflow"])
@@ -132,16 +138,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 0
     finally:
-        for process in running.values():
-            if process.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGINT)
-        for process in running.values():
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+        _end(running.values())
+
+
+def _end(processes: Iterable[subprocess.Popen[bytes]]) -> None:
+    """Interrupt them and wait; kill what does not end, at once where a person asks again."""
+    for process in processes:
+        _signal(process, signal.SIGINT)
+    try:
+        for process in processes:
+            process.wait(END_S_MAX)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        for process in processes:
+            _signal(process, signal.SIGKILL)
+            process.wait()
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"must be a port, 1 to 65535, found {text!r}")
+    return int(text)
 
 
 if __name__ == "__main__":

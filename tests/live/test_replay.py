@@ -118,7 +118,10 @@ def test_altered_action_is_named(session: Path, capsys: pytest.CaptureFixture[st
     rewrite(session, journal.DECISION, 12, change)
 
     assert replay.main([str(session)]) == 1
-    assert "stage 'actions'" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "stage 'actions'" in said
+    assert "decision.fake" in said
+    assert "decision.made" in said
 
 
 def test_code_that_computes_other_scores_is_named(session: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,6 +171,18 @@ def test_journal_cut_between_records_is_found_by_the_summary(session: Path) -> N
 
     assert found is not None
     assert (found.stage, found.expected) == ("inputs", "43 seconds and 99 events")
+
+
+@pytest.mark.parametrize("content", ["{bad", "[]", "{}", '{"journal": 7}'])
+def test_damaged_summary_is_one_sentence(session: Path, content: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A session.json that is none is named, with what to do, and no replay passes by it."""
+    (session / "session.json").write_text(content)
+
+    assert replay.main([str(session)]) == 7
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "session.json must be the session's summary" in said.err
+    assert said.err.count("\n") == 1
 
 
 def test_unknown_session_is_one_sentence(

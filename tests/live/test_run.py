@@ -301,3 +301,13 @@ def test_doctor_names_the_first_thing_that_is_wrong(
     assert len(failed) == 2
     assert "pipelines.train" in failed[0]
     assert "unified account" in failed[1]
+
+
+def test_doctor_sees_a_lake_that_cannot_be_written(
+    on_simulator: SimulatorProcess, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session would refuse to start where its journal cannot be written: so does its doctor."""
+    monkeypatch.setattr("live.doctor.os.access", lambda path, mode: False)  # a superuser may write everywhere
+
+    assert doctor.main(["--model", "coin"]) == 1
+    assert "FAIL  disk: the lake must be writable, found" in capsys.readouterr().out

@@ -156,7 +156,7 @@ def test_unknown_model_is_one_sentence(at: DrivenWorld, wanted: str, capsys: pyt
     assert code == ModelMissing.exit_code
     assert said.count("\n") == 1
     assert wanted in said
-    assert "versions 1" in said
+    assert "latest versions: 1" in said
 
 
 def test_altered_booster_is_refused(at: DrivenWorld, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -231,3 +231,29 @@ def test_corrupt_features_name_their_file(at: DrivenWorld, tmp_path: Path, capsy
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert code == 3
     assert "features.parquet" in said
+
+
+def test_output_that_cannot_be_written_is_told_before_anything_is_computed(
+    at: DrivenWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An --output that is a file is one sentence, and no run of MLflow is begun for it."""
+    (tmp_path / "file").write_text("")
+
+    code = backtest.main(["--model", "coin", "--source", at.world.source, "--output", str(tmp_path / "file")])
+
+    assert code == 2
+    assert "files must be writable in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("uri", ["nonsense:///x", "sqlite:///{folder}/garbage.db"])
+def test_unusable_tracking_is_one_sentence(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An address that MLflow does not know, and a file that is no database, are one sentence each."""
+    (tmp_path / "garbage.db").write_text("this is no database, whatever its name says" * 9)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(folder=tmp_path))
+
+    code = backtest.main(["--model", "latest", "--lake", str(tmp_path)])
+
+    assert code == 4
+    assert "MLflow must be able to read and write" in capsys.readouterr().err.strip().splitlines()[-1]
