@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import math
 import shlex
 import subprocess
 import sys
@@ -154,7 +155,7 @@ def run(options: argparse.Namespace) -> Outcome:
     with contextlib.ExitStack() as stack:
         simulator: SimulatorProcess | None = None
         if chosen.venue_urls() is None and chosen.market == "simulator":
-            simulator = stack.enter_context(simulator_process.start(shlex.split(options.simulator)))
+            simulator = stack.enter_context(simulator_process.start(options.simulator))
         where = where_of(chosen, simulator)
         if bundle is not None and bundle.source != where.source:
             log.get("live").warning("model.source_differs", trained_on=bundle.source, trades_on=where.source)
@@ -201,7 +202,7 @@ def say(summary: dict[str, Any]) -> str:
         f"p50 {sent['p50']:.1f} ms, p99 {sent['p99']:.1f} ms over {sent['n']} seconds" if sent else "no order was sent"
     )
     net_bps = f"net {trades['net_bps']:+.2f} bps of what was traded" if trades["net_bps"] is not None else "none closed"
-    agreement = {True: "equals the venue's", False: "differs from the venue's", None: "venue not asked"}
+    agreement = {True: "equals the venue's", False: "differs from the venue's", None: "not compared with the venue's"}
     return "\n".join(
         (
             f"session {summary['session']} on {summary['source']} ({summary['market_note']})",
@@ -226,6 +227,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--session-dir", type=Path, help="folder of the session (default: below the lake)")
     parser.add_argument(
         "--simulator",
+        type=_words,
         default=SIMULATOR_ARGUMENTS,
         metavar="ARGS",
         help=f"arguments of the simulator that is started where no URL is set (default '{SIMULATOR_ARGUMENTS}')",
@@ -236,10 +238,20 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"must be above 0, found {text}")
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, found {text!r}")
     return value
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be words as in a shell, found {text!r} ({error})") from None
 
 
 def main(arguments: list[str] | None = None) -> int:

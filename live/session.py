@@ -158,6 +158,7 @@ class Session:
         self._end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._error: CrosscutError | None = None
         self._is_unreachable = False
+        self._has_begun = False  # the engine was told what the exchange holds
         self._must_hurry = asyncio.Event()  # flattening cannot succeed, or a person does not want to wait for it
         self._streams_stop = asyncio.Event()
 
@@ -308,6 +309,7 @@ class Session:
             self._fail(error)
             return False
         self._runner.tell(adopted)
+        self._has_begun = True
         found = say_open(adopted.positions, adopted.orders)
         if found:
             self._logger.warning("account.adopted_open", found=found)
@@ -491,7 +493,8 @@ class Session:
             parts += [f"order {order.client_oid} in {order.symbol}" for order in engine.orders.working]
             is_flat, what_is_open, known_by = not parts, ", ".join(parts), "our ledger, the exchange cannot be asked"
         if what_is_open:
-            error = _with_open(error, what_is_open, known_by)
+            is_gone = plan.is_child_venue and not self._is_venue_alive()
+            error = _with_open(error, what_is_open, known_by, is_account_gone=is_gone)
         summary = self._summary(engine, adopted, is_flat, what_is_open, known_by, error)
         path = self.folder / "session.json"
         try:
@@ -547,7 +550,10 @@ class Session:
                 "equity_start": ledger.start_usdt,
                 "equity_end_ledger": equity,
                 "equity_end_venue": theirs,
-                "ledger_equals_venue": abs(theirs - equity) < EQUITY_STEP if theirs is not None and is_flat else None,
+                # None: the exchange was not asked, the session ended before it began, or something is open
+                "ledger_equals_venue": abs(theirs - equity) < EQUITY_STEP
+                if theirs is not None and is_flat and self._has_begun
+                else None,
                 "net": equity - ledger.start_usdt,
                 "realised": ledger.realised_usdt,
                 "fees": ledger.fees_usdt,
@@ -575,12 +581,16 @@ class Session:
         write(note.event, **note.fields)
 
 
-def _with_open(error: CrosscutError | None, what_is_open: str, known_by: str) -> CrosscutError:
+def _with_open(
+    error: CrosscutError | None, what_is_open: str, known_by: str, *, is_account_gone: bool = False
+) -> CrosscutError:
     """Return the error with what is still open in its sentence: an open position is never left unsaid."""
-    said = (
-        f"open at the end: {what_is_open} (by {known_by}); entries carry their protective stop at the exchange: "
-        "run `python -m live.flatten` to close everything"
+    what_to_do = (
+        "the paper account ended with its simulator: start again"
+        if is_account_gone
+        else "entries carry their protective stop at the exchange: run `python -m live.flatten` to close everything"
     )
+    said = f"open at the end: {what_is_open} (by {known_by}); {what_to_do}"
     if error is None:
         return ExchangeError(f"the session must end flat, found {said}")
     told = CrosscutError(f"{error}; {said}")

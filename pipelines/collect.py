@@ -99,8 +99,8 @@ async def collect(
     collector.log.close(clock())
     if not collector.log.hours:
         raise ExchangeSilent(
-            f"{ws_url}/public must accept subscriptions, found none of {collector.n_links[1]} channels ever linked: "
-            "see the log lines above"
+            f"{ws_url}/public must accept subscriptions, found none of {collector.n_links[1]} channels linked in the "
+            f"{(clock() - began_ns) / NS:.1f} s until the stop: let it run longer, or see the log lines above"
         )
     progress(f"stopped after {(clock() - began_ns) / NS:.0f} s: sealing")
     seals = (*await sealer.finish(), *write.seal_all(lake, source))

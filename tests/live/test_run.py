@@ -311,3 +311,37 @@ def test_doctor_sees_a_lake_that_cannot_be_written(
 
     assert doctor.main(["--model", "coin"]) == 1
     assert "FAIL  disk: the lake must be writable, found" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("--seconds", "-5"), "must be a number above 0, found '-5'"),
+        (("--seconds", "abc"), "must be a number above 0, found 'abc'"),
+        (("--seconds", "inf"), "must be a number above 0, found 'inf'"),
+        (("--simulator", "'--symbols 4"), "must be words as in a shell"),
+    ],
+)
+def test_argument_that_is_none_is_one_sentence(
+    arguments: tuple[str, ...], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is no length of time, or no list of words, is said before anything is started."""
+    with pytest.raises(SystemExit) as ended:
+        run.main(["--model", "coin", *arguments])
+
+    assert ended.value.code == 2
+    assert why in capsys.readouterr().err
+
+
+def test_session_that_ends_before_it_begins_compares_no_ledgers(
+    on_simulator: SimulatorProcess, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the private stream never came up the ledger was told nothing: it neither equals nor differs."""
+    monkeypatch.setattr("live.session.PRIVATE_UP_WITHIN_S", 0.0)
+
+    code = run.main(["--model", "coin", "--seconds", "1"])
+
+    said = capsys.readouterr()
+    assert code == 6
+    assert "the private stream must be up" in said.err.splitlines()[-1]
+    assert "not compared with the venue's" in said.out

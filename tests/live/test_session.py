@@ -239,7 +239,7 @@ def test_killed_simulator_ends_the_session_and_names_what_is_open(tmp_path: Path
     assert live.returncode == 6
     assert "simulator that this session started" in last
     assert "open at the end: " in last
-    assert "python -m live.flatten" in last
+    assert "the paper account ended with its simulator: start again" in last
     assert not summary["flat_at_end"]
     assert summary["open_at_end"] in last
     assert replay.replay(path.parent).difference is None
