@@ -22,3 +22,13 @@ def test_secrets_are_redacted_at_any_depth(capsys: pytest.CaptureFixture[str]) -
     assert line["headers"] == {"ACCESS-SIGN": "[redacted]", "locale": "en"}
     assert (line["api_key"], line["n"]) == ("[redacted]", [{"secret": "[redacted]"}])
     structlog.reset_defaults()
+
+
+def test_names_outside_ascii_are_written_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """A symbol in Chinese is found in the log by its name."""
+    log.configure()
+
+    log.get("test").info("order.done", symbol="龙虾USDT")
+
+    assert '"symbol": "龙虾USDT"' in capsys.readouterr().err
+    structlog.reset_defaults()
