@@ -14,7 +14,8 @@ from decimal import Decimal
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.simulator.venue import Accepted, Fill, FundingReport, OrderReport, OrderRequest, Refusal, Venue
+from shared.simulator.orders import Accepted, Fill, FundingReport, OrderReport, OrderRequest, Refusal
+from shared.simulator.venue import Venue
 from shared.types import (
     NS,
     Action,
@@ -212,7 +213,7 @@ class VenueSide:
                         exch_ns=told.time_ns,
                     )
                 )
-            else:
+            elif isinstance(told, OrderReport):
                 events.append(_reported(told, told.time_ns))
         return events
 

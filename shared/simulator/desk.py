@@ -16,7 +16,8 @@ import numpy as np
 from shared.simulator import payloads
 from shared.simulator.gate import Credentials
 from shared.simulator.market import NS, Market, depth_at
-from shared.simulator.venue import Fill, FundingReport, OrderReport, Venue
+from shared.simulator.orders import ClosedPosition, Fill, FundingReport, OrderReport, PlanReport
+from shared.simulator.venue import Venue
 from shared.types import Contract, Side
 
 CATCH_UP_S_MAX = 5
@@ -61,7 +62,7 @@ class Desk:
             elif isinstance(event, Fill):
                 frames.append((event.account, "fill", push_text("fill", [payloads.fill_push(event)], event.time_ns)))
             else:
-                assert isinstance(event, FundingReport)
+                assert isinstance(event, FundingReport | PlanReport | ClosedPosition)
         for account in touched:
             for channel in ("positions", "account"):
                 frames.append((account, channel, self.state(account, channel)))

@@ -11,7 +11,8 @@ from __future__ import annotations
 from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_HALF_EVEN, Decimal
 from typing import Any
 
-from shared.simulator.venue import Bill, Fill, Order, Venue, VenuePosition, maintenance_rate
+from shared.simulator.orders import Bill, Fill, Order, VenuePosition
+from shared.simulator.venue import Venue, maintenance_rate
 from shared.types import OrderKind, OrderStatus, Side
 
 MS = 1_000_000

@@ -27,6 +27,7 @@ from shared.simulator.feed import Cadence, PublicFeed
 from shared.simulator.gate import DEFAULT_ACCOUNT, Credentials, Gate
 from shared.simulator.market import NS, Market
 from shared.simulator.rest import Rest
+from shared.simulator.rest_common import Context
 from shared.simulator.sockets import (
     FRAME_BYTES_MAX,
     PING_TIMEOUT_S,
@@ -67,7 +68,8 @@ class Server:
         self.hub = Hub(self.feed)
         self.desk = Desk(market, accounts)
         self.gate = Gate(accounts)
-        self.rest = Rest(self.feed, self.desk, self.gate, self.conditions, self._after_ms, self._push)
+        context = Context(self.feed, self.desk, self.conditions, self._after_ms, self._push)
+        self.rest = Rest(context, self.gate)
         self._numbers = 0
         self._runner: web.AppRunner | None = None
         self._pumping: asyncio.Task[None] | None = None

@@ -32,6 +32,19 @@ from typing import Any
 
 import msgspec
 
+from shared.simulator.orders import (
+    ZERO,
+    Accepted,
+    Bill,
+    Fill,
+    FundingReport,
+    Order,
+    OrderReport,
+    OrderRequest,
+    Refusal,
+    VenueEvent,
+    VenuePosition,
+)
 from shared.strategy.exact import share_of
 from shared.types import Contract, OrderKind, OrderStatus, Side
 
@@ -43,152 +56,11 @@ FUNDING_BILL = "contract_settle_fee"
 HISTORY_MAX = 5_000
 """Final orders, fills and bills that an account remembers; Bitget keeps 90 days, we keep a bound."""
 
-ZERO = Decimal(0)
 _FEE_STEP = Decimal("1e-8")
 _HOUR_NS = 3_600_000_000_000
 
 Levels = Iterable[Any]
 """Rows (price, size), best first: floats, strings, Decimals or a numpy array (L, 2); read more than once."""
-
-
-class OrderRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client asks for, in our words."""
-
-    symbol: str
-    side: Side
-    kind: OrderKind
-    size: Decimal
-    price: Decimal | None = None  # None exactly for market orders
-    reduce_only: bool = False
-    client_oid: str = ""  # "": the venue makes one up
-    stop_loss: Decimal | None = None  # None: no protective stop rides on it
-    take_profit: Decimal | None = None  # None: no target rides on it
-    stp: str = "none"  # "cancel_taker", "cancel_maker", "cancel_both": what happens before trading with oneself
-
-
-class Accepted(msgspec.Struct, frozen=True):
-    """An ack: the order exists. It says nothing about fills."""
-
-    order_id: str
-    client_oid: str
-
-
-class Refusal(msgspec.Struct, frozen=True):
-    """Bitget's code and message; the order never existed (or the cancel changed nothing)."""
-
-    code: str
-    message: str
-
-
-class Order(msgspec.Struct, kw_only=True):
-    """An accepted order. The venue's own is mutable; the ones in events are copies."""
-
-    account: str
-    order_id: str
-    client_oid: str
-    symbol: str
-    side: Side
-    kind: OrderKind
-    size: Decimal
-    price: Decimal | None
-    reduce_only: bool
-    stop_loss: Decimal | None
-    take_profit: Decimal | None
-    stp: str
-    source: str  # "api", or who else sent it: "stop_loss", "take_profit", "liquidation"
-    leverage: int
-    created_ns: int
-    updated_ns: int
-    status: OrderStatus = OrderStatus.LIVE
-    filled: Decimal = ZERO
-    quote: Decimal = ZERO  # sum of price x size of its fills
-    fee_usdt: Decimal = ZERO
-    realised_usdt: Decimal = ZERO
-    cancel_reason: str = ""
-    queue_ahead: Decimal = ZERO  # visible size that trades before us at our price
-
-    @property
-    def remaining(self) -> Decimal:
-        return self.size - self.filled
-
-    @property
-    def price_average(self) -> Decimal | None:
-        """Return the average fill price, None before the first fill."""
-        return self.quote / self.filled if self.filled else None
-
-
-class Fill(msgspec.Struct, frozen=True, kw_only=True):
-    """One trade of ours."""
-
-    account: str
-    time_ns: int
-    order_id: str
-    client_oid: str  # "" where the venue itself traded
-    trade_id: str
-    symbol: str
-    side: Side
-    kind: OrderKind
-    price: Decimal
-    size: Decimal
-    fee_usdt: Decimal  # >= 0 is a cost
-    is_maker: bool
-    realised_usdt: Decimal  # before fees
-
-
-class OrderReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The state of an order after something happened to it; `fill` is what happened, None for ack and cancel."""
-
-    account: str
-    time_ns: int
-    order: Order
-    fill: Fill | None = None
-
-
-class FundingReport(msgspec.Struct, frozen=True, kw_only=True):
-    account: str
-    time_ns: int
-    bill_id: str
-    symbol: str
-    amount_usdt: Decimal  # > 0 received
-    rate: Decimal
-    mark: Decimal
-    size: Decimal  # of the position, signed
-
-
-VenueEvent = OrderReport | Fill | FundingReport
-
-
-class Bill(msgspec.Struct, frozen=True, kw_only=True):
-    """One movement of an account's wallet."""
-
-    time_ns: int
-    bill_id: str
-    kind: str  # Bitget's businessType: "buy", "sell", "contract_settle_fee" (funding)
-    symbol: str
-    amount_usdt: Decimal  # realised profit or funding, > 0 received
-    fee_usdt: Decimal  # >= 0 is a cost, not in the amount
-    balance_usdt: Decimal  # of the wallet, afterwards
-
-
-class VenuePosition(msgspec.Struct, kw_only=True):
-    """A net position with its history since it was opened."""
-
-    symbol: str
-    position_id: str
-    size: Decimal  # base coin, signed
-    cost: Decimal  # USDT, signed: size x average entry price, exactly
-    opened_ns: int
-    updated_ns: int
-    realised_usdt: Decimal = ZERO
-    fees_usdt: Decimal = ZERO  # as Bitget shows them here: not cut to 8 decimals
-    funding_usdt: Decimal = ZERO
-    is_funded: bool = False  # has lived through a funding time
-    stop_loss: Decimal | None = None  # None: unprotected
-    take_profit: Decimal | None = None
-
-    @property
-    def entry_price(self) -> Decimal:
-        return self.cost / self.size
 
 
 class _Account:

@@ -13,7 +13,8 @@ from decimal import Decimal
 import msgspec
 import numpy as np
 
-from shared.simulator.venue import Accepted, Fill, FundingReport, Order, OrderRequest, Venue
+from shared.simulator.orders import Accepted, Fill, FundingReport, Order, OrderReport, OrderRequest
+from shared.simulator.venue import Venue
 from shared.strategy.engine import Engine, EngineConfig
 from shared.strategy.scores import CoinScorer, Scores
 from shared.types import (
@@ -366,7 +367,7 @@ class World:
             for _ in range(copies):
                 if isinstance(event, Fill):
                     self._deliver(lambda t, f=event: _filled(f, t))  # type: ignore[misc]
-                else:
+                elif isinstance(event, OrderReport):
                     self._deliver(lambda t, o=event.order: _reported(o, t))  # type: ignore[misc]
 
     def _drop_private(self) -> None:

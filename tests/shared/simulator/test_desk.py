@@ -10,7 +10,7 @@ from shared.simulator.desk import Desk
 from shared.simulator.feed import PublicFeed
 from shared.simulator.gate import Credentials
 from shared.simulator.market import NS, GeneratedMarket
-from shared.simulator.venue import Accepted, FundingReport, OrderRequest
+from shared.simulator.orders import Accepted, FundingReport, OrderRequest
 from shared.types import OrderKind, Side
 
 MARKET = GeneratedMarket(7, 4)

@@ -11,7 +11,8 @@ import pytest
 
 from shared.simulator import payloads
 from shared.simulator.desk import contract_of
-from shared.simulator.venue import OrderRequest, Venue
+from shared.simulator.orders import OrderRequest
+from shared.simulator.venue import Venue
 from shared.types import OrderKind, Side
 
 NAN = float("nan")

@@ -10,7 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from shared.simulator.venue import Accepted, Fill, FundingReport, OrderReport, OrderRequest, Refusal, Venue
+from shared.simulator.orders import Accepted, Fill, FundingReport, OrderReport, OrderRequest, Refusal
+from shared.simulator.venue import Venue
 from shared.types import Contract, OrderKind, OrderStatus, Side
 
 NOW = 1_795_330_800_000_000_000

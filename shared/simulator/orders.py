@@ -1,0 +1,266 @@
+"""What a venue and its clients say to each other: orders, plans, fills, bills, positions and reports.
+
+Plain values in our words; `payloads` turns them into Bitget's. Both position modes share them: in one-way mode every
+`position_side` is "net", in hedge mode it is "long" or "short" and a close is an order whose economic side is against
+it (Bitget's own wire says the position's side there: `rest_orders` translates).
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Literal
+
+import msgspec
+
+from shared.types import OrderKind, OrderStatus, Side
+
+ZERO = Decimal(0)
+
+PositionSide = Literal["net", "long", "short"]
+MarginMode = Literal["crossed", "isolated"]
+TriggerType = Literal["fill_price", "mark_price"]
+PlanType = Literal["normal_plan", "track_plan", "profit_plan", "loss_plan", "moving_plan", "pos_profit", "pos_loss"]
+PlanStatus = Literal["live", "executing", "executed", "fail_execute", "cancelled"]
+
+
+class OrderRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client asks for, in our words."""
+
+    symbol: str
+    side: Side
+    kind: OrderKind
+    size: Decimal
+    price: Decimal | None = None  # None exactly for market orders
+    reduce_only: bool = False
+    client_oid: str = ""  # "": the venue makes one up
+    stop_loss: Decimal | None = None  # None: no protective stop rides on it
+    take_profit: Decimal | None = None  # None: no target rides on it
+    stp: str = "none"  # "cancel_taker", "cancel_maker", "cancel_both": what happens before trading with oneself
+    position_side: PositionSide = "net"  # "long" or "short" exactly in hedge mode
+    margin_mode: MarginMode | None = None  # None: as the symbol is set
+    stop_loss_execute: Decimal | None = None  # limit price of the stop once triggered; None: market
+    take_profit_execute: Decimal | None = None
+
+    @property
+    def closes(self) -> bool:
+        """Tell whether it can only make a position smaller: reduce-only, or against its side in hedge mode."""
+        return self.reduce_only or (self.position_side != "net" and (self.position_side == "long") is not self._buys)
+
+    @property
+    def _buys(self) -> bool:
+        return self.side is Side.BUY
+
+
+class PlanRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A trigger order as a client asks for it (Bitget v2, plan and TP/SL orders).
+
+    Args:
+        side: of the order that is sent once triggered, economically.
+        position_side: "net" in one-way mode, also for a protection there.
+        size: 0 exactly for "pos_profit" and "pos_loss", which close the whole position.
+        trigger_price: for "track_plan" and "moving_plan" the price that starts the trailing.
+        execute_price: limit of the order that is sent; None: market.
+        callback_ratio: per cent that the price must come back ("track_plan", "moving_plan"); else None.
+    """
+
+    symbol: str
+    plan_type: PlanType
+    side: Side
+    size: Decimal
+    trigger_price: Decimal
+    trigger_type: TriggerType = "fill_price"
+    execute_price: Decimal | None = None
+    callback_ratio: Decimal | None = None
+    position_side: PositionSide = "net"
+    reduce_only: bool = False
+    margin_mode: MarginMode | None = None
+    client_oid: str = ""
+    stop_loss: Decimal | None = None  # trigger prices of the protections that ride on the order it sends
+    take_profit: Decimal | None = None
+    stop_loss_execute: Decimal | None = None
+    take_profit_execute: Decimal | None = None
+    stp: str = "none"
+
+
+class Plan(msgspec.Struct, kw_only=True):
+    """A trigger order. The venue's own is mutable; the ones in events are copies."""
+
+    account: str
+    order_id: str
+    client_oid: str
+    request: PlanRequest
+    created_ns: int
+    updated_ns: int
+    status: PlanStatus = "live"
+    peak: Decimal | None = None  # best price since the trailing has started; None: not started, or no trailing plan
+    triggered_ns: int | None = None
+    execute_order_id: str = ""  # of the order that it sent
+    fail_reason: str = ""  # code and message of the refusal of that order
+
+
+class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of a plan after something happened to it."""
+
+    account: str
+    time_ns: int
+    plan: Plan
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """An ack: the order exists. It says nothing about fills."""
+
+    order_id: str
+    client_oid: str
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Bitget's code and message; the order never existed (or the cancel changed nothing)."""
+
+    code: str
+    message: str
+
+
+class Order(msgspec.Struct, kw_only=True):
+    """An accepted order. The venue's own is mutable; the ones in events are copies."""
+
+    account: str
+    order_id: str
+    client_oid: str
+    symbol: str
+    side: Side
+    kind: OrderKind
+    size: Decimal
+    price: Decimal | None
+    reduce_only: bool
+    stop_loss: Decimal | None
+    take_profit: Decimal | None
+    stp: str
+    source: str  # "api", or who else sent it: "stop_loss", "take_profit", "liquidation"
+    leverage: int
+    created_ns: int
+    updated_ns: int
+    status: OrderStatus = OrderStatus.LIVE
+    filled: Decimal = ZERO
+    quote: Decimal = ZERO  # sum of price x size of its fills
+    fee_usdt: Decimal = ZERO
+    realised_usdt: Decimal = ZERO
+    cancel_reason: str = ""
+    position_side: PositionSide = "net"
+    margin_mode: MarginMode = "crossed"
+    stop_loss_execute: Decimal | None = None
+    take_profit_execute: Decimal | None = None
+    queue_ahead: Decimal = ZERO  # visible size that trades before us at our price
+
+    @property
+    def remaining(self) -> Decimal:
+        return self.size - self.filled
+
+    @property
+    def price_average(self) -> Decimal | None:
+        """Return the average fill price, None before the first fill."""
+        return self.quote / self.filled if self.filled else None
+
+
+class Fill(msgspec.Struct, frozen=True, kw_only=True):
+    """One trade of ours."""
+
+    account: str
+    time_ns: int
+    order_id: str
+    client_oid: str  # "" where the venue itself traded
+    trade_id: str
+    symbol: str
+    side: Side
+    kind: OrderKind
+    price: Decimal
+    size: Decimal
+    fee_usdt: Decimal  # >= 0 is a cost
+    is_maker: bool
+    realised_usdt: Decimal  # before fees
+    position_side: PositionSide = "net"
+    closes: bool = False  # sent to close: reduce-only, or against its position's side
+    source: str = "api"  # of its order
+
+
+class OrderReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of an order after something happened to it; `fill` is what happened, None for ack and cancel."""
+
+    account: str
+    time_ns: int
+    order: Order
+    fill: Fill | None = None
+
+
+class FundingReport(msgspec.Struct, frozen=True, kw_only=True):
+    account: str
+    time_ns: int
+    bill_id: str
+    symbol: str
+    amount_usdt: Decimal  # > 0 received
+    rate: Decimal
+    mark: Decimal
+    size: Decimal  # of the position, signed
+
+
+class ClosedPosition(msgspec.Struct, frozen=True, kw_only=True):
+    """A position after its last close: a row of the history, and an event."""
+
+    account: str
+    time_ns: int  # of the close
+    opened_ns: int
+    position_id: str
+    symbol: str
+    hold_side: Literal["long", "short"]
+    is_hedged: bool  # position mode it lived in
+    margin_mode: MarginMode
+    open_average: Decimal
+    close_average: Decimal
+    opened_size: Decimal  # sum of all that was opened, base coin
+    closed_size: Decimal
+    realised_usdt: Decimal  # before fees and funding
+    funding_usdt: Decimal
+    open_fee_usdt: Decimal  # >= 0 is a cost, not cut to 8 decimals
+    close_fee_usdt: Decimal
+
+
+VenueEvent = OrderReport | Fill | FundingReport | PlanReport | ClosedPosition
+
+
+class Bill(msgspec.Struct, frozen=True, kw_only=True):
+    """One movement of an account's wallet."""
+
+    time_ns: int
+    bill_id: str
+    kind: str  # Bitget's businessType: "buy", "sell", "contract_settle_fee" (funding)
+    symbol: str
+    amount_usdt: Decimal  # realised profit or funding, > 0 received
+    fee_usdt: Decimal  # >= 0 is a cost, not in the amount
+    balance_usdt: Decimal  # of the wallet, afterwards
+
+
+class VenuePosition(msgspec.Struct, kw_only=True):
+    """A net position with its history since it was opened."""
+
+    symbol: str
+    position_id: str
+    size: Decimal  # base coin, signed
+    cost: Decimal  # USDT, signed: size x average entry price, exactly
+    opened_ns: int
+    updated_ns: int
+    realised_usdt: Decimal = ZERO
+    fees_usdt: Decimal = ZERO  # as Bitget shows them here: not cut to 8 decimals
+    funding_usdt: Decimal = ZERO
+    is_funded: bool = False  # has lived through a funding time
+    position_side: PositionSide = "net"
+    margin_mode: MarginMode = "crossed"
+    margin_usdt: Decimal = ZERO  # isolated: what is set aside for it, added and reduced margin included; crossed: 0
+    stop_loss: Decimal | None = None  # None: unprotected
+    take_profit: Decimal | None = None
+
+    @property
+    def hold_side(self) -> Literal["long", "short"]:
+        return "long" if self.size > 0 else "short"
+
+    @property
+    def entry_price(self) -> Decimal:
+        return self.cost / self.size
