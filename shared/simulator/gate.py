@@ -77,12 +77,13 @@ class Gate:
     def __init__(self, accounts: Iterable[Credentials]) -> None:
         self._accounts = {account.key: account for account in accounts}
 
-    def check(self, method: str, target: str, headers: Mapping[str, str], body: str, now_ms: int) -> str:
+    def check(self, method: str, target: str, headers: Mapping[str, str], body: str, *clocks_ms: int) -> str:
         """Return the key of who signed a REST request.
 
         Args:
             target: path and query exactly as received; the signature may cover it percent-encoded or decoded (clients
                 in production do either), never re-sorted.
+            clocks_ms: what the time may be: market time and, where that is accelerated, the wall clock's.
 
         Raises:
             Refused: key, passphrase, time or signature is not right.
@@ -104,14 +105,14 @@ class Gate:
             raise Refused("40012", "apikey/password is incorrect")
         if not (stamp.isascii() and stamp.isdigit() and len(stamp) <= 16):
             raise Refused("40005", "Invalid ACCESS_TIMESTAMP")
-        if abs(int(stamp) - now_ms) > WINDOW_MS:
+        if all(abs(int(stamp) - now_ms) > WINDOW_MS for now_ms in clocks_ms):
             raise Refused("40008", "Request timestamp expired")
         candidates = {f"{stamp}{method}{text}{body}" for text in (target, unquote(target))}
         if not any(_is_same(sign, signature(account.secret, text)) for text in candidates):
             raise Refused("40009", "sign signature error")
         return key
 
-    def check_login(self, arg: Mapping[str, object], now_s: int) -> str | tuple[int, str]:
+    def check_login(self, arg: Mapping[str, object], *clocks_s: int) -> str | tuple[int, str]:
         """Return the key of who logs in to the private WebSocket, or (code, message) of the error frame.
 
         The timestamp is in seconds here; milliseconds, as Bitget's prose has it, are far outside the window.
@@ -124,7 +125,7 @@ class Gate:
         stamp = str(arg.get("timestamp"))
         if not (stamp.isascii() and stamp.isdigit() and len(stamp) <= 16):
             return 30013, "invalid ACCESS_TIMESTAMP"
-        if abs(int(stamp) - now_s) * 1000 > WINDOW_MS:
+        if all(abs(int(stamp) - now_s) * 1000 > WINDOW_MS for now_s in clocks_s):
             return 30014, "Request timestamp expired"
         if not _is_same(str(arg.get("sign")), signature(account.secret, f"{stamp}GET/user/verify")):
             return 30015, "Invalid sign"

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from typing import Any
 
 from aiohttp import web
 
 from shared.simulator.gate import Gate, RateLimit, Refused
 from shared.simulator.rest_account import AccountRest
-from shared.simulator.rest_common import MS, Context, Group, JsonNumber, Params
+from shared.simulator.rest_common import Context, Group, JsonNumber, Params
 from shared.simulator.rest_market import MarketRest
 from shared.simulator.rest_orders import OrderRest
 
@@ -48,9 +47,10 @@ class Rest:
             if endpoint.is_private:
                 if self._conditions.latency_ms > 0:
                     await asyncio.sleep(self._conditions.latency_ms / 1000)
-                key = self._gate.check(request.method, request.raw_path, request.headers, body, time.time_ns() // MS)
+                stamps_ms = self._context.clock.clocks_ms()
+                key = self._gate.check(request.method, request.raw_path, request.headers, body, *stamps_ms)
             caller = key or request.remote or ""
-            remaining = self._limits.take(caller, request.path, endpoint.per_s, time.monotonic())
+            remaining = self._limits.take(caller, request.path, endpoint.per_s, self._context.clock.monotonic_s())
             headers["x-mbx-used-remain-limit"] = str(remaining)
             self._strike(request.path)
             params = dict(request.query) if request.method == "GET" else _decode(body)
@@ -70,8 +70,12 @@ class Rest:
             if is_silent:
                 return await _never()
         except Refused as refused:
-            return _answer(refused.code, refused.message, None, refused.status, headers)
-        return _answer("00000", "success", data, 200, headers)
+            return self._answer(refused.code, refused.message, None, refused.status, headers)
+        return self._answer("00000", "success", data, 200, headers)
+
+    def _answer(self, code: str, message: str, data: Any, status: int, headers: dict[str, str]) -> web.Response:
+        body = {"code": code, "msg": message, "requestTime": self._context.clock.now_ms(), "data": data}
+        return web.Response(text=_dump(body), status=status, content_type="application/json", headers=headers)
 
     def _strike(self, path: str) -> None:
         for strike in self._conditions.refuse_next:
@@ -95,11 +99,6 @@ async def _never() -> web.StreamResponse:
     """Keep a client waiting until it or the server gives up."""
     await asyncio.sleep(3600)
     return web.Response(status=504)
-
-
-def _answer(code: str, message: str, data: Any, status: int, headers: dict[str, str]) -> web.Response:
-    body = {"code": code, "msg": message, "requestTime": time.time_ns() // MS, "data": data}
-    return web.Response(text=_dump(body), status=status, content_type="application/json", headers=headers)
 
 
 def _dump(value: Any) -> str:

@@ -7,13 +7,13 @@ or raises `Refused`.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
+from shared.simulator.clock import Clock
 from shared.simulator.conditions import Conditions
 from shared.simulator.desk import Desk
 from shared.simulator.feed import PublicFeed
@@ -42,6 +42,7 @@ class Context:
     Args:
         after_ms: calls a function so many milliseconds later: matching and pushes follow the ack.
         push: tells private sockets what has happened.
+        clock: market time; None: the wall clock.
     """
 
     def __init__(
@@ -51,12 +52,14 @@ class Context:
         conditions: Conditions,
         after_ms: Callable[[float, Callable[[], None]], None],
         push: Callable[[], None],
+        clock: Clock | None = None,
     ) -> None:
         self.feed, self.market, self.desk, self.venue = feed, feed.market, desk, desk.venue
         self.conditions, self.after_ms, self.push = conditions, after_ms, push
+        self.clock = clock or Clock()
 
     def now_ns(self) -> int:
-        return time.time_ns()
+        return self.clock.now_ns()
 
 
 class Group:
