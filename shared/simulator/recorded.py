@@ -83,10 +83,14 @@ class RecordedMarket:
             f"recorded market {folder.name}: history {self._history_s} s, then {self._live_s} s live in a loop; "
             "every socket is closed where the loop begins again"
         )
+        self._contracts = [self._contract(n) for n in range(len(self.symbols))]
         self._cached: tuple[int, Block] | None = None
 
-    def contracts(self) -> list[dict[str, Any]]:
-        return [self._contract(n) for n in range(len(self.symbols))]
+    def contracts(self, second: int | None = None) -> list[dict[str, Any]]:
+        return self._contracts
+
+    def is_listed(self, second: int) -> NDArray[np.bool_]:
+        return np.ones(len(self.symbols), dtype=np.bool_)
 
     def seam_after(self, second: int) -> int | None:
         loops = max(0, (second - self._anchor) // self._live_s) + 1
