@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shared.simulator import payloads
 from shared.simulator.gate import Credentials
@@ -34,10 +35,14 @@ class Desk:
 
     def __init__(self, market: Market, accounts: Iterable[Credentials]) -> None:
         self.market = market
+        # Every symbol that ever is, so that the venue knows what it is asked for; who is listed, `_learn` tells it.
         self.venue = Venue(contract_of(row) for row in market.contracts())
+        self._rows: dict[str, dict[str, Any]] = {row["symbol"]: row for row in market.contracts()}
+        self._known: list[dict[str, Any]] | None = None
         for account in accounts:
             self.venue.open_account(account.key, account.deposit_usdt)
         self._second: int | None = None
+        self._listed: NDArray[np.bool_] | None = None
         self._traded_ns = 0
 
     def advance(self, now_ns: int) -> None:
@@ -82,6 +87,7 @@ class Desk:
         """Give the venue the books and marks of a second."""
         # First: who holds at the instant pays the last rate before it (Bitget v2, funding), and no fill of it counts.
         self.venue.settle_funding(second * NS)
+        self._learn(second)
         block = self.market.block(second)
         t = second - block.first_second
         depth = depth_at(self.market, second)
@@ -89,11 +95,27 @@ class Desk:
         asks = np.stack((depth.ask_price, depth.ask_size), axis=2)
         now_ns = second * NS
         marks, indices, rates = block.mark[t].tolist(), block.index[t].tolist(), block.funding_rate[t].tolist()
+        listed = self.market.is_listed(second)
+        went = ~listed if self._listed is None else self._listed & ~listed
+        self._listed = listed
         for n, symbol in enumerate(self.market.symbols):
-            if block.is_fresh[t, n] or self._second is None:
+            if block.is_fresh[t, n] or went[n] or self._second is None:
                 self.venue.set_book(symbol, bids[n], asks[n], now_ns)
                 self.venue.set_mark(symbol, marks[n], indices[n], rates[n], now_ns)
         self._second, self._traded_ns = second, now_ns
+
+    def _learn(self, second: int) -> None:
+        """Give the venue the contract rules of a second where they changed; who is no longer listed is off."""
+        rows = self.market.contracts(second)
+        if rows is self._known:
+            return
+        self._known = rows
+        now = {row["symbol"]: row for row in rows}
+        for symbol, before in self._rows.items():
+            row = now.get(symbol) or before | {"symbolStatus": "off"}
+            if row != before:
+                self.venue.contracts[symbol] = contract_of(row)
+                self._rows[symbol] = row
 
     def _trade_until(self, end_ns: int) -> None:
         """Show resting orders the public trades of this second up to `end_ns`."""

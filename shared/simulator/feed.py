@@ -125,7 +125,7 @@ class PublicFeed:
             return self._render_recent_trades(n, now_ns)
         if now_ns - second * NS <= self._open_ns[n]:
             second -= 1  # the state of this second has not been told yet: the next update continues from the last one
-        if not self._has(second):
+        if not self._shows(n, second):
             return None
         now = self._at(second)
         if channel == "ticker":
@@ -137,17 +137,17 @@ class PublicFeed:
 
     def ticker_fields(self, now_ns: int, symbol: str) -> dict[str, str] | None:
         """Return the fields of the ticker as strings, "" where unknown, or None where nothing is shown."""
-        second = now_ns // NS
-        if not self._has(second):
+        n, second = self._position[symbol], now_ns // NS
+        if not self._shows(n, second):
             return None
-        body = self._ticker_body(self._at(second), self._position[symbol])
+        body = self._ticker_body(self._at(second), n)
         fields: dict[str, str] = msgspec.json.decode(body[:-1] + "}")
         return fields
 
     def book_rows(self, now_ns: int, symbol: str, depth: int) -> tuple[list[list[str]], list[list[str]]]:
         """Return (asks, bids) as [price, size] strings, best first."""
         n, second = self._position[symbol], now_ns // NS
-        if not self._has(second):
+        if not self._shows(n, second):
             return [], []
         asks, bids = self._at(second).book(self, n)
 
@@ -183,6 +183,10 @@ class PublicFeed:
         """Tell whether the market has that second at all (a recording begins somewhere)."""
         first = getattr(self.market, "first_second", None)
         return first is None or second >= first
+
+    def _shows(self, n: int, second: int) -> bool:
+        """Tell whether symbol n has a market in that second."""
+        return self._has(second) and bool(self.market.is_listed(second)[n])
 
     def _at(self, second: int, *, keep: bool = True) -> _Second:
         if self._second is not None and self._second.second == second:

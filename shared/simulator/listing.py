@@ -232,7 +232,7 @@ def _listing(rank: int, n_major: int, n_large: int, life: Life | None) -> Listin
         spread_bps=spread_bps, active_share=active, level_gap=gap,
         leverage_max=_leverage(rank, tier, life), funding_interval_h=1 if rank == 30 else interval_h,
         price_band=("0.02" if rank % 5 else "0.15") if is_stock else _band(rank),
-        position_share=("0.15", "0.1", "0.2")[rank % 3] if is_stock 
+        position_share=("0.15", "0.1", "0.2")[rank % 3] if is_stock
         else ("0.15", "0.1", "0.05")[0 if rank < 20 else 1 + rank % 2],
         # Bitget began to tell it in 2024; what is older has none.
         opened_ms=None if rank < 40 else 1_718_118_000_000 + rank * 61_803_398_875 % 64_000_000_000,
@@ -249,7 +249,7 @@ def _leverage(rank: int, tier: str, life: Life | None) -> int:
         return 20 if rank % 11 else 25
     if life is not None:
         return 20
-    return (75, 50, 75, 50, 20)[rank % 5] if rank < 300 else (50, 20, 20, 10)[rank % 4]
+    return (75, 50, 75, 50, 20)[rank % 5] if rank < 500 else (50, 20, 75, 10)[rank % 4]
 
 
 def _band(rank: int) -> str:

@@ -22,6 +22,7 @@ class Comings:
         self._listings = rows
         self._lives: list[tuple[int, Life]] = [(n, row.life) for n, row in enumerate(rows) if row.life is not None]
         self._known: tuple[int, int, list[dict[str, Any]]] = (0, 0, [])
+        self._trading: tuple[int, int, Bools] = (0, 0, np.zeros(0, dtype=np.bool_))
 
     def contracts(self, second: int | None) -> list[dict[str, Any]]:
         """Return the contract rows of `second`; None: of all symbols, as if they traded. See `Market.contracts`."""
@@ -39,11 +40,16 @@ class Comings:
         return rows
 
     def is_listed(self, second: int) -> Bools:
-        """Return who trades at `second`, (N,)."""
-        listed = np.ones(len(self._listings), dtype=np.bool_)
-        for n, life in self._lives:
-            phase, _ = life.at(second)
-            listed[n] = phase is not None and phase.is_trading
+        """Return who trades at `second`, (N,), read-only."""
+        begin, end, listed = self._trading
+        if not begin <= second < end:
+            listed, end = np.ones(len(self._listings), dtype=np.bool_), 2**62
+            for n, life in self._lives:
+                phase, until = life.at(second)
+                end = min(end, until)
+                listed[n] = phase is not None and phase.is_trading
+            listed.flags.writeable = False
+            self._trading = second, end, listed
         return listed
 
     def age_s(self, second: int) -> NDArray[np.float64]:
