@@ -16,19 +16,20 @@ from aiohttp import web
 
 from shared.simulator.gate import Gate, RateLimit, Refused
 from shared.simulator.rest_account import AccountRest
-from shared.simulator.rest_common import Context, Group, JsonNumber, Params
+from shared.simulator.rest_common import Context, Endpoint, Group, JsonNumber, Params
 from shared.simulator.rest_market import MarketRest
 from shared.simulator.rest_orders import OrderRest
 
+JSON = "application/json"
 _GROUPS: tuple[type[Group], ...] = (MarketRest, AccountRest, OrderRest)
 
 
 class Rest:
     """Answers REST requests from a feed (public) and a desk (private)."""
 
-    def __init__(self, context: Context, gate: Gate) -> None:
+    def __init__(self, context: Context, gate: Gate, limits: RateLimit | None = None) -> None:
         self._context, self._gate, self._conditions = context, gate, context.conditions
-        self._limits = RateLimit()
+        self._limits = limits or RateLimit()
         groups = [group(context) for group in _GROUPS]
         self._endpoints = {path: endpoint for group in groups for path, endpoint in group.ENDPOINTS.items()}
         self._handlers = {
@@ -39,21 +40,23 @@ class Rest:
         """Answer one request in Bitget's envelope, whatever it is."""
         headers: dict[str, str] = {}
         try:
+            remote = request.remote or ""
+            self._limits.admit(remote, self._context.clock.monotonic_s())
             endpoint = self._endpoints.get(request.path)
             if endpoint is None or endpoint.method != request.method:
-                raise Refused("40404", "Request URL NOT FOUND", 404)
-            body = (await request.read()).decode("utf-8", "replace") if request.method == "POST" else ""
+                raise not_found()
+            body = await _body(request) if request.method == "POST" else ""
             key = ""
             if endpoint.is_private:
                 if self._conditions.latency_ms > 0:
                     await asyncio.sleep(self._conditions.latency_ms / 1000)
-                stamps_ms = self._context.clock.clocks_ms()
-                key = self._gate.check(request.method, request.raw_path, request.headers, body, *stamps_ms)
-            caller = key or request.remote or ""
-            remaining = self._limits.take(caller, request.path, endpoint.per_s, self._context.clock.monotonic_s())
+                key = self._enter(request, endpoint, body, remote)
+            remaining = self._limits.take(
+                key or remote, request.path, endpoint.per_s, self._context.clock.monotonic_s()
+            )
             headers["x-mbx-used-remain-limit"] = str(remaining)
             self._strike(request.path)
-            params = dict(request.query) if request.method == "GET" else _decode(body)
+            params = dict(request.query) if request.method == "GET" else _decode(request, body)
             is_silent = False
             if endpoint.handler == "place_order":
                 if self._conditions.lose_next_place > 0:
@@ -73,9 +76,21 @@ class Rest:
             return self._answer(refused.code, refused.message, None, refused.status, headers)
         return self._answer("00000", "success", data, 200, headers)
 
+    def _enter(self, request: web.Request, endpoint: Endpoint, body: str, remote: str) -> str:
+        """Return the key of who asks a private endpoint, if it may."""
+        clocks_ms = self._context.clock.clocks_ms()
+        key = self._gate.check(request.method, request.raw_path, request.headers, body, *clocks_ms, remote=remote)
+        if endpoint.is_classic:
+            self._gate.permit(key, "read" if endpoint.method == "GET" else "trade")
+        if self._gate.account(key).is_demo and not endpoint.is_in_demo:
+            raise not_found()
+        return key
+
     def _answer(self, code: str, message: str, data: Any, status: int, headers: dict[str, str]) -> web.Response:
         body = {"code": code, "msg": message, "requestTime": self._context.clock.now_ms(), "data": data}
-        return web.Response(text=_dump(body), status=status, content_type="application/json", headers=headers)
+        # A lone surrogate of the client's (JSON may escape one) comes back as "?".
+        raw = _dump(body).encode("utf-8", "replace")
+        return web.Response(body=raw, status=status, content_type="application/json", charset="utf-8", headers=headers)
 
     def _strike(self, path: str) -> None:
         for strike in self._conditions.refuse_next:
@@ -84,15 +99,32 @@ class Rest:
                 raise Refused(strike.code, strike.msg, strike.status)
 
 
-def _decode(body: str) -> Params:
+def not_found() -> Refused:
+    return Refused("40404", "Request URL NOT FOUND", 404)
+
+
+async def _body(request: web.Request) -> str:
+    try:
+        return (await request.read()).decode("utf-8", "replace")
+    except web.HTTPRequestEntityTooLarge:
+        raise Refused("40017", "Parameter verification failed") from None
+
+
+def _decode(request: web.Request, body: str) -> Params:
+    if body and request.headers.get("Content-Type", JSON).split(";")[0].strip().lower() != JSON:
+        raise Refused("40007", "Invalid Content_Type")
     try:
         # Numbers keep their digits: ccxt sends some prices as JSON numbers.
-        decoded = json.loads(body or "{}", parse_float=str, parse_int=str)
+        decoded = json.loads(body or "{}", parse_float=str, parse_int=str, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise Refused("40017", "Parameter verification failed") from None
     if not isinstance(decoded, dict):
         raise Refused("40017", "Parameter verification failed")
     return decoded
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(name)  # NaN and Infinity are Python's JSON, not JSON
 
 
 async def _never() -> web.StreamResponse:
