@@ -119,6 +119,16 @@ class Plan(msgspec.Struct, kw_only=True):
     fail_reason: str = ""  # code and message of the refusal of that order
 
 
+class Tier(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of a contract's risk ladder (Bitget v2, Get Position Tier)."""
+
+    level: int  # from 1
+    start_usdt: Decimal  # notional, exclusive but for 0
+    end_usdt: Decimal  # notional, inclusive
+    leverage_max: int
+    maintenance_rate: Decimal  # [1] of notional
+
+
 class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
     """The state of a plan after something happened to it."""
 
