@@ -58,3 +58,14 @@ class Block(msgspec.Struct, frozen=True):
     high_24h: Floats
     low_24h: Floats
     trades: Trades
+
+
+class Outline(msgspec.Struct, frozen=True):
+    """What of a block candles and histories are made of; bit for bit the block's."""
+
+    first_second: int
+    trades: Trades
+    is_fresh: NDArray[np.bool_]  # (T, N)
+    mark: Floats  # (T, N) USDT, NaN where unknown
+    index: Floats
+    funding_rate: Floats  # [1] per interval

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.simulator.blocks import BLOCK_S, Block, Trades
+from shared.simulator.blocks import BLOCK_S, Block, Outline, Trades
 from shared.simulator.listing import ALWAYS, Life, Listing, contract_row
 
 Bools = NDArray[np.bool_]
@@ -71,12 +71,17 @@ class Comings:
             return np.where(keep, values, np.nan if values.dtype.kind == "f" else 0).astype(values.dtype)
 
         grids = {name: blank(name) for name in block.__struct_fields__ if name not in ("first_second", "trades")}
-        trades = block.trades
-        t_of = np.repeat(np.arange(BLOCK_S), np.diff(trades.start))
-        keep = listed[t_of, trades.symbol]
-        columns = {name: getattr(trades, name)[keep] for name in trades.__struct_fields__ if name != "start"}
-        start = np.searchsorted(t_of[keep], np.arange(BLOCK_S + 1))
-        return msgspec.structs.replace(block, **grids, trades=Trades(start=start, **columns))
+        return msgspec.structs.replace(block, **grids, trades=_kept(block.trades, listed))
+
+    def outline(self, block: Block) -> Outline:
+        """Return the trades and prices of a block, nothing where a symbol does not trade."""
+        listed = self._listed_in(block.first_second)
+        prices = {name: getattr(block, name) for name in ("mark", "index", "funding_rate")}
+        trades, is_fresh = block.trades, block.is_fresh
+        if listed is not None:
+            prices = {name: np.where(listed, values, np.nan) for name, values in prices.items()}
+            trades, is_fresh = _kept(trades, listed), is_fresh & listed
+        return Outline(first_second=block.first_second, trades=trades, is_fresh=is_fresh, **prices)
 
     def _listed_in(self, first: int) -> Bools | None:
         """Return who trades in which second of the block that begins at `first`, (BLOCK_S, N); None: everybody."""
@@ -88,3 +93,11 @@ class Comings:
                 listed[at - first : until - first, n] = phase is not None and phase.is_trading
                 at = until
         return None if listed.all() else listed
+
+
+def _kept(trades: Trades, listed: Bools) -> Trades:
+    """Return the trades of symbols that were trading, `listed` (BLOCK_S, N)."""
+    t_of = np.repeat(np.arange(BLOCK_S), np.diff(trades.start))
+    keep = listed[t_of, trades.symbol]
+    columns = {name: getattr(trades, name)[keep] for name in trades.__struct_fields__ if name != "start"}
+    return Trades(start=np.searchsorted(t_of[keep], np.arange(BLOCK_S + 1)), **columns)
