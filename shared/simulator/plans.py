@@ -5,7 +5,7 @@ A plan waits outside the book, holds no margin, and sends one order when its con
     live -> executing -> executed | fail_execute       the order was taken | refused (`fail_reason` says why)
     live -> cancelled                                  by its owner, or with the position it protects
 
-    1. The venue calls `watch` whenever the mark or the last price of a symbol may have changed.
+    1. The venue calls `watch` after every mark and every trade of a symbol.
     2. Every live plan of that symbol sees the price of its kind (`plan_rules.follow`); those whose condition holds wait
        in a queue, so that a price which an order of the queue itself makes is seen, too, but by everybody.
     3. The queue sends one order after the other through `Venue.accept_triggered`, which may refuse.
@@ -183,19 +183,33 @@ class Plans:
 
     # ------------------------------------------------------------------------- what the venue tells
 
-    def watch(self, symbol: str, now_ns: int) -> None:
-        """Look at the mark and the last price of a symbol: trail, and execute what they reach.
+    def look(self, symbol: str, moved: TriggerType | None = None) -> None:
+        """See the mark and the last price of a symbol: trail, and remember what is reached for the next `watch`.
 
-        Called while a plan is being executed it only looks: what is reached waits for its turn.
+        For the midst of a match, where no other order may be sent.
+
+        Args:
+            moved: which of the two may be another one now; None: both. The other one's plans are left alone.
         """
         watched = self._watched.get(symbol)
         if watched is None or self.is_broken:
             return
         waiting = {plan.order_id for plan, _ in self._due}
+        has_last = self._venue.last_price(symbol) is not None
         for plan in watched:
-            price = self._price(symbol, plan.request.trigger_type)
+            trigger_type = plan.request.trigger_type
+            if moved is not None and moved != (trigger_type if has_last else "mark_price"):
+                continue
+            price = self._price(symbol, trigger_type)
             if price is not None and plan_rules.follow(plan, price) and plan.order_id not in waiting:
                 self._due.append((plan, price))
+
+    def watch(self, symbol: str, now_ns: int, moved: TriggerType | None = None) -> None:
+        """Look, and execute what is reached, here or in a `look` before; the venue is between two orders.
+
+        Called while a plan is being executed it only looks: what is reached waits for its turn.
+        """
+        self.look(symbol, moved)
         if self._is_executing:
             return
         self._is_executing = True
