@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -104,11 +104,19 @@ class PublicFeed:
         self._position = {symbol: n for n, symbol in enumerate(market.symbols)}
         self._open_ns = [n * 7 % 50 * MS for n in range(len(market.symbols))]
         self._standing = self._standing_schedule()
+        self._rows: list[dict[str, Any]] | None = None
+        self._listed: set[str] = set()
         self._seconds: dict[int, Second] = {}  # oldest first
         self._told: dict[int, dict[int, list[int]]] = {}  # first second of a block -> symbol -> told seconds
 
-    def knows(self, symbol: str) -> bool:
-        return symbol in self._position
+    def knows(self, symbol: str, now_ns: int | None = None) -> bool:
+        """Tell whether there is such a contract at `now_ns`; None: at any time."""
+        if symbol not in self._position or now_ns is None:
+            return symbol in self._position
+        rows = self.market.contracts(now_ns // NS)
+        if rows is not self._rows:  # the same list is returned while nothing changes
+            self._rows, self._listed = rows, {row["symbol"] for row in rows}
+        return symbol in self._listed
 
     def frames(
         self, start_ns: int, end_ns: int, wanted: Mapping[str, Collection[str]] | None = None
@@ -182,7 +190,7 @@ class PublicFeed:
             return _frame_text("snapshot", channel, symbol, _json(bars)[1:-1], now_ns) if bars else None
         if channel == "books":
             told = self._last_told(now_ns, n)
-            if told is None:
+            if told is None or not self._shows(n, second):
                 return None
             now = self._at(told)
             ask_texts, bid_texts = now.book(n)
@@ -190,7 +198,7 @@ class PublicFeed:
             return self._book_text("snapshot", symbol, asks, bids, now_ns, _chain(told), 0, 0)
         if now_ns - second * NS <= self._open_ns[n]:
             second -= 1  # the state of this second has not been told yet
-        if not self._has(second):
+        if not self._shows(n, second):
             return None
         now = self._at(second)
         if channel == "ticker":
@@ -199,17 +207,17 @@ class PublicFeed:
 
     def ticker_fields(self, now_ns: int, symbol: str) -> dict[str, str] | None:
         """Return the fields of the ticker as strings, "" where unknown, or None where nothing is shown."""
-        second = now_ns // NS
-        if not self._has(second):
+        n, second = self._position[symbol], now_ns // NS
+        if not self._shows(n, second):
             return None
-        body = self._at(second).ticker(self._position[symbol])
+        body = self._at(second).ticker(n)
         fields: dict[str, str] = msgspec.json.decode(body[:-1] + "}")
         return fields
 
     def book_rows(self, now_ns: int, symbol: str, depth: int) -> tuple[list[list[str]], list[list[str]]]:
         """Return (asks, bids) as [price, size] strings, best first."""
         n, second = self._position[symbol], now_ns // NS
-        if not self._has(second):
+        if not self._shows(n, second):
             return [], []
         asks, bids = self._at(second).book(n)
 
@@ -261,6 +269,10 @@ class PublicFeed:
         """Tell whether the market has that second at all (a recording begins somewhere)."""
         first = getattr(self.market, "first_second", None)
         return first is None or second >= first
+
+    def _shows(self, n: int, second: int) -> bool:
+        """Tell whether symbol n has a market in that second."""
+        return self._has(second) and bool(self.market.is_listed(second)[n])
 
     def _at(self, second: int) -> Second:
         found = self._seconds.get(second)

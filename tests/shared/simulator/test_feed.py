@@ -41,6 +41,9 @@ class Few:
     symbols, price_places, size_places = ("AUSDT", "BUSDT"), (1, 1), (0, 0)
     price_scale, size_scale = np.array([10.0, 10.0]), np.array([1.0, 1.0])
 
+    def is_listed(self, second: int) -> Any:
+        return np.ones(2, np.bool_)
+
     def __init__(self, states: list[tuple[int, int]], is_fresh: list[bool]) -> None:
         self.states, self.fresh = states, is_fresh
 
