@@ -164,21 +164,22 @@ class Gate:
             raise Refused("40038", "The current ip is not in the apikey ip whitelist")
         return key
 
-    def permit(self, key: str, permission: str) -> None:
-        """Check that the key may "read" or "trade", and that its account is one that the classic API serves.
+    def permit(self, key: str, permission: str, *, is_classic: bool = True) -> None:
+        """Check that the key may "read" or "trade", and that its account is of the API's generation.
 
         Raises:
-            Refused: it may not, or the account is unified.
+            Refused: it may not, or the account is unified and the API classic (v2), or the other way round (v3).
         """
         account = self._accounts[key]
         if permission == "trade" and "trade" not in account.permissions:
             raise Refused("40014", "Incorrect permissions, need future order write permissions")
         if not account.permissions & {"read", "trade"}:
             raise Refused("40014", "Incorrect permissions, need future order read or future order write permissions")
-        if account.is_unified:
+        if account.is_unified == is_classic:
+            have, asked = ("Unified", "Classic") if is_classic else ("Classic", "Unified")
             raise Refused(
-                "40085",
-                "You are in Unified Account mode, and the Classic Account API is not supported at this time",
+                "40085" if is_classic else "40084",
+                f"You are in {have} Account mode, and the {asked} Account API is not supported at this time",
             )
 
     def check_login(self, arg: Mapping[str, object], *clocks_s: int, remote: str = "") -> str | tuple[int, str]:

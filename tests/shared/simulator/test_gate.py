@@ -195,12 +195,15 @@ def test_permissions_of_a_key(permissions: set[str], asked: str, message: str | 
             gate.permit("key", asked)
 
 
-def test_unified_account_is_refused_by_the_classic_api() -> None:
-    """Everything private is 40085 there, and the private socket does not log in."""
-    gate = Gate([msgspec.structs.replace(ACCOUNT, is_unified=True)])
+def test_each_generation_of_accounts_has_its_api() -> None:
+    """Unified accounts get 40085 from v2 and do not log in to its socket, classic ones get 40084 from v3."""
+    classic, gate = Gate([ACCOUNT]), Gate([msgspec.structs.replace(ACCOUNT, is_unified=True)])
 
+    gate.permit("key", "read", is_classic=False)
     with pytest.raises(Refused, match="40085 You are in Unified Account mode"):
         gate.permit("key", "read")
+    with pytest.raises(Refused, match="40084 You are in Classic Account mode"):
+        classic.permit("key", "read", is_classic=False)
     assert gate.check_login(login(), NOW_MS // 1000) == (30005, "error")
 
 
