@@ -192,7 +192,6 @@ class OrderFault(_Rule):
 
     symbol: str = "*"
     is_pushed: bool = True
-    reason: str = "risk_control"  # what `cancelReason` says
 
 
 class Disconnect(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

@@ -7,7 +7,7 @@ happen, funding when due) and is called before anything else is asked of it, so 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -16,8 +16,17 @@ from numpy.typing import NDArray
 
 from shared.simulator import payloads
 from shared.simulator.gate import Credentials
+from shared.simulator.late import LatePositions
 from shared.simulator.market import NS, Market, depth_at
-from shared.simulator.orders import ClosedPosition, Fill, FundingReport, OrderReport, PlanReport
+from shared.simulator.orders import (
+    ClosedPosition,
+    Fill,
+    FundingReport,
+    OrderReport,
+    OrderRequest,
+    PlanReport,
+    VenuePosition,
+)
 from shared.simulator.venue import Venue
 from shared.types import Contract, Side
 
@@ -44,6 +53,8 @@ class Desk:
         self._second: int | None = None
         self._listed: NDArray[np.bool_] | None = None
         self._traded_ns = 0
+        self._overlay: Mapping[str, dict[str, str]] = {}
+        self._late = LatePositions(self.venue)
 
     def advance(self, now_ns: int) -> None:
         """Bring the venue to `now_ns`; calls must not go back in time."""
@@ -58,7 +69,7 @@ class Desk:
     def pushes(self) -> list[tuple[str, str, str]]:
         """Return what clients are told of since the last call: (account, channel, frame)."""
         frames: list[tuple[str, str, str]] = []
-        touched: dict[str, None] = {}
+        touched: dict[str, None] = self._late.appeared(self._now_ns)
         for event in self.venue.drain():
             touched[event.account] = None
             if isinstance(event, OrderReport):
@@ -69,19 +80,62 @@ class Desk:
             else:
                 assert isinstance(event, FundingReport | PlanReport | ClosedPosition)
         for account in touched:
+            self._late.note(account, self._now_ns)
             for channel in ("positions", "account"):
                 frames.append((account, channel, self.state(account, channel)))
         return frames
 
     def state(self, account: str, channel: str) -> str:
         """Return the full snapshot of `positions` or `account`."""
-        now_ns = max(self._traded_ns, (self._second or 0) * NS)
+        now_ns = self._now_ns
         if channel == "account":
             return push_text("account", [payloads.account_push(self.venue, account)], now_ns)
-        rows = [payloads.position_push(self.venue, account, p) for p in self.venue.positions(account)]
+        rows = [payloads.position_push(self.venue, account, p) for p in self.positions(account, now_ns)]
         return push_text("positions", rows, now_ns)
 
+    def positions(self, account: str, now_ns: int) -> list[VenuePosition]:
+        """Return the positions as clients see them: the venue's, or older ones while they are visible late."""
+        return self._late.positions(account, now_ns)
+
+    def shows_position(self, account: str, request: OrderRequest, now_ns: int) -> bool:
+        """Tell whether clients see what an order wants to close; True where there is nothing to see at all."""
+        return self._late.shows(account, request.symbol, request.position_side, now_ns)
+
+    def show_positions_late(self, delay_ns: int) -> None:
+        """Show positions so much later than they are (market time); 0: at once."""
+        self._late.delay_ns = delay_ns
+
+    def reject(self, account: str, symbol: str, order_id: str, now_ns: int, *, is_told: bool) -> None:
+        """Cancel an accepted order in place of matching it; silently where the client is not told."""
+        self.venue.cancel(account, symbol, now_ns, order_id=order_id)
+        if is_told:
+            return
+        for event in self.venue.drain():
+            is_news = (
+                isinstance(event, OrderReport) and event.order.order_id == order_id and event.order.status.is_final
+            )
+            if not is_news:
+                self.venue.emit(event)
+
     # ----------------------------------------------------------------------------------- the market
+
+    @property
+    def _now_ns(self) -> int:
+        return max(self._traded_ns, (self._second or 0) * NS)
+
+    def contract_rows(self, now_ns: int) -> list[dict[str, Any]]:
+        """Return the contract rows of a time, with what somebody has changed in them."""
+        rows = self.market.contracts(now_ns // NS)
+        if not self._overlay:
+            return rows
+        return [row | self._overlay.get(row["symbol"], {}) for row in rows]
+
+    def overlay(self, changes: Mapping[str, dict[str, str]]) -> None:
+        """Change contract rules from now on: symbol -> fields of its row that are different. {}: as the market says."""
+        if changes != self._overlay:
+            self._overlay, self._known = dict(changes), None
+            if self._second is not None:
+                self._learn(self._second)
 
     def _show(self, second: int) -> None:
         """Give the venue the books and marks of a second."""
@@ -110,7 +164,7 @@ class Desk:
         if rows is self._known:
             return
         self._known = rows
-        now = {row["symbol"]: row for row in rows}
+        now = {row["symbol"]: row | self._overlay.get(row["symbol"], {}) for row in rows}
         for symbol, before in self._rows.items():
             row = now.get(symbol) or before | {"symbolStatus": "off"}
             if row != before:

@@ -15,8 +15,8 @@ from typing import Any, ClassVar, TypeVar
 import msgspec
 
 from shared.simulator.clock import Clock
-from shared.simulator.conditions import Conditions
 from shared.simulator.desk import Desk
+from shared.simulator.faults import Faults
 from shared.simulator.feed import PublicFeed
 from shared.simulator.gate import Refused
 from shared.simulator.orders import Refusal
@@ -40,7 +40,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 class Context:
-    """What handlers reach: the market as pushed, the venue, the conditions, the clock.
+    """What handlers reach: the market as pushed, the venue, the faults, the clock.
 
     Args:
         after_ms: calls a function so many milliseconds later: matching and pushes follow the ack.
@@ -52,13 +52,13 @@ class Context:
         self,
         feed: PublicFeed,
         desk: Desk,
-        conditions: Conditions,
+        faults: Faults,
         after_ms: Callable[[float, Callable[[], None]], None],
         push: Callable[[], None],
         clock: Clock | None = None,
     ) -> None:
         self.feed, self.market, self.desk, self.venue = feed, feed.market, desk, desk.venue
-        self.conditions, self.after_ms, self.push = conditions, after_ms, push
+        self.faults, self.conditions, self.after_ms, self.push = faults, faults.conditions, after_ms, push
         self.clock = clock or Clock()
 
     def now_ns(self) -> int:
