@@ -191,6 +191,8 @@ class Plans:
         Args:
             moved: which of the two may be another one now; None: both. The other one's plans are left alone.
         """
+        if self.is_broken:
+            self._due.clear()
         watched = self._watched.get(symbol)
         if watched is None or self.is_broken:
             return
@@ -416,6 +418,7 @@ class Plans:
             price = self._price(request.symbol, request.trigger_type)
             plan.direction = plan_rules.direction(request, request.trigger_price if price is None else price)
             plan.peak = None
+        self._due = deque((other, price) for other, price in self._due if other is not plan)
         plan.updated_ns = now_ns
         self._show(plan)
         self._report(plan, now_ns)
