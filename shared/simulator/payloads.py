@@ -191,11 +191,11 @@ def position_row(venue: Venue, account: str, position: VenuePosition) -> Row:
     unrealised, needing = position.size * mark - position.cost, size
     if is_crossed:
         # Both sides of a symbol need the margin of the larger one (recorded in hedge mode).
-        needing = max(abs(p.size) for p in venue.positions(account) if p.symbol == symbol)
+        needing = max((abs(p.size) for p in venue.positions(account) if p.symbol == symbol), default=size)
         margin, behind = mark * size / leverage, venue.cross_equity(account)
     else:
         margin, behind = position.margin_usdt, position.margin_usdt + unrealised
-    rate = _maintenance_rate(venue, symbol, needing * mark)
+    rate = maintenance_rate(venue, symbol, needing * mark)
     ratio = mark * needing * (rate + taker) / behind if behind > 0 else Decimal(1)
     up, down = entry, Decimal(1) if is_long else Decimal(-1)
     opening, closing = _pending_of(venue, account, position)
@@ -219,7 +219,7 @@ def position_row(venue: Venue, account: str, position: VenuePosition) -> Row:
     }  # fmt: skip
 
 
-def _maintenance_rate(venue: Venue, symbol: str, notional_usdt: Decimal) -> Decimal:
+def maintenance_rate(venue: Venue, symbol: str, notional_usdt: Decimal) -> Decimal:
     tiers = venue.tiers(symbol)
     return next((tier.maintenance_rate for tier in tiers if notional_usdt <= tier.end_usdt), tiers[-1].maintenance_rate)
 

@@ -1,7 +1,7 @@
 """Bitget's REST v2 for USDT-M futures: the door. Envelope, statuses, rate limits and signatures of every endpoint.
 
-The endpoints themselves stand in groups (`rest_market`, `rest_account`, `rest_orders`). To extend: write a handler and
-add its row to its group's `ENDPOINTS`. Errors are HTTP 400 with Bitget's code.
+The endpoints themselves stand in groups (`rest_market`, `rest_account`, `rest_positions`, `rest_orders`, …). To extend:
+write a handler and add its row to its group's `ENDPOINTS`. Errors are HTTP 400 with Bitget's code.
 
 Source of paths, rates, fields and quirks: Bitget v2, REST, and payloads recorded in September and October 2026.
 """
@@ -18,12 +18,14 @@ from shared.simulator.faults import POLITE
 from shared.simulator.gate import Gate, RateLimit, Refused
 from shared.simulator.rest_account import AccountRest
 from shared.simulator.rest_common import Context, Endpoint, Group, JsonNumber, Params
+from shared.simulator.rest_foreign import ForeignRest
 from shared.simulator.rest_market import MarketRest
 from shared.simulator.rest_orders import OrderRest
+from shared.simulator.rest_positions import PositionRest
 from shared.simulator.spoil import spoiled
 
 JSON = "application/json"
-_GROUPS: tuple[type[Group], ...] = (MarketRest, AccountRest, OrderRest)
+_GROUPS: tuple[type[Group], ...] = (MarketRest, AccountRest, PositionRest, OrderRest, ForeignRest)
 
 
 class Rest:
@@ -85,8 +87,8 @@ class Rest:
         """Return the key of who asks a private endpoint, if it may."""
         clocks_ms = self._context.clock.clocks_ms()
         key = self._gate.check(request.method, request.raw_path, request.headers, body, *clocks_ms, remote=remote)
-        if endpoint.is_classic:
-            self._gate.permit(key, "read" if endpoint.method == "GET" else "trade")
+        permission = "read" if endpoint.method == "GET" else "trade"
+        self._gate.permit(key, permission, is_classic=endpoint.is_classic)
         if self._gate.account(key).is_demo and not endpoint.is_in_demo:
             raise not_found()
         return key

@@ -8,7 +8,7 @@ or raises `Refused`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any, ClassVar, TypeVar
 
@@ -28,6 +28,7 @@ PRODUCT_TYPES = ("USDT-FUTURES", "COIN-FUTURES", "USDC-FUTURES", "SUSDT-FUTURES"
 
 Params = Mapping[str, Any]
 Answer = TypeVar("Answer")
+Item = TypeVar("Item")
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -172,6 +173,33 @@ def window(params: Params, days_max: int) -> None:
         raise Refused("40707", "Start time is greater than end time")
     if end - start > days_max * DAY_MS:
         raise Refused("00001", f"startTime and endTime interval cannot be greater than {days_max} days")
+
+
+def paged(
+    params: Params,
+    items: Iterable[Item],
+    *,
+    name: str,
+    id_of: Callable[[Item], str],
+    time_ns_of: Callable[[Item], int],
+    row: Callable[[Item], dict[str, Any]],
+    default: int = 100,
+) -> dict[str, Any]:
+    """Return one page, newest id first: what is older than `idLessThan` and between `startTime` and `endTime`.
+
+    An empty list is null in paged answers, and so is its endId (recorded).
+    """
+    before, start, end = whole(params, "idLessThan"), whole(params, "startTime"), whole(params, "endTime")
+    found = [
+        (int(id_of(item)), item)
+        for item in items
+        if (before is None or int(id_of(item)) < before)
+        and (start is None or time_ns_of(item) // MS >= start)
+        and (end is None or time_ns_of(item) // MS <= end)
+    ]
+    found.sort(key=lambda pair: pair[0], reverse=True)
+    found = found[: limit(params, default)]
+    return {name: [row(item) for _, item in found] or None, "endId": str(found[-1][0]) if found else None}
 
 
 def unless_refused(answer: Answer | Refusal) -> Answer:
