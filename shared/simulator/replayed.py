@@ -239,11 +239,11 @@ def _as_of(recv_ns: Ints, starts_ns: Ints, expire_ns: int | None) -> tuple[Ints,
     """Return the row of the last receipt before each second began, and whether there is one that still counts."""
     if not len(recv_ns):
         return np.zeros(len(starts_ns), np.int64), np.zeros(len(starts_ns), np.bool_)
-    at = np.searchsorted(recv_ns, starts_ns, side="right") - 1
+    at = np.searchsorted(recv_ns, starts_ns, side="left") - 1
     is_known = at >= 0
     at = np.maximum(at, 0)
     if expire_ns is not None:
-        is_known &= recv_ns[at] > starts_ns - expire_ns
+        is_known &= recv_ns[at] >= starts_ns - expire_ns
     return at, is_known
 
 
