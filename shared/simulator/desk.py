@@ -66,6 +66,9 @@ class Desk:
             self._show(self._second + 1)
         self._trade_until(now_ns)
 
+    async def ready(self, path: str, params: Mapping[str, Any], account: str) -> None:
+        """Return when the venue can do what a private request asks for: here always at once."""
+
     def pushes(self) -> list[tuple[str, str, str]]:
         """Return what clients are told of since the last call: (account, channel, frame)."""
         frames: list[tuple[str, str, str]] = []

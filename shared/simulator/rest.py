@@ -9,6 +9,7 @@ Source of paths, rates, fields and quirks: Bitget v2, REST, and payloads recorde
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 from typing import Any
 
@@ -68,11 +69,14 @@ class Rest:
                 raise Refused(fate.before.code, fate.before.message, fate.before.http_status)
             params = dict(request.query) if request.method == "GET" else _decode(request, body)
             if endpoint.is_private:
+                await self._context.desk.ready(request.path, params, key)
                 self._context.desk.advance(self._context.now_ns())
                 data = self._handlers[request.path](params, key)
                 self._context.after_ms(0.0, self._context.push)
             else:
                 data = self._handlers[request.path](params, "")
+                if inspect.isawaitable(data):
+                    data = await data
             answer = self._answer("00000", "success", data, 200, headers)
         except Refused as refused:
             answer = self._answer(refused.code, refused.message, None, refused.status, headers)

@@ -17,9 +17,9 @@ import msgspec
 from shared.simulator.clock import Clock
 from shared.simulator.desk import Desk
 from shared.simulator.faults import Faults
-from shared.simulator.feed import PublicFeed
 from shared.simulator.gate import Refused
 from shared.simulator.orders import Refusal
+from shared.simulator.ports import Feed
 
 MS = 1_000_000
 DAY_MS = 86_400_000
@@ -51,7 +51,7 @@ class Context:
 
     def __init__(
         self,
-        feed: PublicFeed,
+        feed: Feed,
         desk: Desk,
         faults: Faults,
         after_ms: Callable[[float, Callable[[], None]], None],

@@ -28,6 +28,7 @@ from shared.simulator.faults import Faults
 from shared.simulator.feed import Cadence, PublicFeed
 from shared.simulator.gate import DEFAULT_ACCOUNT, Credentials, Gate
 from shared.simulator.market import NS, Market
+from shared.simulator.ports import Feed
 from shared.simulator.rest import Rest
 from shared.simulator.rest_common import Context
 from shared.simulator.sent import SentLog
@@ -60,6 +61,7 @@ class Server:
         has_checksum: books carry the checksum of before May 2026.
         sent: where every market frame that leaves is recorded; None: nowhere. Closed by `stop`.
         log: hears a line when a client connects, logs in, subscribes and goes; None: silence.
+        feed, desk: what stands in for the market's own; None: nothing does.
     """
 
     def __init__(
@@ -75,26 +77,34 @@ class Server:
         has_checksum: bool = False,
         sent: SentLog | None = None,
         log: Log | None = None,
+        feed: Feed | None = None,
+        desk: Desk | None = None,
     ) -> None:
         accounts = tuple(accounts)
         self.market, self.host, self.port = market, host, port
         self.clock, self.limits = clock or Clock(), limits or Limits()
         self.faults = Faults(0, self._act)
         self.conditions = self.faults.conditions
-        self.feed = PublicFeed(market, cadence or Cadence(), has_checksum=has_checksum)
+        self.feed = feed or PublicFeed(market, cadence or Cadence(), has_checksum=has_checksum)
         self.hub = Hub(sent)
-        self.desk = Desk(market, accounts)
+        self.desk = desk or Desk(market, accounts)
         self.gate = Gate(accounts)
         context = Context(self.feed, self.desk, self.faults, self._after_ms, self._push, self.clock)
-        self.rest = Rest(context, self.gate)
+        self.rest = self._make_rest(context)
         self._sent, self._log = sent, log or Silent()
-        self.sessions = Sessions(self.hub, self.feed, self.desk, self.gate, self.clock, self._log)
+        self.sessions = self._make_sessions()
         self._doorman = Doorman(self.limits)
         self._numbers = 0
         self._runner: web.AppRunner | None = None
         self._pumping: asyncio.Task[None] | None = None
         self._prefetched_s = 0  # market second up to which blocks are asked for
         self._prefetching: asyncio.Future[None] | None = None
+
+    def _make_rest(self, context: Context) -> Rest:
+        return Rest(context, self.gate)
+
+    def _make_sessions(self) -> Sessions:
+        return Sessions(self.hub, self.feed, self.desk, self.gate, self.clock, self._log)
 
     @property
     def rest_url(self) -> str:
@@ -121,9 +131,7 @@ class Server:
         await site.start()
         addresses = self._runner.addresses
         self.port = int(addresses[0][1])
-        # The block of now, before anybody is told that we are ready; those around it follow in the thread.
-        second = self._prefetched_s = self.clock.now_ns() // NS
-        await asyncio.get_running_loop().run_in_executor(None, self.market.block, second)
+        await self._warm(self.clock.now_ns() // NS)
         self._pumping = asyncio.create_task(self._pump())
 
     async def run_until(self, stopped: asyncio.Event) -> None:
@@ -204,6 +212,11 @@ class Server:
 
     def _after_ms(self, delay_ms: float, function: Callable[[], None]) -> None:
         asyncio.get_running_loop().call_later(delay_ms / 1000, function)
+
+    async def _warm(self, second: int) -> None:
+        """Have the block of now, before anybody is told that we are ready; those around it follow in the thread."""
+        self._prefetched_s = second
+        await asyncio.get_running_loop().run_in_executor(None, self.market.block, second)
 
     def _ahead(self, second: int) -> None:
         """Have the blocks of the next minutes computed in a thread; asked for every pass, done once."""

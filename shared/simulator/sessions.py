@@ -97,24 +97,33 @@ class Sessions:
         accepted: Counter[str] = Counter()
         for arg in args:
             refusal = self._refusal(socket, arg)
-            if refusal is None and len(socket.topics) >= socket.limits.channels and _topic(arg) not in socket.topics:
+            if refusal is None and len(socket.topics) >= socket.limits.channels and topic_of(arg) not in socket.topics:
                 socket.send(error_text(30007, "request over limit, connection close", arg=arg, op="subscribe"))
                 socket.end_reason = "too_many_channels"
                 return False
             if refusal is not None:
                 socket.send(error_text(*refusal, arg=arg, op="subscribe"))
                 continue
-            socket.send(compact({"event": "subscribe", "arg": _known(arg)}))
-            if arg["instType"] == INST_TYPE:  # measured: any other type of a real symbol is acked, then silent
-                self._begin(socket, arg)
+            if arg["instType"] == INST_TYPE:
+                self._accept(socket, arg)
                 accepted[arg["channel"]] += 1
+            else:  # measured: any other type of a real symbol is acked, then silent
+                self._ack(socket, arg)
         if accepted:
             self._log.info("client.subscribed", conn=socket.number, channels=dict(accepted))
         return True
 
+    def _ack(self, socket: Socket, arg: Arg) -> None:
+        socket.send(compact({"event": "subscribe", "arg": _known(arg)}))
+
+    def _accept(self, socket: Socket, arg: Arg) -> None:
+        """Ack a subscription and let it begin."""
+        self._ack(socket, arg)
+        self._begin(socket, arg)
+
     def _begin(self, socket: Socket, arg: Arg) -> None:
         """Let an acked subscription stand, and tell what it begins from; one that stood already is only acked."""
-        topic = _topic(arg)
+        topic = topic_of(arg)
         if topic in socket.topics:
             return
         channel, symbol = topic
@@ -137,7 +146,7 @@ class Sessions:
                 socket.send(error_text(30016, "Param error", arg=arg, op="unsubscribe"))
                 continue
             if arg.get("instType") == INST_TYPE:
-                self._hub.forget(socket, _topic(arg))
+                self._hub.forget(socket, topic_of(arg))
             socket.send(compact({"event": "unsubscribe", "arg": _known(arg)}))
 
     def _refusal(self, socket: Socket, arg: Any) -> _Refusal | None:
@@ -187,7 +196,8 @@ def error_text(code: int, message: str, *, arg: Any = None, op: str | None = Non
     return compact(body)
 
 
-def _topic(arg: Arg) -> tuple[str, str]:
+def topic_of(arg: Arg) -> tuple[str, str]:
+    """Return what an argument subscribes to."""
     channel = str(arg["channel"])
     if channel in PRIVATE_CHANNELS:
         return channel, str(arg.get("instId") or "default") if channel == "fill" else "default"
