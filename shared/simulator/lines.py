@@ -19,6 +19,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from shared.simulator.conditions import CONTROL_FRAMES, PushFault, matches
+from shared.simulator.frames import frame as framed
+from shared.simulator.frames import compact, payload, text_frame
 
 if TYPE_CHECKING:
     from shared.simulator.faults import Draws, Faults
@@ -37,7 +39,7 @@ HTML = (
 STRANGER = "NOPEUSDT"
 NEW_CHANNEL = "books50"
 
-_TEXT, _BINARY = 0x81, 0x82
+_TEXT, _BINARY = 0x81, b"\x82"
 _ARG = re.compile(r'"channel":"([^"]*)"(?:,"(?:instId|coin)":"([^"]*)")?')
 _ROW_SYMBOL = re.compile(r'"instId":"([^"]*)"')
 _PSEQ = re.compile(r'"pseq":([1-9][0-9]*)')
@@ -121,11 +123,11 @@ class Line:
 
     def _meet(self, frame: bytes, now_ns: int) -> None:
         """Let one frame meet the rules, and what is left of it join the queue."""
-        text = payload_of(frame).decode() if frame[0] == _TEXT else ""
+        text = payload(frame) if frame[0] == _TEXT else ""
         channel, symbol = label(text)
         due_ns, k_behind, copies = max(now_ns, self._not_before_ns), 0, 1
         for rule in self._rules:
-            if not _is_named(rule, channel, symbol) or rule.count == 0 or not self._draws.strikes(rule.p):
+            if not _is_named(rule, channel, symbol) or not self._draws.strikes(rule.p) or rule.count == 0:
                 continue
             what = rule.what
             altered = self._alter(rule, text, frame)
@@ -136,14 +138,14 @@ class Line:
                 rule.count -= 1
             if altered is not None:
                 frame = altered
-                text = "" if what in ("binary", "not_utf8") else payload_of(altered).decode()
+                text = "" if what in ("binary", "not_utf8") else payload(altered)
             if what == "lose":
                 copies = 0
                 break
             if what == "duplicate":
                 copies += 1
             elif what == "error":
-                error = f'{{"event":"error","code":{rule.code},"msg":"{rule.msg}"}}'
+                error = compact({"event": "error", "code": rule.code, "msg": rule.msg})
                 self._join(text_frame(error), due_ns)
             elif what == "reorder":
                 k_behind = 1 + self._draws.below(rule.window)
@@ -176,9 +178,9 @@ class Line:
         if not text:
             return frame
         if what == "binary":
-            return _frame(_BINARY, text.encode())
+            return _BINARY + frame[1:]
         if what == "not_utf8":
-            return _frame(_TEXT, text.encode()[:64] + b"\xff\xfe")
+            return framed(text.encode()[:64], b"\xff\xfe")
         if what == "not_json":
             return text_frame(HTML)
         if what == "oversize":
@@ -273,10 +275,6 @@ def split(joined: bytes) -> Iterator[bytes]:
         at = begin + size
 
 
-def payload_of(frame: bytes) -> bytes:
-    return frame[_payload_at(frame, 0)[0] :]
-
-
 def _payload_at(data: bytes, at: int) -> tuple[int, int]:
     """Return where the payload of the frame at `at` begins, and its size."""
     size = data[at + 1]
@@ -284,19 +282,6 @@ def _payload_at(data: bytes, at: int) -> tuple[int, int]:
         return at + 2, size
     n = 2 if size == 126 else 8
     return at + 2 + n, int.from_bytes(data[at + 2 : at + 2 + n], "big")
-
-
-def text_frame(text: str) -> bytes:
-    return _frame(_TEXT, text.encode())
-
-
-def _frame(first: int, payload: bytes) -> bytes:
-    n = len(payload)
-    if n < 126:
-        return bytes((first, n)) + payload
-    if n < 65536:
-        return bytes((first, 126)) + n.to_bytes(2, "big") + payload
-    return bytes((first, 127)) + n.to_bytes(8, "big") + payload
 
 
 def label(text: str) -> tuple[str, str]:
