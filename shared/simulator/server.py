@@ -47,6 +47,9 @@ BEHIND_S_MAX = 5.0
 MESSAGE_BYTES_MAX = 65_536
 """A longer message ends its connection (1009); one longer than a request may be is answered with an error."""
 
+CLOSE_S_MAX = 1.0
+"""How long a client that we end may take to answer our close frame; then it is cut."""
+
 
 class Server:
     """A running simulator.
@@ -300,7 +303,11 @@ class Server:
             elif message.type is WSMsgType.PING:
                 await response.pong(message.data)
         self.hub.remove(socket)  # nothing may follow the close frame
-        await response.close()
+        try:
+            async with asyncio.timeout(CLOSE_S_MAX):
+                await response.close()
+        except TimeoutError:  # it reads nothing, so it will not answer either
+            socket.end(socket.end_reason)
         return socket.end_reason
 
     # ----------------------------------------------------------------------------------- control
