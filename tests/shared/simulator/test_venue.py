@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from shared.simulator.orders import Accepted, Fill, FundingReport, OrderReport, OrderRequest, Refusal
+from shared.simulator.orders import Accepted, Fill, FundingReport, OrderReport, OrderRequest, Refusal, Tier
 from shared.simulator.venue import Venue
 from shared.types import Contract, OrderKind, OrderStatus, Side
 
@@ -322,6 +322,10 @@ def test_funding_is_paid_on_each_symbols_grid(venue: Venue) -> None:
 
 def test_liquidation_leaves_nothing_open(venue: Venue) -> None:
     """Once equity reaches the maintenance margin everything is closed, also beyond the visible book."""
+    one_step = Tier(
+        level=1, start_usdt=Decimal(0), end_usdt=Decimal(10**6), leverage_max=50, maintenance_rate=Decimal("0.012")
+    )
+    venue.set_tiers("AUSDT", (one_step,))
     venue.set_leverage("a", "AUSDT", 50)
     venue.set_book("AUSDT", [(99.99, 5000.0)], [(100.0, 5000.0)], NOW)
     for _ in range(4):
