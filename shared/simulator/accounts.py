@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 import msgspec
 
-from shared.simulator.books import Book, Resting, decimal_of
+from shared.simulator.levels import Book, Resting, decimal_of
 from shared.simulator.margin import margin_set_aside, notional_max, tier_at, tiers_of
 from shared.simulator.orders import (
     ZERO,

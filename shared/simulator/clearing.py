@@ -13,7 +13,7 @@ import msgspec
 
 from shared.simulator import margin
 from shared.simulator.accounts import Account, Accounts
-from shared.simulator.books import Book, decimal_of
+from shared.simulator.levels import Book, decimal_of
 from shared.simulator.orders import (
     ZERO,
     Bill,

@@ -16,7 +16,7 @@ from typing import Any
 
 from shared.simulator import margin
 from shared.simulator.accounts import Account
-from shared.simulator.books import Book, Ladder, Levels, Resting, decimal_of
+from shared.simulator.levels import Book, Ladder, Levels, Resting, decimal_of
 from shared.simulator.clearing import Clearing
 from shared.simulator.orders import ZERO, Order, OrderRequest
 from shared.types import OrderKind, OrderStatus, Side

@@ -30,7 +30,7 @@ from typing import Any
 import msgspec
 
 from shared.simulator.accounts import unknown
-from shared.simulator.books import Levels
+from shared.simulator.levels import Levels
 from shared.simulator.liquidation import Liquidation
 from shared.simulator.margin import FEE_STEP, maintenance_rate
 from shared.simulator.orders import (
