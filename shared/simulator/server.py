@@ -17,14 +17,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import msgspec
 from aiohttp import WSMsgType, web
 
 from shared.simulator import payloads
 from shared.simulator.clock import Clock
-from shared.simulator.conditions import Change
+from shared.simulator.control import Control
 from shared.simulator.desk import Desk
-from shared.simulator.faults import Faults
 from shared.simulator.feed import Cadence, PublicFeed
 from shared.simulator.gate import DEFAULT_ACCOUNT, Credentials, Gate
 from shared.simulator.market import NS, Market
@@ -34,6 +32,7 @@ from shared.simulator.rest_common import Context
 from shared.simulator.sent import SentLog
 from shared.simulator.sessions import Sessions
 from shared.simulator.sockets import Doorman, Hub, Limits, Log, Silent, Socket
+from shared.simulator.spoil import spoiled
 
 PUMP_S = 0.025
 PREFETCH_S = 90
@@ -86,15 +85,15 @@ class Server:
         accounts = tuple(accounts)
         self.market, self.host, self.port = market, host, port
         self.clock, self.limits = clock or Clock(), limits or Limits()
-        self.faults = Faults(0, self._act)
-        self.conditions = self.faults.conditions
         self.feed = feed or PublicFeed(market, cadence or Cadence(), has_checksum=has_checksum)
         self.hub = Hub(sent)
         self.desk = desk or Desk(market, accounts)
+        self._sent, self._log = sent, log or Silent()
+        self.control = Control(self.desk, self.clock, self.close_sockets, self._log)
+        self.faults, self.conditions = self.control.faults, self.control.faults.conditions
         self.gate = Gate(accounts)
         context = Context(self.feed, self.desk, self.faults, self._after_ms, self._push, self.clock)
         self.rest = self._make_rest(context)
-        self._sent, self._log = sent, log or Silent()
         self.sessions = self._make_sessions()
         self._doorman = Doorman(self.limits)
         self._numbers = 0
@@ -107,7 +106,7 @@ class Server:
         return Rest(context, self.gate)
 
     def _make_sessions(self) -> Sessions:
-        return Sessions(self.hub, self.feed, self.desk, self.gate, self.clock, self._log)
+        return Sessions(self.hub, self.feed, self.desk, self.gate, self.clock, self._log, self.faults)
 
     @property
     def rest_url(self) -> str:
@@ -186,6 +185,7 @@ class Server:
             now_ns = self.clock.now_ns()
             if now_ns - done_ns > BEHIND_S_MAX * NS * max(1.0, self.clock.speed):
                 done_ns = now_ns - NS
+            self.faults.tick(self.clock.real_ns())
             self._ahead(now_ns // NS)
             self.desk.advance(now_ns)
             self._push()
@@ -256,6 +256,10 @@ class Server:
             self._doorman.leave(ip)
 
     async def _serve(self, request: web.Request, *, is_private: bool) -> web.StreamResponse:
+        fate = self.faults.request(request.path)
+        await asyncio.sleep(fate.wait_before_ms / 1000)
+        if fate.before is not None:
+            return await spoiled(request, fate.before, self.clock.told_ms())
         # autoping off: a protocol ping is a message like any other, and is counted.
         response = web.WebSocketResponse(compress=False, autoping=False, max_msg_size=MESSAGE_BYTES_MAX)
         await response.prepare(request)
@@ -267,7 +271,7 @@ class Server:
         peer = ":".join(map(str, transport.get_extra_info("peername") or ()))
         socket = Socket(
             self._numbers, transport, is_private=is_private, now_s=began_s, peer=peer, limits=self.limits,
-            sent=self._sent,
+            sent=self._sent, line=self.faults.line("private" if is_private else "public"), real_ns=self.clock.real_ns,
         )  # fmt: skip
         self.hub.add(socket)
         self._log.info(
@@ -323,16 +327,6 @@ class Server:
             for p in paid
         ]
 
-    def _act(self, change: Change) -> None:
-        """Do the deeds of a change, and tell its states to those who keep copies."""
-        told = self.conditions
-        self.desk.venue.is_stop_broken = told.stop_never_triggers
-        self.desk.show_positions_late(int(told.position_delay_ms * 1_000_000))
-        self.desk.overlay(told.contracts)
-        self.clock.skew_ms = int(told.clock_skew_ms)
-        if change.drop_sockets:
-            self.close_sockets(change.drop_sockets if isinstance(change.drop_sockets, str) else "all")
-
     def _describe_sockets(self) -> list[dict[str, Any]]:
         return [
             {
@@ -346,7 +340,7 @@ class Server:
         ]  # fmt: skip
 
     async def _control(self, request: web.Request) -> web.Response:
-        """Serve `/_control/market`, `sockets`, `conditions` and `funding`, to this machine only."""
+        """Serve `/_control/market`, `sockets`, `funding`, `conditions` and `script`, to this machine only."""
         if request.remote not in ("127.0.0.1", "::1"):
             return web.json_response({"error": "expected a client on this machine"}, status=403)
         name = request.match_info["name"]
@@ -356,13 +350,15 @@ class Server:
             return web.json_response(self._describe_sockets())
         if name == "funding" and request.method == "POST":
             return web.json_response({"paid": self._settle_funding_now()})
-        if name != "conditions":
-            expected = "expected GET market, GET sockets, POST funding, GET or POST conditions below /_control"
+        if name not in ("conditions", "script"):
+            expected = (
+                "expected GET market, GET sockets, POST funding, GET or POST conditions or script below /_control"
+            )
             return web.json_response({"error": expected}, status=404)
-        if request.method == "POST":
-            try:
-                change = msgspec.json.decode(await request.read(), type=Change)
-            except msgspec.ValidationError as error:
-                return web.json_response({"error": f"expected fields of Change, found: {error}"}, status=400)
-            self.faults.change(change)
-        return web.json_response(msgspec.to_builtins(self.conditions))
+        if request.method != "POST":
+            return web.json_response(self.control.state() if name == "conditions" else self.control.script())
+        raw = await request.read()
+        try:
+            return web.json_response(self.control.change(raw) if name == "conditions" else self.control.begin(raw))
+        except ValueError as error:
+            return web.json_response({"error": str(error)}, status=400)

@@ -16,6 +16,7 @@ import msgspec
 
 from shared.simulator.clock import Clock
 from shared.simulator.desk import Desk
+from shared.simulator.faults import Faults
 from shared.simulator.feed import CHANNELS
 from shared.simulator.frames import compact
 from shared.simulator.gate import Gate
@@ -45,7 +46,17 @@ class Sessions:
         desk: gives the first frame of `positions` and `account`.
     """
 
-    def __init__(self, hub: Hub, feed: Snapshots, desk: Desk, gate: Gate, clock: Clock, log: Log | None = None) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        feed: Snapshots,
+        desk: Desk,
+        gate: Gate,
+        clock: Clock,
+        log: Log | None = None,
+        faults: Faults | None = None,
+    ) -> None:
+        self._faults = faults or Faults()
         self._hub, self._feed, self._desk, self._gate, self._clock = hub, feed, desk, gate, clock
         self._log: Log = log or Silent()
 
@@ -175,6 +186,9 @@ class Sessions:
         known = self._gate.check_login(arg, *clocks_s) if isinstance(arg, dict) else (30005, "error")
         if not isinstance(known, tuple) and not socket.is_private:
             known = 30005, "error"
+        refused = None if isinstance(known, tuple) else self._faults.login()
+        if refused is not None:
+            known = refused, "error"
         if isinstance(known, tuple):
             socket.send(error_text(*known))
             socket.end_reason = "login_failed"

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
 
 from shared.simulator.frames import text_frame
+from shared.simulator.lines import Line
 from shared.simulator.sent import SentLog
 
 Arg = dict[str, Any]
@@ -96,6 +98,8 @@ class Socket:
         peer: "ip:port" of the client.
         now_s: real time.
         sent: where market frames are recorded as they leave; None: nowhere.
+        line: where frames go wrong on their way; None: nowhere.
+        real_ns: real time, for the line.
     """
 
     def __init__(
@@ -108,7 +112,10 @@ class Socket:
         peer: str = "",
         limits: Limits | None = None,
         sent: SentLog | None = None,
+        line: Line | None = None,
+        real_ns: Callable[[], int] = lambda: 0,
     ) -> None:
+        self._line, self._real_ns = line, real_ns
         self.number, self.transport, self.is_private, self.peer = number, transport, is_private, peer
         self.limits, self._sent = limits or Limits(), sent
         self.account: str | None = None  # key of the logged-in account; None: not logged in
@@ -134,6 +141,9 @@ class Socket:
 
     def flush(self) -> None:
         """Write what was queued in one piece; cut the connection if the client does not read."""
+        line = self._line
+        if line is not None and line.is_on:
+            self._spoil(line)
         if not self._pending:
             return
         frames, self._pending = self._pending, []
@@ -153,6 +163,19 @@ class Socket:
         """Send one frame now, after what is queued."""
         self.queue(text_frame(text))
         self.flush()
+
+    def _spoil(self, line: Line) -> None:
+        """Let the frames that wait pass the line; end as it says, after what it lets through."""
+        self._pending = line.carry(self._pending, self._real_ns())
+        if not line.ending:
+            return
+        ending, self._line = line.ending, None
+        self.flush()
+        if ending == "abort":
+            self.end("fault")
+        elif not self.transport.is_closing():
+            self.end_reason = self.end_reason or "fault"
+            self.transport.close()  # what was written is flushed first
 
     def end(self, reason: str) -> None:
         """Cut the connection without a close frame, as a broken network does."""
