@@ -175,10 +175,11 @@ class Desk:
                 self._rows[symbol] = row
 
     def _trade_until(self, end_ns: int) -> None:
-        """Show resting orders the public trades of this second up to `end_ns`."""
+        """Show resting orders and plans the public trades of this second up to `end_ns`."""
         assert self._second is not None
         begin_ns, self._traded_ns = self._traded_ns, max(self._traded_ns, end_ns)
-        waiting = {self.market.symbols.index(symbol) for symbol in self.venue.resting_symbols()}
+        concerned = {*self.venue.resting_symbols(), *self.venue.plans.symbols()}
+        waiting = {self.market.symbols.index(symbol) for symbol in concerned}
         if not waiting:
             return
         block = self.market.block(self._second)
