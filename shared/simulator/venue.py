@@ -112,6 +112,8 @@ class Venue(Liquidation):
     def trade(self, symbol: str, price: Any, size: Any, taker_side: Side, now_ns: int) -> None:
         """Tell of a public trade: it fills resting orders at a worse price, and at its price after those ahead."""
         self._last[symbol] = price
+        if symbol in self.plans.symbols():
+            self.plans.look(symbol, "fill_price")  # before fills of resting orders make another last price
         if self._resting.get(symbol):
             self._pass_trade(symbol, price, size, taker_side, now_ns)
         if self.plans.symbols():
