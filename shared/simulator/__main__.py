@@ -13,12 +13,18 @@ import threading
 import time
 from pathlib import Path
 
-from shared import entry
+from shared import entry, log
 from shared.errors import CrosscutError, SettingsError
+from shared.simulator.clock import Clock
+from shared.simulator.feed import BITGET, CALM
 from shared.simulator.gate import DEFAULT_ACCOUNT, parse_account
 from shared.simulator.market import DEFAULT_PREDICTABILITY, GeneratedMarket, Market
 from shared.simulator.recorded import RecordedMarket
+from shared.simulator.sent import SentLog
 from shared.simulator.server import Server
+
+CADENCES = {"bitget": BITGET, "calm": CALM}
+DEFAULT_CADENCE = "calm"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -44,6 +50,25 @@ def parser() -> argparse.ArgumentParser:
         "--account", action="append", metavar="KEY:SECRET:PASSPHRASE:USDT",
         help="an account and its money; repeatable (default: simulator:simulator:simulator:10000)",
     )  # fmt: skip
+    p.add_argument(
+        "--speed", type=float, default=1.0,
+        help="market seconds per second, 0.01 to 100 (default: 1); limits of clients stay in real time",
+    )  # fmt: skip
+    p.add_argument(
+        "--cadence", choices=sorted(CADENCES), default=DEFAULT_CADENCE,
+        help="how often books and tickers are pushed: calm 4 and 2 times a second, bitget 8 and 9 times, as measured "
+        f"(default: {DEFAULT_CADENCE})",
+    )  # fmt: skip
+    p.add_argument("--checksum", action="store_true", help="books carry the checksum that Bitget sent until May 2026")
+    p.add_argument(
+        "--sent", type=Path, metavar="FILE",
+        help="append every market frame that is sent to FILE, a JSON line each: connection, market time, text",
+    )  # fmt: skip
+    p.add_argument(
+        "--log-level", choices=("debug", "info", "warning", "error"),
+        help="what stderr tells; info: a line when a client comes, logs in, subscribes and goes "
+        "(default: info, with --with-parent warning)",
+    )  # fmt: skip
     p.add_argument("--with-parent", action="store_true", help="end when stdin is closed, as it is when the parent dies")
     return p
 
@@ -63,7 +88,13 @@ def market_of(args: argparse.Namespace) -> Market:
 
 async def serve(args: argparse.Namespace) -> int:
     accounts = [parse_account(text) for text in args.account or ()] or [DEFAULT_ACCOUNT]
-    server = Server(market_of(args), host=args.host, port=args.port, accounts=accounts)
+    log.configure(args.log_level or ("warning" if args.with_parent else "info"))
+    clock = Clock(args.speed)
+    sent = None if args.sent is None else SentLog(args.sent, clock.now_ns)
+    server = Server(
+        market_of(args), host=args.host, port=args.port, accounts=accounts, cadence=CADENCES[args.cadence],
+        clock=clock, has_checksum=args.checksum, sent=sent, log=log.get("simulator"),
+    )  # fmt: skip
     try:
         await server.start()
     except OSError as error:
@@ -91,8 +122,10 @@ async def serve(args: argparse.Namespace) -> int:
             loop.call_soon_threadsafe(stopped.set)
 
         threading.Thread(target=watch, daemon=True).start()
-    await server.run_until(stopped)
-    await server.stop()
+    try:
+        await server.run_until(stopped)
+    finally:
+        await server.stop()
     return 0
 
 
