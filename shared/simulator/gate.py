@@ -68,6 +68,9 @@ class Credentials(msgspec.Struct, frozen=True):
 
 DEFAULT_ACCOUNT = Credentials("simulator", "simulator", "simulator", Decimal(10_000))
 
+DEPOSIT_MAX = Decimal("1e12")
+"""With more, eight decimals would not fit into 28 digits."""
+
 ACCOUNT_FORM = "KEY:SECRET:PASSPHRASE:USDT[:OPTION,...]"
 ACCOUNT_OPTIONS = "read, trade, transfer (what the key may do; none of them: everything), ip=ADDRESS, demo, unified"
 
@@ -82,12 +85,12 @@ def parse_account(text: str) -> Credentials:
     try:
         key, secret, passphrase, money = parts[:4]
         deposit = Decimal(money)
-        is_good = all((key, secret, passphrase)) and deposit.is_finite() and deposit > 0
+        is_good = all((key, secret, passphrase)) and deposit.is_finite() and 0 < deposit <= DEPOSIT_MAX
     except (ValueError, InvalidOperation):
         is_good = False
     if not is_good:
         raise SettingsError(
-            f"--account must be {ACCOUNT_FORM} with a positive amount, found {len(parts)} parts: correct it"
+            f"--account must be {ACCOUNT_FORM} with a positive amount up to 1e12, found {len(parts)} parts: correct it"
         )
     permissions: set[str] = set()
     addresses: list[str] = []

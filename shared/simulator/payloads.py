@@ -11,9 +11,10 @@ Sides in hedge mode are the *position's* in every order and in REST fills (closi
 
 from __future__ import annotations
 
-from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Context, Decimal
 from typing import Any
 
+from shared.simulator.margin import break_even, margin_shown, net_profit, quote_volume
 from shared.simulator.orders import ZERO, Bill, ClosedPosition, Fill, Order, PositionSide, VenuePosition
 from shared.simulator.venue import Venue
 from shared.types import OrderKind, OrderStatus, Side
@@ -21,9 +22,10 @@ from shared.types import OrderKind, OrderStatus, Side
 MS = 1_000_000
 _FORCE = {OrderKind.POST_ONLY: "post_only", OrderKind.IOC: "ioc", OrderKind.FOK: "fok"}
 _STEP_16 = Decimal("1e-16")
+_WIDE = Context(prec=80)
 Row = dict[str, Any]
 
-_FORCED = {"liquidation": "burst", "reduction": "reduce", "delivery": "delivery"}
+_FORCED = {"liquidation": "burst", "reduction": "reduce", "offset": "offset", "delivery": "delivery"}
 """Who else sends orders, and how `tradeSide` begins then (Bitget v2, Get Order Detail)."""
 
 
@@ -32,6 +34,12 @@ def plain(value: Decimal | None) -> str:
     if value is None:
         return ""
     return f"{value.normalize():f}" if value else "0"
+
+
+def shown(value: Decimal) -> str:
+    """Return a price or a ratio as Bitget shows it: 16 decimals at most."""
+    # A liquidation price may be absurdly large: more than the usual 28 digits with those behind the point.
+    return plain(value.quantize(_STEP_16, rounding=ROUND_HALF_EVEN, context=_WIDE))
 
 
 def _ms(time_ns: int) -> str:
@@ -77,7 +85,7 @@ def _order_type(kind: OrderKind) -> str:
 
 def _average(order: Order) -> str:
     average = order.price_average
-    return "" if average is None else plain(average.quantize(_STEP_16, rounding=ROUND_HALF_EVEN))
+    return "" if average is None else shown(average)
 
 
 def _signed_fee(order_or_fill: Order | Fill) -> str:
@@ -85,7 +93,7 @@ def _signed_fee(order_or_fill: Order | Fill) -> str:
 
 
 def _quote(value: Decimal) -> str:
-    return plain(value.quantize(Decimal("1e-4"), rounding=ROUND_DOWN))
+    return plain(quote_volume(value))
 
 
 # --------------------------------------------------------------------------------------------------- REST
@@ -114,7 +122,7 @@ def order_row(order: Order) -> Row:
 
 
 def history_row(order: Order) -> Row:
-    """Return a row of `orders-history`: two fields more, documented and empty but for closes that we do not price."""
+    """Return a row of `orders-history`: two documented fields more, never seen with a value."""
     return order_row(order) | {"posAvg": "", "liqPrice": ""}
 
 
@@ -150,8 +158,10 @@ def _order_source(order: Order) -> str:
     begin = _ORDER_SOURCES.get(order.source)
     if begin is not None:
         return f"{begin}_{'market' if is_market else 'limit'}"
-    if order.source in ("liquidation", "reverse"):
-        return order.source
+    if order.source in ("liquidation", "reduction"):
+        return "liquidation"
+    if order.source == "offset":
+        return "reduce_offset"
     return "market" if is_market else "normal"
 
 
@@ -182,34 +192,23 @@ def bill_row(bill: Bill) -> Row:
 
 
 def position_row(venue: Venue, account: str, position: VenuePosition) -> Row:
-    """Return a row of `all-position`. Arithmetic: PROTOCOL-derived, e.g. break-even = open (1 + f) / (1 - f)."""
+    """Return a row of `all-position`. Its arithmetic stands in `margin` and `accounts`."""
     symbol, mark, size = position.symbol, venue.mark(position.symbol), abs(position.size)
-    entry, taker = position.entry_price, venue.contracts[symbol].taker_fee
-    is_long = position.size > 0
+    leverage, entry = venue.leverage(account, symbol, position.hold_side, position.margin_mode), position.entry_price
     is_crossed = position.margin_mode == "crossed"
-    leverage = venue.leverage(account, symbol, position.hold_side)
-    unrealised, needing = position.size * mark - position.cost, size
-    if is_crossed:
-        # Both sides of a symbol need the margin of the larger one (recorded in hedge mode).
-        needing = max((abs(p.size) for p in venue.positions(account) if p.symbol == symbol), default=size)
-        margin, behind = mark * size / leverage, venue.cross_equity(account)
-    else:
-        margin, behind = position.margin_usdt, position.margin_usdt + unrealised
-    rate = maintenance_rate(venue, symbol, needing * mark)
-    ratio = mark * needing * (rate + taker) / behind if behind > 0 else Decimal(1)
-    up, down = entry, Decimal(1) if is_long else Decimal(-1)
     opening, closing = _pending_of(venue, account, position)
     stop, target = venue.plans.protection(account, symbol, position.position_side)
     return {
         "marginCoin": "USDT", "symbol": symbol, "holdSide": position.hold_side, "openDelegateSize": plain(opening),
-        "marginSize": plain(margin.quantize(_STEP_16, rounding=ROUND_CEILING)),
+        "marginSize": plain(margin_shown(mark, size, leverage) if is_crossed else position.margin_usdt),
         "available": plain(max(ZERO, size - closing)), "locked": plain(min(size, closing)), "total": plain(size),
         "leverage": str(leverage), "achievedProfits": plain(position.realised_usdt),
-        "openPriceAvg": plain(entry.quantize(_STEP_16)), "marginMode": position.margin_mode,
-        "posMode": _position_mode(position.position_side), "unrealizedPL": plain(unrealised),
-        "liquidationPrice": plain((venue.liquidation_price(account, position) or ZERO).quantize(_STEP_16)),
-        "keepMarginRate": plain(rate), "markPrice": plain(mark), "marginRatio": plain(ratio.quantize(_STEP_16)),
-        "breakEvenPrice": plain((up * (1 + taker * down) / (1 - taker * down)).quantize(_STEP_16)),
+        "openPriceAvg": shown(entry), "marginMode": position.margin_mode,
+        "posMode": _position_mode(position.position_side), "unrealizedPL": plain(position.size * mark - position.cost),
+        "liquidationPrice": shown(venue.liquidation_price(account, position) or ZERO),
+        "keepMarginRate": plain(venue.maintenance_rate(account, position)), "markPrice": plain(mark),
+        "marginRatio": shown(venue.margin_ratio(account, position)),
+        "breakEvenPrice": plain(break_even(entry, position.size > 0, venue.contracts[symbol].taker_fee)),
         "totalFee": plain(position.funding_usdt) if position.is_funded else "",
         "deductedFee": plain(position.fees_usdt), "grant": "", "assetMode": "single", "autoMargin": "off",
         "takeProfit": plain(position.take_profit), "stopLoss": plain(position.stop_loss),
@@ -217,11 +216,6 @@ def position_row(venue: Venue, account: str, position: VenuePosition) -> Row:
         "stopLossId": stop.order_id if stop is not None else "", "cashDividend": "",
         "cTime": _ms(position.opened_ns), "uTime": _ms(position.updated_ns),
     }  # fmt: skip
-
-
-def maintenance_rate(venue: Venue, symbol: str, notional_usdt: Decimal) -> Decimal:
-    tiers = venue.tiers(symbol)
-    return next((tier.maintenance_rate for tier in tiers if notional_usdt <= tier.end_usdt), tiers[-1].maintenance_rate)
 
 
 def _pending_of(venue: Venue, account: str, position: VenuePosition) -> tuple[Decimal, Decimal]:
@@ -240,26 +234,18 @@ def closed_row(position: ClosedPosition) -> Row:
     """Return a row of `history-position`; times are lower case here (recorded)."""
     return {
         "positionId": position.position_id, "symbol": position.symbol, "marginCoin": "USDT",
-        "holdSide": position.hold_side, "openAvgPrice": _price(position.open_average),
-        "closeAvgPrice": _price(position.close_average), "marginMode": position.margin_mode,
+        "holdSide": position.hold_side, "openAvgPrice": shown(position.open_average),
+        "closeAvgPrice": shown(position.close_average), "marginMode": position.margin_mode,
         "openTotalPos": plain(position.opened_size), "closeTotalPos": plain(position.closed_size),
-        "pnl": plain(position.realised_usdt), "netProfit": _cut8(_net(position)),
+        "pnl": plain(position.realised_usdt), "netProfit": plain(net_profit(position)),
         "totalFunding": plain(position.funding_usdt), "openFee": _cut8(-position.open_fee_usdt),
         "closeFee": _cut8(-position.close_fee_usdt), "posMode": _closed_mode(position), "cashDividend": "0.00000000",
         "utime": _ms(position.time_ns), "ctime": _ms(position.opened_ns),
     }  # fmt: skip
 
 
-def _net(position: ClosedPosition) -> Decimal:
-    return position.realised_usdt - position.open_fee_usdt - position.close_fee_usdt + position.funding_usdt
-
-
 def _closed_mode(position: ClosedPosition) -> str:
     return "hedge_mode" if position.is_hedged else "one_way_mode"
-
-
-def _price(value: Decimal) -> str:
-    return plain(value.quantize(_STEP_16, rounding=ROUND_HALF_EVEN))
 
 
 def account_row(venue: Venue, account: str, symbol: str | None) -> Row:
@@ -270,14 +256,7 @@ def account_row(venue: Venue, account: str, symbol: str | None) -> Row:
     for position in positions:
         profit = position.size * venue.mark(position.symbol) - position.cost
         by_mode[position.margin_mode] = by_mode.get(position.margin_mode, ZERO) + profit
-    pending_margin = sum(
-        (
-            order.remaining * order.price / order.leverage
-            for order in venue.pending(account)
-            if order.price is not None and not _closes(order)
-        ),
-        ZERO,
-    )
+    pending_margin = venue.order_margin(account)
     isolated = venue.isolated_margin(account)
     crossed = venue.margin_used(account) - isolated - pending_margin
     head = {
@@ -299,9 +278,9 @@ def account_row(venue: Venue, account: str, symbol: str | None) -> Row:
             "assetList": [{"coin": "USDT", "balance": plain(venue.balance(account)), "available": free}],
         }  # fmt: skip
     middle = {
-        "crossedMarginLeverage": venue.leverage(account, symbol),
-        "isolatedLongLever": venue.leverage(account, symbol, "long"),
-        "isolatedShortLever": venue.leverage(account, symbol, "short"),
+        "crossedMarginLeverage": venue.leverage(account, symbol, mode="crossed"),
+        "isolatedLongLever": venue.leverage(account, symbol, "long", "isolated"),
+        "isolatedShortLever": venue.leverage(account, symbol, "short", "isolated"),
         "marginMode": venue.margin_mode(account, symbol), "posMode": venue.position_mode(account),
     }  # fmt: skip
     return head | middle | tail
@@ -372,7 +351,7 @@ def closed_push(position: ClosedPosition) -> Row:
     return {
         "posId": position.position_id, "instId": position.symbol, "marginCoin": "USDT",
         "marginMode": position.margin_mode, "holdSide": position.hold_side, "posMode": _closed_mode(position),
-        "openPriceAvg": _price(position.open_average), "closePriceAvg": _price(position.close_average),
+        "openPriceAvg": shown(position.open_average), "closePriceAvg": shown(position.close_average),
         "openSize": plain(position.opened_size), "closeSize": plain(position.closed_size),
         "achievedProfits": plain(position.realised_usdt), "settleFee": plain(position.funding_usdt),
         "openFee": _cut8(-position.open_fee_usdt), "closeFee": _cut8(-position.close_fee_usdt),

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from shared.simulator import payloads
 from shared.simulator.gate import Refused
+from shared.simulator.margin import tier_at
 from shared.simulator.orders import ZERO, Bill
 from shared.simulator.rest_common import (
     MIX,
@@ -191,9 +192,9 @@ class AccountRest(Group):
         else:
             worth = amount - cost
         larger, net = max(sizes.values()), sizes["long"] - sizes["short"]
-        rate = payloads.maintenance_rate(self.venue, symbol, larger * price)
+        rate = tier_at(self.venue.tiers(symbol), larger * price).maintenance_rate
         distance = larger * (rate + contract.taker_fee) - net
-        return {"liqPrice": payloads.plain((worth / distance).quantize(Decimal("1e-16")) if distance else ZERO)}
+        return {"liqPrice": payloads.shown(worth / distance if distance else ZERO)}
 
     # -------------------------------------------------------------------------------------- helpers
 

@@ -132,7 +132,7 @@ class OrderRest(Group):
         is_hedged = self.venue.position_mode(key) == "hedge_mode"
         side = one_of(params, "holdSide", ("long", "short")) if is_hedged and text(params, "holdSide") else None
         done, refused = self.venue.close_at_market(key, self.context.now_ns(), symbol, side, matches=False)
-        if not done and not refused:
+        if not done and all(refusal.code == "22002" for _, refusal in refused):
             raise Refused("22002", "No position to close")
         symbols = {accepted.order_id: self._symbol_of(key, accepted) for accepted in done}
         self._match_later(key, done)

@@ -233,7 +233,7 @@ def test_unknown_account_option_is_refused_without_its_secret(option: str) -> No
     assert "hidden" not in str(refused.value)
 
 
-@pytest.mark.parametrize("text", ["a:b:c", "a:b:c:d:e", "a:b:c:money", "a:b:c:-5", "a::c:5", "a:b:c:NaN"])
+@pytest.mark.parametrize("text", ["a:b:c", "a:b:c:d:e", "a:b:c:money", "a:b:c:-5", "a::c:5", "a:b:c:NaN", "a:b:c:1e13"])
 def test_bad_account_is_refused_without_its_secret(text: str) -> None:
     """An account that cannot be read is a sentence, and the sentence repeats none of it."""
     with pytest.raises(SettingsError, match="KEY:SECRET:PASSPHRASE:USDT") as refused:
