@@ -290,7 +290,7 @@ class Accounts:
         """Return the maintenance rate [1] of a position's step of the ladder; of a crossed hedge, the larger side's."""
         size, held = abs(position.size), self._accounts[account]
         if position.margin_mode == "crossed":
-            size = max(abs(other.size) for other in held.of_symbol(position.symbol))
+            size = max((abs(other.size) for other in held.of_symbol(position.symbol)), default=size)
         return self._maintenance_rate(position.symbol, size * self.mark(position.symbol))
 
     def margin_ratio(self, account: str, position: VenuePosition) -> Decimal:
@@ -301,7 +301,7 @@ class Accounts:
         held, mark = self._accounts[account], self.mark(position.symbol)
         size, behind = abs(position.size), position.margin_usdt + position.size * mark - position.cost
         if position.margin_mode == "crossed":
-            size = max(abs(other.size) for other in held.of_symbol(position.symbol))
+            size = max((abs(other.size) for other in held.of_symbol(position.symbol)), default=size)
             behind = self._cross_risk(held)[0]
         return self._maintenance(position.symbol, size * mark) / behind if behind > 0 else Decimal(1)
 
@@ -318,7 +318,7 @@ class Accounts:
             rate = self._maintenance_rate(symbol, size * mark) + self.contracts[symbol].taker_fee
             distance = position.size - size * rate
             return (position.cost - position.margin_usdt) / distance if distance else None
-        mine = held.of_symbol(symbol)
+        mine = held.of_symbol(symbol) or [position]  # one that is shown late may be no more
         net, size = sum((one.size for one in mine), ZERO), max(abs(one.size) for one in mine)
         rate = self._maintenance_rate(symbol, size * mark) + self.contracts[symbol].taker_fee
         equity, required = self._cross_risk(held)

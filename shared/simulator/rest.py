@@ -26,7 +26,7 @@ from shared.simulator.rest_positions import PositionRest
 from shared.simulator.spoil import spoiled
 
 JSON = "application/json"
-_GROUPS: tuple[type[Group], ...] = (MarketRest, AccountRest, PositionRest, OrderRest, ForeignRest)
+GROUPS: tuple[type[Group], ...] = (MarketRest, AccountRest, PositionRest, OrderRest, ForeignRest)
 
 
 class Rest:
@@ -36,7 +36,7 @@ class Rest:
         self._context, self._gate, self._faults = context, gate, context.faults
         self._limits = limits or RateLimit()
         self.clock = context.clock
-        groups = [group(context) for group in _GROUPS]
+        groups = [group(context) for group in GROUPS]
         self._endpoints = {path: endpoint for group in groups for path, endpoint in group.ENDPOINTS.items()}
         self._handlers = {
             path: getattr(group, endpoint.handler) for group in groups for path, endpoint in group.ENDPOINTS.items()
@@ -75,7 +75,7 @@ class Rest:
                 self._context.after_ms(0.0, self._context.push)
             else:
                 data = self._handlers[request.path](params, "")
-                if inspect.isawaitable(data):
+                if inspect.isawaitable(data):  # long history is computed in a thread
                     data = await data
             answer = self._answer("00000", "success", data, 200, headers)
         except Refused as refused:

@@ -7,11 +7,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from shared.simulator import payloads
 from shared.simulator.desk import contract_of
-from shared.simulator.orders import OrderRequest
+from shared.simulator.orders import Accepted, OrderRequest
 from shared.simulator.venue import Venue
 from shared.types import OrderKind, Side
 
@@ -128,3 +129,33 @@ def test_order_push_has_every_recorded_key(venue: Venue, recorded: Path) -> None
     assert set(theirs) <= set(ours)
     assert set(ours) - set(theirs) == {"presetStopLossPrice", "presetStopSurplusPrice"}
     assert {key: type(ours[key]) for key in theirs} == shape(theirs)
+
+
+def test_position_that_is_no_more_still_has_a_row(venue: Venue) -> None:
+    """A close may be seen late: until then the row is made from a copy that the venue no longer holds."""
+    trade(venue, Side.BUY, 83343.3, 1)
+    venue.set_mark("BTCUSDT", 83344.1, NAN, NAN, 2)
+    before, seen = payloads.position_row(venue, "a", venue.positions("a")[0]), venue.positions("a")[0]
+    copy = msgspec.structs.replace(seen)
+    trade(venue, Side.SELL, 83343.3, 3, reduce_only=True)
+
+    after = payloads.position_row(venue, "a", copy)
+
+    assert venue.positions("a") == []
+    assert {key for key in after if after[key] != before[key]} <= {"liquidationPrice", "marginRatio"}
+
+
+def test_absurd_liquidation_price_has_a_row(venue: Venue) -> None:
+    """Ten million USDT behind the smallest hedge: eleven digits before the point at Bitget, fourteen here."""
+    venue.open_account("rich", Decimal(10**12))
+    venue.set_position_mode("rich", "hedge_mode")
+    venue.set_book("BTCUSDT", [(83000.0, 1.0)], [(83000.1, 1.0)], 1)
+    for side, name in ((Side.BUY, "long"), (Side.SELL, "short")):
+        request = OrderRequest(
+            symbol="BTCUSDT", side=side, kind=OrderKind.MARKET, size=Decimal("0.0001"), position_side=name,  # type: ignore[arg-type]
+        )  # fmt: skip
+        assert isinstance(venue.place("rich", request, 1), Accepted)
+
+    rows = [payloads.position_row(venue, "rich", position) for position in venue.positions("rich")]
+
+    assert [len(row["liquidationPrice"].split(".")[0]) > 14 for row in rows] == [True, True]
