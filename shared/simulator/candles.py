@@ -127,7 +127,8 @@ class Candles:
     def forming(self, symbol: str, granularity: str, now_ns: int) -> list[str] | None:
         """Return the running candle in the eight columns of the pushes, all trades before `now_ns` in it.
 
-        None: not all of it is known yet (`learn` changes that), or nothing has been traded yet.
+        None: not all of it is known yet (`learn` changes that), or nothing has been traded in it and the close before
+        it is not known.
         """
         n, step, minute = self._position[symbol], GRANULARITIES[granularity], now_ns // NS // 60
         known = self._keep_up("MARKET", minute)

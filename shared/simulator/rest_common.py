@@ -14,6 +14,7 @@ from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
+from shared.simulator.candles import Candles
 from shared.simulator.clock import Clock
 from shared.simulator.desk import Desk
 from shared.simulator.faults import Faults
@@ -47,6 +48,7 @@ class Context:
         after_ms: calls a function so many milliseconds later: matching and pushes follow the ack.
         push: tells private sockets what has happened.
         clock: market time; None: the wall clock.
+        candles: those that the pushes have, too; None: its own.
     """
 
     def __init__(
@@ -57,10 +59,12 @@ class Context:
         after_ms: Callable[[float, Callable[[], None]], None],
         push: Callable[[], None],
         clock: Clock | None = None,
+        candles: Candles | None = None,
     ) -> None:
         self.feed, self.market, self.desk, self.venue = feed, feed.market, desk, desk.venue
         self.faults, self.conditions, self.after_ms, self.push = faults, faults.conditions, after_ms, push
         self.clock = clock or Clock()
+        self.candles = candles or Candles(self.market)
 
     def now_ns(self) -> int:
         return self.clock.now_ns()

@@ -36,19 +36,20 @@ class Remembered(GeneratedMarket):
         b = second // BLOCK_S
         if b not in self._outlines:
             found = super().outline(second)
-            self._outlines[b] = msgspec.structs.replace(found, trades=_thinned(found.trades))
+            self._outlines[b] = msgspec.structs.replace(found, trades=_thinned(found.first_second, found.trades))
         return self._outlines[b]
 
     def block(self, second: int) -> Block:
         b = second // BLOCK_S
         if b not in self._whole:
             found = super().block(second)
-            self._whole[b] = msgspec.structs.replace(found, trades=_thinned(found.trades))
+            self._whole[b] = msgspec.structs.replace(found, trades=_thinned(found.first_second, found.trades))
         return self._whole[b]
 
 
-def _thinned(trades: Trades) -> Trades:
-    keep = (trades.symbol != 7) | (trades.trade_id % 101 == 0)
+def _thinned(first_second: int, trades: Trades) -> Trades:
+    minute = (first_second + np.repeat(np.arange(BLOCK_S), np.diff(trades.start))) // 60
+    keep = (trades.symbol != 7) | (minute % 7 == 3) | (minute % 7 == 4)
     columns = {name: getattr(trades, name)[keep] for name in trades.__struct_fields__ if name != "start"}
     return Trades(start=np.append(0, np.cumsum(keep))[trades.start], **columns)
 
@@ -100,7 +101,7 @@ def asked(granularity: str, now_ns: int, symbol: str = BUSY, limit: int = 100, *
     back_ms=st.integers(0, 30 * MIN),
     limit=st.integers(1, 30),
 )
-@settings(max_examples=40)
+@settings(max_examples=30)
 def test_candles_equal_the_aggregated_pushes(symbol: str, granularity: str, back_ms: int, limit: int) -> None:
     """Every row with volume is the plain aggregate of its bucket's trades before now; a row without has no trades."""
     now_ms = END_S * 1000 - back_ms
@@ -120,7 +121,7 @@ def test_candles_equal_the_aggregated_pushes(symbol: str, granularity: str, back
 
 
 @given(symbol=st.sampled_from([BUSY, QUIET, NEWCOMER]), steps=st.lists(st.integers(1, 400), min_size=1, max_size=12))
-@settings(max_examples=25)
+@settings(max_examples=20)
 def test_running_candle_of_the_pushes_agrees_with_that_of_rest(symbol: str, steps: list[int]) -> None:
     """However often it was asked before, `forming` is the last row of the list, with the turnover twice."""
     candles, now_ns = Candles(MARKET), (END_S - 1500) * NS
@@ -130,8 +131,8 @@ def test_running_candle_of_the_pushes_agrees_with_that_of_rest(symbol: str, step
             asyncio.run(candles.learn(granularity, now_ns, 1))
             running = candles.forming(symbol, granularity, now_ns)
             rows = asyncio.run(Candles(MARKET).rows(symbol, granularity, now_ns, limit=1))
-            if running is None:
-                assert rows == []
+            if running is None:  # nothing traded so far, and the close before is further back than what was learnt
+                assert [row[5] for row in rows] in ([], ["0"])
             else:
                 assert running == [*rows[0], rows[0][6]]
                 assert candles.recent(symbol, granularity, now_ns, 1) == [running]
@@ -143,7 +144,7 @@ def test_minutes_without_trades_are_flat_at_the_close_before() -> None:
 
     assert [int(row[0]) // MIN for row in rows] == list(range(END_S // 60 - 109, END_S // 60 + 1))
     quiet = [(before, row) for before, row in pairwise(rows) if row[5] == "0"]
-    assert 5 < len(quiet) < 105
+    assert 50 < len(quiet) < 105
     for before, row in quiet:
         assert row[1:] == [before[4]] * 4 + ["0", "0"]
 
