@@ -39,7 +39,7 @@ CHANNELS = ("ticker", "books1", "books5", "books15", "books", "trade", *CANDLE_C
 _BOOK_DEPTH = {"books1": 1, "books5": 5, "books15": 15}
 _SNAPSHOT_TRADES = 50
 _SNAPSHOT_SECONDS = 60
-_SNAPSHOT_CANDLES = 100
+SNAPSHOT_CANDLES = 100
 _QUIET_BLOCKS_MAX = 3
 """A book that has not been told for so many blocks is told anew, with a snapshot."""
 
@@ -74,11 +74,11 @@ HISTORY = Cadence(book_ms=1000, ticker_ms=1000, trade_ms=1000)
 class CandleSource(Protocol):
     """Where candles come from: rows of eight strings, [open ms, open, high, low, close, base, quote, USDT]."""
 
-    def forming(self, symbol: str, granularity: str, now_ns: int) -> list[str]:
-        """Return the candle that is open at `now_ns`."""
+    def forming(self, symbol: str, granularity: str, now_ns: int) -> list[str] | None:
+        """Return the candle that is open at `now_ns`; None: not all of it is known."""
 
     def recent(self, symbol: str, granularity: str, now_ns: int, limit: int) -> list[list[str]]:
-        """Return the last `limit` candles up to the forming one, oldest first."""
+        """Return the last `limit` candles that are known, up to the forming one, oldest first."""
 
 
 class PublicFeed:
@@ -186,7 +186,7 @@ class PublicFeed:
         if channel in CANDLE_CHANNELS:
             if self.candles is None:
                 return None
-            bars = self.candles.recent(symbol, channel.removeprefix("candle"), now_ns, _SNAPSHOT_CANDLES)
+            bars = self.candles.recent(symbol, channel.removeprefix("candle"), now_ns, SNAPSHOT_CANDLES)
             return _frame_text("snapshot", channel, symbol, _json(bars)[1:-1], now_ns) if bars else None
         if channel == "books":
             told = self._last_told(now_ns, n)
@@ -392,8 +392,11 @@ class PublicFeed:
         if self.candles is None or not self._has(second - 1) or not self._has_traded(second - 1, n):
             return None
         symbol, granularity = self.market.symbols[n], channel.removeprefix("candle")
-        bars = [self.candles.forming(symbol, granularity, time_ns)]
-        if int(bars[0][0]) > (second - 1) * 1000:  # the trades of the second before belong to the candle before
+        forming = self.candles.forming(symbol, granularity, time_ns)
+        if forming is None:
+            return None
+        bars = [forming]
+        if int(forming[0]) > (second - 1) * 1000:  # the trades of the second before belong to the candle before
             bars = self.candles.recent(symbol, granularity, time_ns, 2)
         return frame(_frame_text("update", channel, symbol, _json(bars)[1:-1], time_ns, 1).encode())
 

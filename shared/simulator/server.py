@@ -20,10 +20,12 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from shared.simulator import payloads
+from shared.simulator.candle_streams import CandleStreams
+from shared.simulator.candles import Candles
 from shared.simulator.clock import Clock
 from shared.simulator.control import Control
 from shared.simulator.desk import Desk
-from shared.simulator.feed import Cadence, PublicFeed
+from shared.simulator.feed import LIVE, Cadence, PublicFeed
 from shared.simulator.gate import DEFAULT_ACCOUNT, Credentials, Gate
 from shared.simulator.market import NS, Market
 from shared.simulator.ports import Feed
@@ -85,8 +87,13 @@ class Server:
         accounts = tuple(accounts)
         self.market, self.host, self.port = market, host, port
         self.clock, self.limits = clock or Clock(), limits or Limits()
-        self.feed = feed or PublicFeed(market, cadence or Cadence(), has_checksum=has_checksum)
         self.hub = Hub(sent)
+        self.candle_streams: CandleStreams | None = None
+        if feed is None:
+            candles = Candles(market)
+            feed = PublicFeed(market, cadence or LIVE, candles=candles, has_checksum=has_checksum)
+            self.candle_streams = CandleStreams(candles, feed, self.hub, self.clock)
+        self.feed = feed
         self.desk = desk or Desk(market, accounts)
         self._sent, self._log = sent, log or Silent()
         self.control = Control(self.desk, self.clock, self.close_sockets, self._log)
@@ -106,7 +113,9 @@ class Server:
         return Rest(context, self.gate)
 
     def _make_sessions(self) -> Sessions:
-        return Sessions(self.hub, self.feed, self.desk, self.gate, self.clock, self._log, self.faults)
+        return Sessions(
+            self.hub, self.feed, self.desk, self.gate, self.clock, self._log, self.faults, self.candle_streams
+        )
 
     @property
     def rest_url(self) -> str:
@@ -150,6 +159,8 @@ class Server:
             self._pumping.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._pumping
+        if self.candle_streams is not None:
+            self.candle_streams.stop()
         self.close_sockets(reason="server_stopped")
         if self._runner:
             await self._runner.cleanup()
@@ -199,6 +210,8 @@ class Server:
             self.hub.flush()
             done_ns = self.hub.told_ns = max(done_ns, now_ns)
             self._cut_silent()
+            if self.candle_streams is not None:
+                self.candle_streams.keep()
 
     def _cut_silent(self) -> None:
         """Cut whoever has not sent a ping for too long; measured: without a close frame (1006)."""

@@ -14,10 +14,11 @@ from typing import Any, Protocol
 
 import msgspec
 
+from shared.simulator.candle_streams import CandleStreams
 from shared.simulator.clock import Clock
 from shared.simulator.desk import Desk
 from shared.simulator.faults import Faults
-from shared.simulator.feed import CHANNELS
+from shared.simulator.feed import CANDLE_CHANNELS, CHANNELS
 from shared.simulator.frames import compact
 from shared.simulator.gate import Gate
 from shared.simulator.sockets import Arg, Hub, Log, Silent, Socket
@@ -44,6 +45,7 @@ class Sessions:
     Args:
         feed: gives the first frame of a public subscription.
         desk: gives the first frame of `positions` and `account`.
+        candles: begins candle subscriptions once they are computed; None: the feed has them at hand.
     """
 
     def __init__(
@@ -55,7 +57,9 @@ class Sessions:
         clock: Clock,
         log: Log | None = None,
         faults: Faults | None = None,
+        candles: CandleStreams | None = None,
     ) -> None:
+        self._candles = candles
         self._faults = faults or Faults()
         self._hub, self._feed, self._desk, self._gate, self._clock = hub, feed, desk, gate, clock
         self._log: Log = log or Silent()
@@ -138,6 +142,9 @@ class Sessions:
         if topic in socket.topics:
             return
         channel, symbol = topic
+        if self._candles is not None and channel in CANDLE_CHANNELS:
+            self._candles.begin(socket, topic, _known(arg))
+            return
         self._hub.listen(socket, topic, _known(arg), is_public=channel in CHANNELS)
         now_ns = self._clock.now_ns()
         if channel in CHANNELS:

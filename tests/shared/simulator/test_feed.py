@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shared.simulator.candles import Candles
 from shared.simulator.feed import BITGET, CANDLE_CHANNELS, CHANNELS, HISTORY, LIVE, PublicFeed
 from shared.simulator.frames import payload
 from shared.simulator.market import LEVELS, NS, Block, GeneratedMarket, Trades, depth_at
@@ -318,6 +320,33 @@ def test_candle_is_told_while_there_is_trading_and_once_after_it_closed() -> Non
         assert frame["action"] == "update"
         assert len(bars) == (2 if time_ns // NS % 60 == 0 else 1)
         assert bars[-1][4] == str(time_ns)
+
+
+def test_pushed_candles_are_what_the_trades_make() -> None:
+    """Every candle that is told is open, high, low, close and volume of the trades told before it."""
+    feed = PublicFeed(MARKET, candles=Candles(MARKET))
+    start_s, symbol = START_S // 60 * 60 - 60, "ETHUSDT"
+    frames = list(feed.frames(start_s * NS, (start_s + 75) * NS, {"candle1m": [symbol], "trade": [symbol]}))
+    trades: list[tuple[int, Decimal, Decimal]] = []
+    closed = 0
+
+    for _, channel, _, text in frames:
+        if channel == "trade":
+            trades += [(int(t["ts"]), Decimal(t["price"]), Decimal(t["size"])) for t in reversed(rows(text))]
+            continue
+        bars = rows(text)
+        closed += len(bars) - 1
+        for begin_ms, *values in bars:
+            inside = [trade for trade in trades if int(begin_ms) <= trade[0] < int(begin_ms) + 60_000]
+            if not inside:
+                continue  # nobody has traded in it yet
+            prices, sizes = [price for _, price, _ in inside], [size for *_, size in inside]
+            turnover = sum((price * size for _, price, size in inside), Decimal(0))
+            expected = [prices[0], max(prices), min(prices), prices[-1], sum(sizes), turnover, turnover]
+            assert [Decimal(value) for value in values] == expected
+
+    assert len(trades) > 50
+    assert closed == 1
 
 
 @pytest.mark.parametrize("now_ms", [0, 1, 500, 999])

@@ -227,6 +227,30 @@ async def test_flood_that_is_not_read_is_bounded() -> None:
     assert [row["pseq"] for row in frames[1:]] == [row["seq"] for row in frames[:-1]]
 
 
+# ---------------------------------------------------------------------------------------------- candles
+
+
+async def test_candles_begin_with_the_past_and_go_on() -> None:
+    """The ack at once, the snapshot when it is computed, then updates; what is unsubscribed meanwhile never comes."""
+    async with serving() as server, connect(server) as socket:
+        await subscribe(socket, ("candle1m", "BTCUSDT"), ("candle1H", "ETHUSDT"))
+        gone = {"instType": "USDT-FUTURES", "channel": "candle1H", "instId": "ETHUSDT"}
+        await socket.send(json.dumps({"op": "unsubscribe", "args": [gone]}))
+        found: dict[str, list[Any]] = {}
+        async with asyncio.timeout(20):
+            while len(found.get("candle1m", ())) < 3:
+                frame = json.loads(await socket.recv())
+                if "action" in frame:
+                    found.setdefault(frame["arg"]["channel"], []).append((frame["action"], frame["data"]))
+
+    assert set(found) == {"candle1m"}
+    (action, bars), *updates = found["candle1m"]
+    begins = [int(bar[0]) for bar in bars]
+    assert (action, begins) == ("snapshot", list(range(begins[0], begins[0] + 100 * 60_000, 60_000)))
+    assert {action for action, _ in updates} == {"update"}
+    assert all(int(rows[-1][0]) >= begins[-1] for _, rows in updates)
+
+
 # ---------------------------------------------------------------------------------------------- the rules
 
 
