@@ -19,7 +19,7 @@ from shared.types import Contract, OrderKind, Side
 
 _CLIENT_OID_ALPHABET = frozenset("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-+_#:")
 _ABSURD = Decimal("1e15")  # beyond it, Decimal's 28 digits would not hold price x size
-_MODE_MESSAGE = "The order type for unilateral position must also be the unilateral position type."
+MODE_REFUSAL = Refusal("40774", "The order type for unilateral position must also be the unilateral position type.")
 _STATUS_REFUSALS = {
     "listed": Refusal("43115", "The current trading pair is opening soon, please refer to the official announcement"),
     "maintain": Refusal("40844", "The contract is under temporary maintenance"),
@@ -51,19 +51,18 @@ class Checks(Matching):
             return Refusal("40034", f"Parameter {request.symbol} does not exist")
         held = self._accounts[account]
         if held.is_hedged is (request.position_side == "net"):
-            return Refusal("40774", _MODE_MESSAGE)
+            return MODE_REFUSAL
         position = held.positions.get((request.symbol, request.position_side))
         is_against = position is not None and (position.size > 0) is not (request.side is Side.BUY)
         closes = request.closes if held.is_hedged else request.reduce_only
-        if contract.status != "normal" and not (contract.status == "limit_open" and closes and is_against):
-            return _STATUS_REFUSALS.get(contract.status) or Refusal(
-                "45043", f"The symbol is {contract.status} and cannot be traded"
-            )
+        refusal = status_refusal(contract, closes and is_against)
+        if refusal is not None:
+            return refusal
         is_market = request.kind is OrderKind.MARKET
         if request.client_oid:
-            longest = self.rules.client_oid_length_max
-            if not set(request.client_oid) <= _CLIENT_OID_ALPHABET or len(request.client_oid) > longest:
-                return Refusal("40304", f"clientOid or orderId must be 1 to {longest} characters of 0-9A-Za-z-+_#:")
+            refusal = client_oid_refusal(request.client_oid, self.rules.client_oid_length_max)
+            if refusal is not None:
+                return refusal
             if request.client_oid in held.client_oids:
                 return Refusal("40786", "Duplicate clientOid")
         if not is_market and request.price is None:
@@ -109,16 +108,12 @@ class Checks(Matching):
                     return refusal
         if not self.has_price(contract.symbol):
             return None
-        mark = self.mark(contract.symbol)
-        side, sign = ("long", 1) if request.side is Side.BUY else ("short", -1)
-        if request.stop_loss is not None and (mark - request.stop_loss) * sign <= 0:
-            return Refusal(
-                "40917", f"Stop price for {side} positions please {'<' if sign > 0 else '>'} mark price {mark}"
-            )
-        if request.take_profit is not None and (request.take_profit - mark) * sign <= 0:
-            return Refusal(
-                "40915", f"Take profit price for {side} positions please {'>' if sign > 0 else '<'} mark price {mark}"
-            )
+        mark, is_long = self.mark(contract.symbol), request.side is Side.BUY
+        for trigger, is_stop in ((request.stop_loss, True), (request.take_profit, False)):
+            if trigger is not None:
+                refusal = wrong_side(is_long, is_stop, trigger, mark)
+                if refusal is not None:
+                    return refusal
         return None
 
     def _exposed(
@@ -163,9 +158,11 @@ class Checks(Matching):
         covering = ZERO if against is None else abs(against.size)
         if request.size * price < contract.notional_min_usdt and request.size > covering:
             return Refusal("45110", f"less than the minimum amount {contract.notional_min_usdt.normalize():f} USDT")
-        rivals = [order for order in working.values() if _is_rival(order, request) and order is not without]
-        ahead = sum((order.remaining for order in rivals), ZERO)
-        opening = request.size - max(ZERO, covering - ahead)
+        ahead = ZERO
+        for order in working.values():
+            if order is not without and _is_rival(order, request):
+                ahead += order.remaining
+        opening = request.size if ahead >= covering else request.size - covering + ahead
         if opening <= 0:
             return price
         is_new = (symbol, request.position_side) not in held.positions
@@ -176,7 +173,9 @@ class Checks(Matching):
         held_already = held.positions.get((symbol, request.position_side)) if against is None else None
         if held_already is not None:
             total += abs(held_already.size)
-        if total * price > notional_max(self.tiers(symbol), leverage):
+        tiers = self.tiers(symbol)
+        is_small = total * price <= tiers[0].end_usdt and leverage <= tiers[0].leverage_max
+        if not is_small and total * price > notional_max(tiers, leverage):
             return Refusal("45120", "size > max can open order size")
         needed = opening * price * (1 / Decimal(leverage) + contract.taker_fee)
         if needed > self.available(account, without) + credit:
@@ -203,6 +202,39 @@ class Checks(Matching):
 def _is_rival(order: Order, request: OrderRequest) -> bool:
     """Tell whether a working order would open on the same side as a new one, or close the same thing before it."""
     return order.side is request.side and order.position_side == request.position_side and not order.reduce_only
+
+
+def status_refusal(contract: Contract, only_closes: bool) -> Refusal | None:
+    """Return why a symbol does not trade now; where only opening is stopped, what closes may pass."""
+    if contract.status == "normal" or (contract.status == "limit_open" and only_closes):
+        return None
+    return _STATUS_REFUSALS.get(contract.status) or Refusal(
+        "45043", f"The symbol is {contract.status} and cannot be traded"
+    )
+
+
+def client_oid_refusal(client_oid: str, longest: int) -> Refusal | None:
+    """Return why a client's own id is not taken."""
+    if len(client_oid) <= longest and set(client_oid) <= _CLIENT_OID_ALPHABET:
+        return None
+    return Refusal("40304", f"clientOid or orderId must be 1 to {longest} characters of 0-9A-Za-z-+_#:")
+
+
+def wrong_side(is_long: bool, is_stop: bool, trigger: Decimal, price: Decimal) -> Refusal | None:
+    """Refuse a stop or a target of a position on the side where it would fire at once, None where it is right.
+
+    40917 and 45122 as recorded, the other two from the list of codes, which has no price in them.
+    """
+    if (trigger - price) * (1 if is_long is not is_stop else -1) > 0:
+        return None
+    at = f"{price.normalize():f}"
+    if is_stop:
+        if is_long:
+            return Refusal("40917", f"Stop price for long positions please < mark price {at}")
+        return Refusal("45122", f"Short position stop loss price please > mark price {at}")
+    if is_long:
+        return Refusal("40915", "Long position take profit price please > mark price")
+    return Refusal("40832", "The take profit price of short positions should be less than the current price")
 
 
 def size_refusal(contract: Contract, request: OrderRequest) -> Refusal | None:

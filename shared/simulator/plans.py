@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from shared.simulator import plan_rules
+from shared.simulator import checks, plan_rules
 from shared.simulator.orders import (
     ZERO,
     Accepted,
@@ -315,12 +315,16 @@ class Plans:
         if contract is None:
             return Refusal("40034", f"Parameter {request.symbol} does not exist")
         if (self._venue.position_mode(account) == "one_way_mode") is not (request.position_side == "net"):
-            return Refusal("40774", _MODE_MESSAGE)
+            return checks.MODE_REFUSAL
         refusal = plan_rules.form_refusal(contract, request)
         if refusal is not None:
             return refusal
         if replaced is None:
-            if request.client_oid and request.client_oid in self._client_oids.get(account, {}):
+            oid = request.client_oid
+            refusal = checks.client_oid_refusal(oid, self._venue.rules.client_oid_length_max) if oid else None
+            if refusal is not None:
+                return refusal
+            if oid in self._client_oids.get(account, {}):
                 return Refusal("40786", "Duplicate clientOid")
             refusal = self._count_refusal(account, request)
             if refusal is not None:
@@ -399,12 +403,11 @@ class Plans:
 
     def _add(self, account: str, request: PlanRequest, now_ns: int) -> Plan:
         client_oid = request.client_oid or self._venue.new_id(now_ns)
-        price = self._price(request.symbol, request.trigger_type)
         plan = Plan(
             account=account, order_id=self._venue.new_id(now_ns), client_oid=client_oid, request=request,
             created_ns=now_ns, updated_ns=now_ns,
-            direction=plan_rules.direction(request, request.trigger_price if price is None else price),
         )  # fmt: skip
+        self._start(plan)
         self._live.setdefault(account, {})[plan.order_id] = plan
         self._client_oids.setdefault(account, {})[client_oid] = plan.order_id
         insort(self._watched.setdefault(request.symbol, []), plan, key=_account_of)
@@ -412,12 +415,19 @@ class Plans:
         self._report(plan, now_ns)
         return plan
 
+    def _start(self, plan: Plan) -> None:
+        """Note where the price stands: which way it must go, and whether a trailing plan has reached its start."""
+        request = plan.request
+        price = self._price(request.symbol, request.trigger_type)
+        assert price is not None, plan
+        plan.direction, plan.peak = plan_rules.direction(request, price), None
+        if request.plan_type in plan_rules.TRAILING:
+            plan_rules.follow(plan, price)
+
     def _change(self, plan: Plan, request: PlanRequest, now_ns: int) -> None:
         before, plan.request = plan.request, request
         if (before.trigger_price, before.trigger_type) != (request.trigger_price, request.trigger_type):
-            price = self._price(request.symbol, request.trigger_type)
-            plan.direction = plan_rules.direction(request, request.trigger_price if price is None else price)
-            plan.peak = None
+            self._start(plan)
         self._due = deque((other, price) for other, price in self._due if other is not plan)
         plan.updated_ns = now_ns
         self._show(plan)
@@ -456,9 +466,6 @@ class Plans:
 
     def _report(self, plan: Plan, now_ns: int) -> None:
         self._venue.emit(PlanReport(account=plan.account, time_ns=now_ns, plan=msgspec.structs.replace(plan)))
-
-
-_MODE_MESSAGE = "The order type for unilateral position must also be the unilateral position type."
 
 
 def _account_of(plan: Plan) -> str:
