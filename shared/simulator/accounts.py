@@ -179,8 +179,11 @@ class Accounts:
 
     def leverage(self, account: str, symbol: str, hold_side: str = "long", mode: MarginMode | None = None) -> int:
         """Return the leverage of a symbol in a margin mode; None: the one it is set to."""
-        found = self._accounts[account].leverages.get(symbol) or self._leverages(symbol)
-        if (mode or self.margin_mode(account, symbol)) == "crossed":
+        held = self._accounts[account]
+        found = held.leverages.get(symbol)
+        if found is None:
+            return min(self.rules.leverage_default, self.contracts[symbol].leverage_max)
+        if (mode or held.margin_modes.get(symbol, "crossed")) == "crossed":
             return found.crossed
         return found.short if hold_side == "short" else found.long
 

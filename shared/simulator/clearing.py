@@ -78,7 +78,7 @@ class Clearing(Accounts):
         )  # fmt: skip
         held.fills.append(fill)
         self._bill(held, now_ns, _bill_kind(order), symbol, realised, fee)
-        if not self.has_price(symbol):
+        if symbol not in self._marks and not self.has_price(symbol):
             self._books.setdefault(symbol, Book((), ())).value_at(price)
         if order.remaining > 0:
             order.status = OrderStatus.PARTIALLY_FILLED
