@@ -80,8 +80,13 @@ class Desk:
                 frames.append((event.account, "orders", push_text("orders", [row], event.time_ns)))
             elif isinstance(event, Fill):
                 frames.append((event.account, "fill", push_text("fill", [payloads.fill_push(event)], event.time_ns)))
+            elif isinstance(event, ClosedPosition):
+                row = payloads.closed_push(event)
+                frames.append(
+                    (event.account, "positions-history", push_text("positions-history", [row], event.time_ns))
+                )
             else:
-                assert isinstance(event, FundingReport | PlanReport | ClosedPosition)
+                assert isinstance(event, FundingReport | PlanReport)
         for account in touched:
             self._late.note(account, self._now_ns)
             for channel in ("positions", "account"):
