@@ -12,6 +12,7 @@ answers for a moment (`KEPT_S`), and lets requests for the same thing share one.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections import OrderedDict
@@ -45,11 +46,11 @@ PER_S = dict.fromkeys(
     10,
 )  # fmt: skip
 KEPT_S_DEFAULT = 1.0
-KEPT_S = {"merge-depth": 0.2, "ticker": 0.2, "fills": 0.2, "contracts": 10.0, "query-position-lever": 60.0,
+KEPT_S = {"merge-depth": 0.2, "ticker": 0.2, "fills": 0.2, "contracts": 0.0, "query-position-lever": 60.0,
           "vip-fee-rate": 600.0, "oi-limit": 60.0}  # fmt: skip
 KEPT_MAX = 2_000
-TURN_S_MAX = 5.0
-"""A request that would have to wait longer for its turn is refused with 429."""
+TURN_S_MAX = 2.0
+"""A request that has not had its turn by then is refused with 429."""
 
 TICK_S = 0.05
 CONNECT_S = 10.0
@@ -146,6 +147,12 @@ class Upstream:
         """Tell whether the symbol's connection is open."""
         link = self._link_of.get(symbol)
         return link is not None and link.is_open
+
+    def raise_failure(self) -> None:
+        """Raise what ended one of our tasks: only an error of our own does."""
+        for task in self._tasks:
+            if task.done() and not task.cancelled():
+                task.result()
 
     def _link(self, symbol: str) -> Link:
         link = self._link_of.get(symbol)
@@ -244,7 +251,7 @@ class Upstream:
     async def _ask(self, key: str, name: str) -> Answer | None:
         assert self._http is not None, "use `async with Upstream(…)`"
         own = self._windows.setdefault(name, Window(PER_S.get(name, PER_S_DEFAULT), NS))
-        if not await self._turn(own, self._windows[""]):
+        if not await self._turn(own, self._windows[""], within_s=TURN_S_MAX):
             return Answer(429, b"", None, "429")
         try:
             async with (
@@ -267,12 +274,13 @@ class Upstream:
                 self._kept.popitem(last=False)
         return answer
 
-    async def _turn(self, *windows: Window) -> bool:
+    async def _turn(self, *windows: Window, within_s: float = math.inf) -> bool:
         """Wait until none of the windows is full, and count one in each; False: it would take too long."""
-        while (wait_ns := max(window.ready_ns() for window in windows) - time.monotonic_ns()) > 0:
-            if wait_ns > TURN_S_MAX * NS and self._connects not in windows:
+        deadline_s = time.monotonic() + within_s
+        while (wait_s := max(window.ready_ns() for window in windows) / NS - time.monotonic()) > 0:
+            if time.monotonic() + wait_s > deadline_s:
                 return False
-            await asyncio.sleep(wait_ns / NS)
+            await asyncio.sleep(wait_s)
         for window in windows:
             window.note(time.monotonic_ns())
         return True

@@ -1,0 +1,528 @@
+"""Bitget's public feed behind our own venue: market data as it came, orders on paper.
+
+`RelayFeed` stands where `feed.PublicFeed` stands for a generated market, `RelayDesk` where `desk.Desk` does:
+
+* A public push goes to clients byte for byte as the exchange sent it. Later subscribers get the state as a snapshot:
+  the last frame (`ticker`, `books1/5/15`), the book with every update applied (`books`, so that the next update's
+  `pseq` fits), the last 50 trades, the candles.
+* An ack means "from here on, silence means that nothing happened". So a client is acked when the exchange has acked
+  the relay, and where a connection to the exchange is lost, the clients that listened to it are cut off: silence on
+  a living connection would be a lie, and an invented push a worse one.
+* The paper venue sees `books15`, `trade` and `ticker` of every symbol that an account has used, as they arrive: what
+  our takers took is gone until the next book. Without a push for `STALE_NS`, or without a connection, it takes no
+  order and says 40725 "service return an error", Bitget's own word for "try again".
+
+What is not modelled: our orders do not move the real market, and queue positions are the venue's estimate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from decimal import Decimal, InvalidOperation
+from typing import Any, Generic, TypeVar, cast
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+
+from shared import log
+from shared.errors import ExchangeSilent, ProtocolBroken
+from shared.simulator.desk import Desk, contract_of
+from shared.simulator.feed import Frame
+from shared.simulator.frames import text_frame
+from shared.simulator.gate import Credentials, Refused
+from shared.simulator.kept import Kept, keeper
+from shared.simulator.link import Heard, Kind, Topic
+from shared.simulator.market import NS, Market
+from shared.simulator.ports import WireFrame
+from shared.simulator.upstream import Answer, Upstream
+from shared.types import Contract, Side
+
+BITGET_REST = "https://api.bitget.com"
+BITGET_WS = "wss://ws.bitget.com/v2/ws"
+SOURCE = "bitget"
+
+STALE_NS = 10 * NS
+"""A traded perpetual's ticker comes about nine times a second, a dead one's every few seconds."""
+
+READY_S_MAX = 5.0
+"""How long an order of a symbol that nobody asked for before waits for its first book."""
+
+LINGER_NS = 60 * NS
+"""What nobody wants any more stays subscribed so long: clients come back, and requests are counted."""
+
+LISTING_S = 60.0
+WISH_NS = NS // 20
+QUEUE_MAX = 50_000
+"""Frames that wait for the pump, about five seconds of 600 symbols; older ones are lost to clients, as when frozen."""
+
+TRANSIENT = "40725", "service return an error"
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_TRADING = (
+    "/place-order", "/batch-place-order", "/modify-order", "/click-backhand", "/close-positions", "/place-plan-order",
+    "/modify-plan-order", "/place-tpsl-order", "/place-pos-tpsl", "/modify-tpsl-order",
+)  # fmt: skip
+_MIX = "/api/v2/mix/market/"
+_OURS = "productType=USDT-FUTURES"
+_VENUE_CHANNELS = ("books15", "trade", "ticker")
+
+
+class RelayMarket:
+    """What is listed upstream.
+
+    Args:
+        source: whose ticks these are: "bitget", or the source of the simulator that is relayed.
+    """
+
+    kind = "relayed"
+    history_end_ns: int | None = None
+
+    def __init__(self, source: str, host: str) -> None:
+        self.source = source
+        self.note = f"relayed market: public feed of {host} as it comes; orders are filled on paper against its books"
+        self.symbols: tuple[str, ...] = ()
+        self._rows: list[dict[str, Any]] = []
+        self._log = log.get("relay")
+        self._unreadable: set[str] = set()
+
+    def contracts(self, second: int | None = None) -> list[dict[str, Any]]:
+        """Return the rows that are listed now, as they came; the same list until one changes."""
+        return self._rows
+
+    def seam_after(self, second: int) -> int | None:
+        return None
+
+    def learn(self, data: Any) -> bool:
+        """Take the rows of an answer; tell whether anything changed. Rows that cannot be traded by are left out."""
+        rows = [row for row in data if self._is_readable(row)] if isinstance(data, list) else []
+        if not rows or rows == self._rows:
+            return False
+        self._rows = rows
+        self.symbols = tuple(row["symbol"] for row in rows)
+        return True
+
+    def _is_readable(self, row: Any) -> bool:
+        try:
+            contract_of(row)
+        except (KeyError, TypeError, ValueError, InvalidOperation) as error:
+            symbol = str(row.get("symbol")) if isinstance(row, dict) else repr(row)[:40]
+            if symbol not in self._unreadable:
+                self._unreadable.add(symbol)
+                self._log.warning("contract.unreadable", symbol=symbol, reason=f"{type(error).__name__} {error}")
+            return False
+        return True
+
+
+class RelayFeed:
+    """The pushes of an upstream; see the module's docstring.
+
+    Args:
+        upstream_url: REST and WebSocket base (without /public).
+    """
+
+    def __init__(self, listed: RelayMarket, rest_url: str, ws_url: str) -> None:
+        self.listed = listed
+        # What is relayed has no seconds to be asked for; who asks is replaced (`RelayDesk`, `RelayServer`).
+        self.market = cast(Market, listed)
+        self.upstream = Upstream(rest_url, ws_url, self._hear)
+        self.awaited: Collection[Topic] = ()
+        """Topics that clients wait for: asked for by them, and not yet acked."""
+        self.desk: RelayDesk | None = None
+        self._log = log.get("relay")
+        self._queue: deque[Heard] = deque()
+        self._kept: dict[Topic, Kept] = {}
+        self._linked: set[Topic] = set()
+        self._lost: set[Topic] = set()
+        self._refused: dict[Topic, tuple[int, str]] = {}
+        self._last_wanted_ns: dict[Topic, int] = {}
+        self._wish_ns = 0
+        self._known: frozenset[str] = frozenset()
+
+    # -------------------------------------------------------------------------------- as PublicFeed
+
+    def knows(self, symbol: str, now_ns: int | None = None) -> bool:
+        return symbol in self._known
+
+    def frames(
+        self, start_ns: int, end_ns: int, wanted: Mapping[str, Collection[str]] | None = None
+    ) -> Iterator[Frame]:
+        """Yield what came in [start_ns, end_ns) of the wanted topics, in the order it came and as it came.
+
+        Args:
+            wanted: channel -> symbols; what is subscribed upstream follows from it.
+        """
+        wanted = wanted or {}
+        self._wish(wanted)
+        while self._queue and self._queue[0].recv_ns < end_ns:
+            heard = self._queue.popleft()
+            self._absorb(heard)
+            if heard.kind is Kind.FRAME and heard.recv_ns >= start_ns and heard.symbol in wanted.get(heard.channel, ()):
+                yield heard.recv_ns, heard.channel, heard.symbol, heard.text
+
+    def wire(
+        self, start_ns: int, end_ns: int, wanted: Mapping[str, Collection[str]] | None = None
+    ) -> Iterator[WireFrame]:
+        """Yield the same as whole WebSocket frames."""
+        for time_ns, channel, symbol, text in self.frames(start_ns, end_ns, wanted):
+            yield time_ns, channel, symbol, text_frame(text)
+
+    def snapshot(self, now_ns: int, channel: str, symbol: str) -> str | None:
+        """Return what a new subscriber is told first; None: the exchange has told nothing yet."""
+        kept = self._kept.get((channel, symbol))
+        try:
+            return kept.snapshot() if kept is not None else None
+        except (msgspec.MsgspecError, ValueError) as error:  # texts are looked into as late as possible
+            self._log.warning("push.unreadable", channel=channel, symbol=symbol, reason=str(error)[:200])
+            return None
+
+    def is_linked(self, channel: str, symbol: str) -> bool:
+        """Tell whether the exchange has acked this topic, on a connection that lives."""
+        return (channel, symbol) in self._linked
+
+    def refusal(self, channel: str, symbol: str) -> tuple[int, str] | None:
+        """Return the error with which the exchange refused this topic."""
+        return self._refused.get((channel, symbol))
+
+    def take_lost(self) -> set[Topic]:
+        """Return the topics that were lost since the last call."""
+        lost, self._lost = self._lost, set()
+        return lost
+
+    def ticker_fields(self, now_ns: int, symbol: str) -> dict[str, str] | None:
+        """Return the fields of the last ticker, None where none came."""
+        rows = self._rows("ticker", symbol)
+        return rows[0] if rows else None
+
+    def book_rows(self, now_ns: int, symbol: str, depth: int) -> tuple[list[list[str]], list[list[str]]]:
+        """Return (asks, bids) of the last books15, best first."""
+        rows = self._rows("books15", symbol)
+        return (rows[0]["asks"][:depth], rows[0]["bids"][:depth]) if rows else ([], [])
+
+    def recent_trades(self, now_ns: int, symbol: str, limit: int) -> list[dict[str, str]]:
+        return self._rows("trade", symbol)[:limit]
+
+    def _rows(self, channel: str, symbol: str) -> list[Any]:
+        text = self.snapshot(0, channel, symbol)
+        return list(json.loads(text)["data"]) if text is not None else []
+
+    async def proxy(self, path: str, query: str) -> Answer:
+        """Return the exchange's own answer to a public REST request.
+
+        Raises:
+            Refused: there was none (40725), or the relay's half of the limits is used up (429).
+        """
+        answer = await self.upstream.fetch(path, query)
+        if answer is None:
+            raise Refused(*TRANSIENT)
+        if answer.status == 429:
+            raise Refused("429", "Too Many Requests", 429)
+        return answer
+
+    # ------------------------------------------------------------------------------------- upstream
+
+    def learn(self, data: Any) -> None:
+        """Take the rows of `contracts`: who is listed."""
+        if self.listed.learn(data):
+            self._known = frozenset(self.listed.symbols)
+            if self.desk is not None:
+                self.desk.learn()
+
+    def _wish(self, wanted: Mapping[str, Collection[str]]) -> None:
+        now_ns = time.time_ns()
+        if now_ns - self._wish_ns < WISH_NS:
+            return
+        self._wish_ns = now_ns
+        for channel, symbols in wanted.items():
+            for symbol in symbols:
+                self._last_wanted_ns[channel, symbol] = now_ns
+        for topic in self.awaited:
+            self._last_wanted_ns[topic] = now_ns
+        for symbol in self.desk.used if self.desk is not None else ():
+            for channel in _VENUE_CHANNELS:
+                self._last_wanted_ns[channel, symbol] = now_ns
+        for topic, at_ns in list(self._last_wanted_ns.items()):
+            if now_ns - at_ns > LINGER_NS:
+                del self._last_wanted_ns[topic]
+                self._refused.pop(topic, None)
+                self._forget(topic)
+        self.upstream.want(self._last_wanted_ns)
+
+    def _hear(self, heard: Heard) -> None:
+        """Let the venue see what came at once, clients when the pump comes round."""
+        if self.desk is not None:
+            self.desk.hear(heard)
+        self._queue.append(heard)
+        if len(self._queue) > QUEUE_MAX:
+            self._absorb(self._queue.popleft())
+
+    def _absorb(self, heard: Heard) -> None:
+        topic = heard.channel, heard.symbol
+        if heard.kind is Kind.FRAME:
+            kept = self._kept.get(topic)
+            if kept is None:
+                if heard.is_update:
+                    return  # of a book that is being asked for anew
+                kept = self._kept[topic] = keeper(heard.channel)
+            try:
+                is_whole = kept.take(heard.text, is_update=heard.is_update)
+            except (msgspec.MsgspecError, ValueError) as error:
+                self._log.warning(
+                    "push.unreadable", channel=heard.channel, symbol=heard.symbol, reason=str(error)[:200]
+                )
+                is_whole = False
+            if not is_whole:
+                self._forget(topic)
+                self.upstream.renew(topic)
+        elif heard.kind is Kind.LINKED:
+            self._forget(topic)  # what was kept is of a subscription before
+            self._linked.add(topic)
+            self._refused.pop(topic, None)
+        elif heard.kind is Kind.LOST:
+            self._forget(topic)
+            self._lost.add(topic)
+        else:
+            self._refused[topic] = heard.code, heard.text
+
+    def _forget(self, topic: Topic) -> None:
+        self._kept.pop(topic, None)
+        self._linked.discard(topic)
+
+
+class RelayDesk(Desk):
+    """A paper venue in front of a relayed market."""
+
+    def __init__(self, feed: RelayFeed, accounts: Iterable[Credentials]) -> None:
+        super().__init__(feed.market, accounts)
+        self._feed = feed
+        self._log = log.get("relay")
+        self.used: set[str] = set()
+        """Symbols whose books the venue follows: an account was interested in them once."""
+        self._books: dict[str, str] = {}  # the last books15 since its topic was linked
+        self._heard_ns: dict[str, int] = {}
+        self._told: dict[str, asyncio.Event] = {}  # set by a symbol's first book
+        self._removed: dict[str, Contract] = {}
+        feed.desk = self
+
+    def advance(self, now_ns: int) -> None:
+        """Settle funding when it is due; books and marks come when they come."""
+        self.venue.settle_funding(now_ns)
+        self._second, self._traded_ns = now_ns // NS, max(self._traded_ns, now_ns)
+
+    def learn(self) -> None:
+        """Bring the venue's contracts to what is listed; what was removed trades no more."""
+        for row in self._feed.listed.contracts():
+            if row["symbol"] not in self._rows:
+                self._rows[row["symbol"]] = row
+                self.venue.contracts[row["symbol"]] = contract_of(row)
+        self._learn(time.time_ns() // NS)
+
+    def value(self, data: Any) -> None:
+        """Take the marks of `tickers` for symbols that no push has told about."""
+        for row in data if isinstance(data, list) else ():
+            try:
+                ticker = msgspec.convert(row, _TickerRow)
+                if ticker.symbol in self.venue.contracts and ticker.symbol not in self._heard_ns:
+                    self._mark(ticker.symbol, ticker, time.time_ns())
+            except (msgspec.MsgspecError, ValueError, InvalidOperation) as error:
+                self._log.warning("ticker.unreadable", reason=f"{type(error).__name__} {error}"[:200])
+
+    async def ready(self, path: str, params: Mapping[str, Any], account: str) -> None:
+        """Return once every symbol of a request that may trade has a book to match against.
+
+        Raises:
+            Refused: the upstream is down or stale.
+        """
+        if not path.endswith(_TRADING):
+            return
+        symbol = params.get("symbol")
+        held = (position.symbol for position in self.venue.positions(account))
+        await self._follow([symbol] if isinstance(symbol, str) and symbol else held)
+
+    async def _follow(self, symbols: Iterable[str]) -> None:
+        for symbol in symbols:
+            if not self._feed.knows(symbol):
+                continue  # the handler has Bitget's words for it
+            if self.is_fresh(symbol):
+                self._use(symbol)
+                continue
+            is_new = symbol not in self.used
+            self._use(symbol)
+            if is_new:
+                try:
+                    async with asyncio.timeout(READY_S_MAX):
+                        await self._told.setdefault(symbol, asyncio.Event()).wait()
+                except TimeoutError:
+                    self.used.discard(symbol)  # the next order waits again
+            if not self.is_fresh(symbol):
+                raise Refused(*TRANSIENT)
+
+    def is_fresh(self, symbol: str) -> bool:
+        """Claim that the venue's book of a symbol is what the exchange shows now."""
+        at_ns = self._heard_ns.get(symbol)
+        is_recent = at_ns is not None and time.time_ns() - at_ns < STALE_NS
+        return is_recent and symbol in self._books and self._feed.upstream.is_up(symbol)
+
+    def hear(self, heard: Heard) -> None:
+        """Show the venue what came."""
+        symbol = heard.symbol
+        if heard.kind is Kind.LOST:
+            self._books.pop(symbol, None)
+            self._told.pop(symbol, None)
+        if heard.kind is not Kind.FRAME:
+            return
+        self._heard_ns[symbol] = heard.recv_ns
+        if heard.channel == "books15":
+            self._books[symbol] = heard.text
+        if symbol not in self.used or heard.channel not in _VENUE_CHANNELS:
+            return
+        try:
+            if heard.channel == "books15":
+                self._book(symbol, _BOOK.decode(heard.text).data[-1], heard.recv_ns)
+            elif heard.channel == "ticker":
+                self._mark(symbol, _TICKER.decode(heard.text).data[-1], heard.recv_ns)
+            elif heard.is_update:  # a snapshot's trades were before we listened
+                for row in reversed(_TRADES.decode(heard.text).data):  # newest first on the wire
+                    price, size = _number(row.price), _number(row.size)
+                    self.venue.trade(symbol, price, size, Side(row.side.lower()), heard.recv_ns)
+        except (msgspec.MsgspecError, ValueError, InvalidOperation, IndexError) as error:
+            reason = f"{type(error).__name__} {error}"[:200]
+            self._log.warning("push.unreadable", channel=heard.channel, symbol=symbol, reason=reason)
+
+    def _use(self, symbol: str) -> None:
+        if symbol in self.used:
+            return
+        self.used.add(symbol)
+        text = self._books.get(symbol)
+        if text is not None:
+            self.hear(Heard(Kind.FRAME, "books15", symbol, self._heard_ns[symbol], text))
+
+    def _book(self, symbol: str, row: _BookRow, now_ns: int) -> None:
+        bids, asks = ([(_number(price), _number(size)) for price, size in side] for side in (row.bids, row.asks))
+        self.venue.set_book(symbol, bids, asks, now_ns)
+        self._told.setdefault(symbol, asyncio.Event()).set()
+
+    def _mark(self, symbol: str, row: _TickerRow, now_ns: int) -> None:
+        mark, index, rate = (_optional(text) for text in (row.markPrice, row.indexPrice, row.fundingRate))
+        self.venue.set_mark(symbol, mark, index, rate, now_ns)
+
+
+@asynccontextmanager
+async def relay(
+    rest_url: str, ws_url: str, accounts: Iterable[Credentials], *, listing_s: float = LISTING_S
+) -> AsyncIterator[tuple[RelayFeed, RelayDesk]]:
+    """Run a relay of a public feed: Bitget's, or that of a simulator on this machine.
+
+    Args:
+        rest_url, ws_url: the latter without /public; checked by who read them.
+        listing_s: how often is asked who is listed.
+
+    Raises:
+        ExchangeSilent: nobody answers there.
+        ProtocolBroken: who answers is neither Bitget nor a simulator.
+    """
+    host = urlsplit(rest_url).hostname or ""
+    source = await _source_at(rest_url) if host in _LOOPBACK else SOURCE
+    feed = RelayFeed(RelayMarket(source, urlsplit(rest_url).netloc), rest_url, ws_url)
+    async with feed.upstream as upstream:
+        contracts = await upstream.fetch(_MIX + "contracts", _OURS)
+        if contracts is None:
+            raise ExchangeSilent(
+                f"{rest_url} must answer as Bitget's public REST, found no answer that can be read: "
+                "check the network and --upstream-rest"
+            )
+        feed.learn(contracts.data)
+        if not feed.listed.symbols:
+            raise ProtocolBroken(
+                f"{rest_url} must list perpetuals as Bitget does, found code {contracts.code!r} and none: "
+                "check --upstream-rest"
+            )
+        await upstream.check()
+        desk = RelayDesk(feed, accounts)
+
+        async def follow() -> None:
+            while True:
+                tickers = await upstream.fetch(_MIX + "tickers", _OURS)
+                if tickers is not None:
+                    desk.value(tickers.data)
+                await asyncio.sleep(listing_s)
+                rows = await upstream.fetch(_MIX + "contracts", _OURS)
+                if rows is not None:
+                    feed.learn(rows.data)
+
+        following = asyncio.create_task(follow())
+        try:
+            yield feed, desk
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+
+class _Told(msgspec.Struct):
+    source: str
+
+
+async def _source_at(rest_url: str) -> str:
+    """Return the source of the simulator at an address of this machine."""
+    url, timeout = f"{rest_url}/_control/market", aiohttp.ClientTimeout(total=10)
+    try:
+        async with aiohttp.ClientSession(timeout=timeout) as http, http.get(url) as response:
+            return msgspec.json.decode(await response.read(), type=_Told).source
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise ExchangeSilent(
+            f"an upstream on this machine must be a running simulator, found {type(error).__name__} at {url}: "
+            "start `python -m shared.simulator`, or check --upstream-rest"
+        ) from None
+    except msgspec.MsgspecError as error:
+        raise ProtocolBroken(
+            f"an upstream on this machine must be a simulator that names its source, found {error} at {url}: "
+            "check --upstream-rest"
+        ) from None
+
+
+class _BookRow(msgspec.Struct):
+    asks: list[tuple[str, str]]
+    bids: list[tuple[str, str]]
+
+
+class _TickerRow(msgspec.Struct):
+    """Of a push or of REST; names are Bitget's."""
+
+    symbol: str = ""
+    markPrice: str | None = None
+    indexPrice: str | None = None
+    fundingRate: str | None = None
+
+
+class _TradeRow(msgspec.Struct):
+    price: str
+    size: str
+    side: str
+
+
+Row = TypeVar("Row")
+
+
+class _Push(msgspec.Struct, Generic[Row]):
+    data: list[Row]
+
+
+_BOOK = msgspec.json.Decoder(_Push[_BookRow])
+_TICKER = msgspec.json.Decoder(_Push[_TickerRow])
+_TRADES = msgspec.json.Decoder(_Push[_TradeRow])
+
+
+def _number(text: str) -> Decimal:
+    value = Decimal(text)
+    if not value.is_finite():
+        raise ValueError(f"expected a number, found {text!r}")
+    return value
+
+
+def _optional(text: str | None) -> Decimal | float:
+    """Return a number, NaN where the exchange leaves it out."""
+    return float("nan") if text in (None, "") else _number(text)
