@@ -74,6 +74,10 @@ class Desk:
         frames: list[tuple[str, str, str]] = []
         touched: dict[str, None] = self._late.appeared(self._now_ns)
         for event in self.venue.drain():
+            if isinstance(event, PlanReport):  # moves neither positions nor money
+                row = payloads.plan_push(self.venue, event.plan)
+                frames.append((event.account, "orders-algo", push_text("orders-algo", [row], event.time_ns)))
+                continue
             touched[event.account] = None
             if isinstance(event, OrderReport):
                 row = payloads.order_push(event.order, event.fill)
@@ -86,7 +90,7 @@ class Desk:
                     (event.account, "positions-history", push_text("positions-history", [row], event.time_ns))
                 )
             else:
-                assert isinstance(event, FundingReport | PlanReport)
+                assert isinstance(event, FundingReport)
         for account in touched:
             self._late.note(account, self._now_ns)
             for channel in ("positions", "account"):

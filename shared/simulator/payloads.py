@@ -15,7 +15,7 @@ from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Context, Decimal
 from typing import Any
 
 from shared.simulator.margin import break_even, margin_shown, net_profit, quote_volume
-from shared.simulator.orders import ZERO, Bill, ClosedPosition, Fill, Order, PositionSide, VenuePosition
+from shared.simulator.orders import ZERO, Bill, ClosedPosition, Fill, Order, Plan, PlanType, PositionSide, VenuePosition
 from shared.simulator.venue import Venue
 from shared.types import OrderKind, OrderStatus, Side
 
@@ -297,6 +297,68 @@ def _cut8(value: Decimal) -> str:
     return plain(value.quantize(Decimal("1e-8"), rounding=ROUND_DOWN))
 
 
+def plan_row(venue: Venue, plan: Plan) -> Row:
+    """Return a row of `orders-plan-pending`; what a plan has not is "" or, among the legs, null (recorded)."""
+    request = plan.request
+    stop, target = _legs(plan)
+    is_hedged = request.position_side != "net"
+    mode = "" if is_hedged else venue.margin_mode(plan.account, request.symbol)  # TP/SL do not say one (recorded)
+    return {
+        "planType": request.plan_type, "symbol": request.symbol, "size": plain(request.size),
+        "orderId": plan.order_id, "clientOid": plan.client_oid, "price": plain(request.execute_price),
+        "executePrice": plain(request.execute_price), "callbackRatio": plain(request.callback_ratio),
+        "triggerPrice": plain(request.trigger_price), "triggerType": request.trigger_type, "planStatus": plan.status,
+        "side": _side(request.side, request.position_side), "posSide": request.position_side, "marginCoin": "USDT",
+        "marginMode": request.margin_mode or mode, "enterPointSource": "API",
+        "tradeSide": _trade_side(request.side, request.position_side, "plan"),
+        "posMode": _position_mode(request.position_side),
+        "orderType": "market" if request.execute_price is None else "limit",
+        "stopSurplusTriggerPrice": target[0], "stopSurplusExecutePrice": target[1],
+        "stopSurplusTriggerType": target[2], "stopLossTriggerPrice": stop[0], "stopLossExecutePrice": stop[1],
+        "stopLossTriggerType": stop[2], "cTime": _ms(plan.created_ns), "uTime": _ms(plan.updated_ns),
+    }  # fmt: skip
+
+
+def plan_history_row(venue: Venue, plan: Plan) -> Row:
+    """Return a row of `orders-plan-history`: a pending one, and what its order came to (documented)."""
+    order = venue.order(plan.account, order_id=plan.execute_order_id) if plan.execute_order_id else None
+    return plan_row(venue, plan) | {
+        "executeOrderId": plan.execute_order_id, "priceAvg": "" if order is None else _average(order),
+        "baseVolume": "0" if order is None else plain(order.filled),
+    }  # fmt: skip
+
+
+def plan_sub_row(plan: Plan) -> Row:
+    """Return a row of `plan-sub-order`: the order that a triggered plan has sent, or could not."""
+    price = plan.request.execute_price
+    return {
+        "orderId": plan.execute_order_id, "price": plain(price), "type": "market" if price is None else "limit",
+        "status": "fail" if plan.status == "fail_execute" else "success",
+    }  # fmt: skip
+
+
+_Leg = tuple[str | None, str | None, str | None]
+
+
+def _legs(plan: Plan) -> tuple[_Leg, _Leg]:
+    """Return (stop, target) as (trigger price, execute price, trigger type): of the plan itself or riding on it."""
+    request, nothing = plan.request, (None, None, None)
+
+    def leg(trigger: Decimal | None, execute: Decimal | None, kind: str) -> _Leg:
+        return nothing if trigger is None else (plain(trigger), None if execute is None else plain(execute), kind)
+
+    own = leg(request.trigger_price, request.execute_price, request.trigger_type)
+    match request.plan_type:
+        case "loss_plan" | "pos_loss":
+            return own, nothing
+        case "profit_plan" | "pos_profit":
+            return nothing, own
+        case "moving_plan":
+            return nothing, nothing
+    stop = leg(request.stop_loss, request.stop_loss_execute, request.stop_loss_type)
+    return stop, leg(request.take_profit, request.take_profit_execute, request.take_profit_type)
+
+
 # ------------------------------------------------------------------------------------------------- pushes
 
 
@@ -356,6 +418,34 @@ def closed_push(position: ClosedPosition) -> Row:
         "achievedProfits": plain(position.realised_usdt), "settleFee": plain(position.funding_usdt),
         "openFee": _cut8(-position.open_fee_usdt), "closeFee": _cut8(-position.close_fee_usdt),
         "cTime": _ms(position.opened_ns), "uTime": _ms(position.time_ns),
+    }  # fmt: skip
+
+
+_PLAN_TYPES: dict[PlanType, str] = {
+    "normal_plan": "pl", "track_plan": "track", "moving_plan": "mtpsl",
+    "profit_plan": "tp", "loss_plan": "sl", "pos_profit": "ptp", "pos_loss": "psl",
+}  # fmt: skip
+
+
+def plan_push(venue: Venue, plan: Plan) -> Row:
+    """Return a row of the `orders-algo` channel (documented; no recording): other names and plan types than REST."""
+    row = plan_row(venue, plan)
+    order = venue.order(plan.account, order_id=plan.execute_order_id) if plan.execute_order_id else None
+    return {
+        "instId": row["symbol"], "orderId": plan.order_id, "clientOid": plan.client_oid,
+        "triggerPrice": row["triggerPrice"], "triggerType": row["triggerType"],
+        "triggerTime": _ms(plan.created_ns if plan.triggered_ns is None else plan.triggered_ns),
+        "planType": _PLAN_TYPES[plan.request.plan_type], "price": row["price"], "executePrice": row["executePrice"],
+        "size": row["size"], "actualSize": "0" if order is None else plain(order.filled),
+        "orderType": row["orderType"], "side": row["side"], "tradeSide": row["tradeSide"], "posSide": row["posSide"],
+        "marginCoin": "USDT", "status": plan.status, "posMode": row["posMode"], "enterPointSource": "API",
+        "stopSurplusPrice": row["stopSurplusExecutePrice"] or "",
+        "stopSurplusTriggerPrice": row["stopSurplusTriggerPrice"] or "",
+        "stopSurplusTriggerType": row["stopSurplusTriggerType"] or "",
+        "stopLossPrice": row["stopLossExecutePrice"] or "",
+        "stopLossTriggerPrice": row["stopLossTriggerPrice"] or "",
+        "stopLossTriggerType": row["stopLossTriggerType"] or "", "stpMode": plan.request.stp,
+        "cTime": row["cTime"], "uTime": row["uTime"],
     }  # fmt: skip
 
 

@@ -119,6 +119,10 @@ class Venue(Liquidation):
         if self.plans.symbols():
             self.plans.watch(symbol, now_ns, "fill_price")
 
+    def set_last(self, symbol: str, price: Any) -> None:
+        """Set the price of the last public trade where trades are not told one by one: nothing trades at it here."""
+        self._last[symbol] = price
+
     def _follow(self, symbol: str, now_ns: int) -> None:
         """Let plans follow what fills have changed; here no order is half matched."""
         if self.plans.symbols():
