@@ -89,6 +89,7 @@ class Server:
         self.clock, self.limits = clock or Clock(), limits or Limits()
         self.hub = Hub(sent)
         self.candle_streams: CandleStreams | None = None
+        candles = None
         if feed is None:
             candles = Candles(market)
             feed = PublicFeed(market, cadence or LIVE, candles=candles, has_checksum=has_checksum)
@@ -99,7 +100,7 @@ class Server:
         self.control = Control(self.desk, self.clock, self.close_sockets, self._log)
         self.faults, self.conditions = self.control.faults, self.control.faults.conditions
         self.gate = Gate(accounts)
-        context = Context(self.feed, self.desk, self.faults, self._after_ms, self._push, self.clock)
+        context = Context(self.feed, self.desk, self.faults, self._after_ms, self._push, self.clock, candles)
         self.rest = self._make_rest(context)
         self.sessions = self._make_sessions()
         self._doorman = Doorman(self.limits)
