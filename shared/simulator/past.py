@@ -1,8 +1,7 @@
 """What a market did before now: its public trades and its settled funding rates, newest first.
 
 Both are read from the market when asked for, a block at a time and in a thread, so the event loop never computes one.
-Trades reach back as far as candles do (`candles.Candles.retained_s`), funding rates `FUNDING_DAYS`; nothing is known
-of a symbol before its launch.
+Trades reach back as far as candles do (`candles.Candles.retained_s`), funding rates `FUNDING_DAYS` or to the launch.
 """
 
 from __future__ import annotations
@@ -94,15 +93,18 @@ class Past:
         return found
 
     async def funding_rates(
-        self, symbol: str, now_ns: int, interval_h: int, skip: int, count: int
+        self, symbol: str, now_ns: int, interval_h: int, skip: int, count: int, launch_ms: int = 0
     ) -> list[tuple[int, float]]:
         """Return (settlement ms, rate [1]) of `count` settlements after the newest `skip`, newest first.
 
         What the venue has paid at an instant is the last rate before it.
+
+        Args:
+            launch_ms: when the symbol was listed; there was nothing to settle before.
         """
         n, step_ms = self._position[symbol], interval_h * _HOUR_MS
         now_ms = now_ns // 1_000_000
-        oldest_ms = now_ms - FUNDING_DAYS * 24 * _HOUR_MS
+        oldest_ms = max(now_ms - FUNDING_DAYS * 24 * _HOUR_MS, launch_ms + 1)
         if self._first_second is not None:
             oldest_ms = max(oldest_ms, (self._first_second + 1) * 1000)
         found: list[tuple[int, float]] = []
@@ -110,7 +112,7 @@ class Past:
         while at_ms >= oldest_ms and len(found) < count:
             rate = float((await self._rates_at(at_ms // 1000 - 1))[n])
             if math.isnan(rate):
-                break  # before its launch
+                break  # not known further back
             found.append((at_ms, rate))
             at_ms -= step_ms
         return found

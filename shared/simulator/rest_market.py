@@ -258,10 +258,13 @@ class MarketRest(Group):
         if size == 0 or page == 0:
             raise Refused("40020", f"Parameter {'pageSize' if size == 0 else 'pageNo'} error")
         size, page = min(100, size or 20), min(page or 1, 10_000)
-        interval_h = int(self._contract(symbol)["fundInterval"])
+        row = self._contract(symbol)
         rates = await _in_time(
-            self._past.funding_rates(symbol, self.context.now_ns(), interval_h, (page - 1) * size, size)
-        )
+            self._past.funding_rates(
+                symbol, self.context.now_ns(), int(row["fundInterval"]),
+                skip=(page - 1) * size, count=size, launch_ms=int(row["launchTime"] or 0),
+            )
+        )  # fmt: skip
         return [
             {"symbol": symbol, "fundingRate": payloads.plain(Decimal(f"{rate:.6f}")), "fundingTime": str(at_ms)}
             for at_ms, rate in rates
