@@ -10,16 +10,14 @@ import os
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 
 from shared import entry, log
 from shared.errors import CrosscutError, SettingsError
+from shared.simulator import markets
 from shared.simulator.clock import Clock
 from shared.simulator.feed import BITGET, CALM
 from shared.simulator.gate import DEFAULT_ACCOUNT, parse_account
-from shared.simulator.market import DEFAULT_PREDICTABILITY, GeneratedMarket, Market
-from shared.simulator.recorded import RecordedMarket
 from shared.simulator.sent import SentLog
 from shared.simulator.server import Server
 
@@ -31,21 +29,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m shared.simulator", description=__doc__)
     p.add_argument("--host", default="127.0.0.1", help="where to listen (default: this machine only)")
     p.add_argument("--port", type=_port, default=18080, help="0 lets the system choose (default: 18080)")
-    p.add_argument("--symbols", type=int, default=40, help="how many perpetuals the generated market lists (1 to 1000)")
-    p.add_argument("--seed", type=int, default=7, help="the generated market's seed")
-    p.add_argument(
-        "--predictability", type=float, default=DEFAULT_PREDICTABILITY,
-        help="10 s R2 that small alts are given; 0: nothing can be predicted",
-    )  # fmt: skip
-    p.add_argument(
-        "--listings-per-day", type=float,
-        help="how many perpetuals are listed in a day, and how many removed: 0 none, 1440 one a minute "
-        "(default: Bitget's pace for so many symbols, none below 100)",
-    )  # fmt: skip
-    p.add_argument("--recording", type=Path, help="replay a folder of recorded books instead of a generated market")
-    p.add_argument(
-        "--anchor-ns", type=int, help="when a recording's history ends and its live part begins (default: now)"
-    )
+    markets.add_arguments(p)
     p.add_argument(
         "--account", action="append", metavar="KEY:SECRET:PASSPHRASE:USDT",
         help="an account and its money; repeatable (default: simulator:simulator:simulator:10000)",
@@ -80,21 +64,21 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def market_of(args: argparse.Namespace) -> Market:
-    if args.recording is None:
-        return GeneratedMarket(args.seed, args.symbols, args.predictability, args.listings_per_day)
-    return RecordedMarket(args.recording, time.time_ns() if args.anchor_ns is None else args.anchor_ns)
-
-
 async def serve(args: argparse.Namespace) -> int:
     accounts = [parse_account(text) for text in args.account or ()] or [DEFAULT_ACCOUNT]
     log.configure(args.log_level or ("warning" if args.with_parent else "info"))
     clock = Clock(args.speed)
     sent = None if args.sent is None else SentLog(args.sent, clock.now_ns)
-    server = Server(
-        market_of(args), host=args.host, port=args.port, accounts=accounts, cadence=CADENCES[args.cadence],
-        clock=clock, has_checksum=args.checksum, sent=sent, log=log.get("simulator"),
-    )  # fmt: skip
+    async with markets.server_of(
+        args, host=args.host, port=args.port, accounts=accounts, cadence=CADENCES[args.cadence], clock=clock,
+        has_checksum=args.checksum, sent=sent, log=log.get("simulator"),
+    ) as server:  # fmt: skip
+        await serve_until_told(server, args)
+    return 0
+
+
+async def serve_until_told(server: Server, args: argparse.Namespace) -> None:
+    """Start, say so, and serve until a signal or, with --with-parent, until our parent is gone."""
     try:
         await server.start()
     except OSError as error:
@@ -126,7 +110,6 @@ async def serve(args: argparse.Namespace) -> int:
         await server.run_until(stopped)
     finally:
         await server.stop()
-    return 0
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -76,7 +76,7 @@ def ends(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]
         ({"BITGET_VENUE": "demo", "MARKET": "bitget"}, ("--model", "coin"), 2, "needs BITGET_API_KEY"),
         ({"MARKET": "bitget"}, ("--model", "coin"), 2, "needs a simulator that relays"),
         ({"BITGET_REST_URL": "https://bitget.com.evil.io", "BITGET_WS_URL": "wss://bitget.com.evil.io"},
-         ("--model", "coin"), 2, r"keys are sent there\), found 'https://bitget\.com\.evil\.io'"),
+         ("--model", "coin"), 2, r"on bitget\.com, found 'https://bitget\.com\.evil\.io'"),
         ({"BITGET_REST_URL": "http://127.0.0.1:1"}, ("--model", "coin"), 2, "set together or not at all"),
         ({"BITGET_REST_URL": "http://127.0.0.1:1", "BITGET_WS_URL": "ws://127.0.0.1:1"},
          ("--model", "coin"), 6, "a simulator must answer at http://127.0.0.1:1"),

@@ -130,7 +130,7 @@ def test_generated_market_needs_no_table_library() -> None:
     """The lean live environment starts the simulator: no polars, pyarrow, pandas or sklearn is imported."""
     code = (
         "import sys, shared.simulator.__main__ as main\n"
-        "main.market_of(main.parser().parse_args(['--symbols', '3'])).block(1_795_330_800)\n"
+        "main.markets.market_of(main.parser().parse_args(['--symbols', '3'])).block(1_795_330_800)\n"
         "print([name for name in ('polars', 'pyarrow', 'pandas', 'sklearn', 'scipy', 'mlflow') if name in sys.modules])"
     )
 
