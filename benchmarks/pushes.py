@@ -111,8 +111,9 @@ async def sockets(market: GeneratedMarket, cadence: Cadence, args: argparse.Name
     p50_ms, p99_ms = lags_ms[len(lags_ms) // 2], lags_ms[len(lags_ms) * 99 // 100]
     print(
         f"sockets   {frames / wall_s:>9,.0f} frames/s, {n_bytes / wall_s / 1e6:.1f} MB/s to {args.connections} "
-        f"connections of {args.symbols} symbols; server {cpu_s / wall_s:.2f} of a core, {cpu_s / frames * 1e6:.1f} us a "
-        f"frame; oldest frame of a pass p50 {p50_ms:.0f} ms, p99 {p99_ms:.0f} ms late; {memory_mb:.0f} MB",
+        f"connections of {args.symbols} symbols; server {cpu_s / wall_s:.2f} of a core, "
+        f"{cpu_s / frames * 1e6:.1f} us a frame; oldest frame of a pass p50 {p50_ms:.0f} ms, "
+        f"p99 {p99_ms:.0f} ms late; {memory_mb:.0f} MB",
         flush=True,
     )
     reader.stdin.close()

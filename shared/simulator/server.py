@@ -42,6 +42,9 @@ PREFETCH_S_MAX = 600
 """Two blocks: a market keeps four, and the ones behind are still needed."""
 
 PREFETCH_STEP_S = 30
+LOOK_BACK_S = 60
+"""Recent trades and the chain of books may ask for the block before."""
+
 BEHIND_S_MAX = 5.0
 """A stall longer than this is skipped, not replayed: no client waits for old frames."""
 
@@ -232,15 +235,16 @@ class Server:
 
     async def _warm(self, second: int) -> None:
         """Have the block of now, before anybody is told that we are ready; those around it follow in the thread."""
-        self._prefetched_s = second
+        self._prefetched_s = second - LOOK_BACK_S
         await asyncio.get_running_loop().run_in_executor(None, self.market.block, second)
 
     def _ahead(self, second: int) -> None:
         """Have the blocks of the next minutes computed in a thread; asked for every pass, done once."""
         end_s = second + int(min(PREFETCH_S * max(1.0, self.clock.speed), PREFETCH_S_MAX))
-        if self._prefetched_s >= end_s or (self._prefetching is not None and not self._prefetching.done()):
+        is_busy = self._prefetching is not None and not self._prefetching.done()
+        if is_busy or end_s - self._prefetched_s < PREFETCH_STEP_S:
             return
-        wanted = range(max(second, self._prefetched_s), end_s + 1, PREFETCH_STEP_S)
+        wanted = range(max(second - LOOK_BACK_S, self._prefetched_s), end_s + 1, PREFETCH_STEP_S)
 
         def compute() -> None:
             for at in wanted:
