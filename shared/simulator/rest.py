@@ -22,11 +22,12 @@ from shared.simulator.rest_common import Context, Endpoint, Group, JsonNumber, P
 from shared.simulator.rest_foreign import ForeignRest
 from shared.simulator.rest_market import MarketRest
 from shared.simulator.rest_orders import OrderRest
+from shared.simulator.rest_plans import PlanRest
 from shared.simulator.rest_positions import PositionRest
 from shared.simulator.spoil import spoiled
 
 JSON = "application/json"
-GROUPS: tuple[type[Group], ...] = (MarketRest, AccountRest, PositionRest, OrderRest, ForeignRest)
+GROUPS: tuple[type[Group], ...] = (MarketRest, AccountRest, PositionRest, OrderRest, PlanRest, ForeignRest)
 
 
 class Rest:

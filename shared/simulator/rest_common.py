@@ -16,11 +16,13 @@ import msgspec
 
 from shared.simulator.candles import Candles
 from shared.simulator.clock import Clock
+from shared.simulator.conditions import MESSAGES
 from shared.simulator.desk import Desk
 from shared.simulator.faults import Faults
 from shared.simulator.gate import Refused
-from shared.simulator.orders import Refusal
+from shared.simulator.orders import PositionSide, Refusal
 from shared.simulator.ports import Feed
+from shared.types import Side
 
 MS = 1_000_000
 DAY_MS = 86_400_000
@@ -91,6 +93,22 @@ class Group:
         if not self.feed.knows(symbol):
             raise Refused("40034", f"Parameter {symbol} does not exist")
         return symbol
+
+    def _mode_is_hedged(self, params: Params, key: str) -> bool:
+        """Tell whether the account is hedged; `tradeSide` must be there exactly then."""
+        is_hedged = self.venue.position_mode(key) == "hedge_mode"
+        if is_hedged != bool(text(params, "tradeSide")):
+            # One-way accounts refuse tradeSide, hedge accounts refuse its absence, with the same words (recorded).
+            raise Refused("40774", MESSAGES["40774"])
+        return is_hedged
+
+    def _sides(self, params: Params, key: str) -> tuple[Side, PositionSide]:
+        """Return (economic side, position side) of a request."""
+        side = Side(one_of(params, "side", ("buy", "sell")))
+        if not self._mode_is_hedged(params, key):
+            return side, "net"
+        is_close = one_of(params, "tradeSide", ("open", "close")) == "close"
+        return side.opposite if is_close else side, "long" if side is Side.BUY else "short"
 
     def _fields(self, symbol: str) -> dict[str, str]:
         fields = self.feed.ticker_fields(self.context.now_ns(), symbol)

@@ -1,8 +1,8 @@
 """Bitget's REST v2 for USDT-M futures: orders and fills.
 
 Sides: in one-way mode `side` is economic and `tradeSide` must be absent. In hedge mode `tradeSide` is needed, and
-`side` is the *position's*: closing a long is `side: buy, tradeSide: close`. The venue speaks economically; `_sides`
-translates requests, `payloads` translates answers.
+`side` is the *position's*: closing a long is `side: buy, tradeSide: close`. The venue speaks economically;
+`Group._sides` translates requests, `payloads` translates answers.
 
 An answer says that an order was accepted; matching follows `match_ms` later, as pushes and `detail` show.
 
@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from shared.simulator import payloads
 from shared.simulator.conditions import MESSAGES
 from shared.simulator.gate import Refused
-from shared.simulator.orders import Accepted, Fill, Order, OrderRequest, PositionSide
+from shared.simulator.orders import Accepted, Fill, Order, OrderRequest
 from shared.simulator.rest_common import (
     MIX,
     Endpoint,
@@ -32,15 +32,15 @@ from shared.simulator.rest_common import (
     unless_refused,
     window,
 )
-from shared.types import OrderKind, Side
+from shared.types import OrderKind
 
 BATCH_MAX = 50
 HISTORY_DAYS = 92
 """Three months, whichever they are."""
 FILL_HISTORY_DAYS = 7
+STP_MODES = ("none", "cancel_taker", "cancel_maker", "cancel_both")
 
 _SHARED = ("symbol", "productType", "marginMode", "marginCoin")
-_STP_MODES = ("none", "cancel_taker", "cancel_maker", "cancel_both")
 _KINDS = {"gtc": OrderKind.LIMIT, "ioc": OrderKind.IOC, "fok": OrderKind.FOK, "post_only": OrderKind.POST_ONLY}
 
 
@@ -90,7 +90,7 @@ class OrderRest(Group):
                     raise Refused("40020", "Parameter orderList error")
                 done.append(self._accept(one | shared, key))
             except Refused as refused:
-                failed.append(_failure(one, refused))
+                failed.append(failure(one, refused))
         self._match_later(key, done)
         return {"successList": [_ack(accepted) for accepted in done], "failureList": failed}
 
@@ -149,7 +149,7 @@ class OrderRest(Group):
 
     def click_backhand(self, params: Params, key: str) -> Any:
         symbol = self._symbol(params)
-        _margin_coin(params)
+        margin_coin(params)
         side = one_of(params, "side", ("buy", "sell"))
         is_hedged = self._mode_is_hedged(params, key)
         size = text(params, "size")
@@ -191,7 +191,7 @@ class OrderRest(Group):
                     raise Refused("40020", "Parameter orderIdList error")
                 done.append(self._cancel(key, symbol, one))
             except Refused as refused:
-                failed.append(_failure(one, refused))
+                failed.append(failure(one, refused))
         return {"successList": done, "failureList": failed}
 
     def cancel_all_orders(self, params: Params, key: str) -> Any:
@@ -250,26 +250,10 @@ class OrderRest(Group):
         assert order is not None, accepted
         return order.symbol
 
-    def _mode_is_hedged(self, params: Params, key: str) -> bool:
-        """Tell whether the account is hedged; `tradeSide` must be there exactly then."""
-        is_hedged = self.venue.position_mode(key) == "hedge_mode"
-        if is_hedged != bool(text(params, "tradeSide")):
-            # One-way accounts refuse tradeSide, hedge accounts refuse its absence, with the same words (recorded).
-            raise Refused("40774", MESSAGES["40774"])
-        return is_hedged
-
-    def _sides(self, params: Params, key: str) -> tuple[Side, PositionSide]:
-        """Return (economic side, position side) of a request."""
-        side = Side(one_of(params, "side", ("buy", "sell")))
-        if not self._mode_is_hedged(params, key):
-            return side, "net"
-        is_close = one_of(params, "tradeSide", ("open", "close")) == "close"
-        return side.opposite if is_close else side, "long" if side is Side.BUY else "short"
-
     def _order_request(self, params: Params, key: str) -> OrderRequest:
         symbol = self._symbol(params)
         is_isolated = one_of(params, "marginMode", ("crossed", "isolated")) == "isolated"
-        _margin_coin(params)
+        margin_coin(params)
         side, position_side = self._sides(params, key)
         is_market = one_of(params, "orderType", ("limit", "market")) == "market"
         force = one_of(params, "force", tuple(_KINDS), default="gtc")
@@ -287,7 +271,7 @@ class OrderRest(Group):
             take_profit=optional(params, "presetStopSurplusPrice"),
             stop_loss_execute=optional(params, "presetStopLossExecutePrice"),
             take_profit_execute=optional(params, "presetStopSurplusExecutePrice"),
-            stp=one_of(params, "stpMode", _STP_MODES, default="none"),
+            stp=one_of(params, "stpMode", STP_MODES, default="none"),
             position_side=position_side,
             margin_mode="isolated" if is_isolated else "crossed",
         )
@@ -360,12 +344,12 @@ def _ack(accepted: Accepted) -> dict[str, Any]:
     return {"clientOid": accepted.client_oid, "orderId": accepted.order_id}
 
 
-def _failure(one: Any, refused: Refused) -> dict[str, str]:
+def failure(one: Any, refused: Refused) -> dict[str, str]:
     given = one if isinstance(one, dict) else {}
     ids = {name: str(given.get(name) or "") for name in ("orderId", "clientOid")}
     return ids | {"errorMsg": refused.message, "errorCode": refused.code}
 
 
-def _margin_coin(params: Params) -> None:
+def margin_coin(params: Params) -> None:
     if required(params, "marginCoin").upper() != "USDT":
         raise Refused("40020", "Parameter marginCoin error")
