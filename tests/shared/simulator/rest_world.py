@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
@@ -80,6 +80,10 @@ class RestClient:
         assert (status, answer["data"]) == (400, None), answer
         return str(answer["code"])
 
+    async def codes(self, path: str, body: dict[str, Any], changes: Iterable[dict[str, Any]]) -> list[str]:
+        """Return the codes of POSTs that are refused, each with other changes to the same body."""
+        return [await self.code(path, **body | change) for change in changes]
+
     async def get_code(self, path: str, **params: str) -> str:
         """Return the code of a GET that is refused."""
         answer = await self.ask(path, **params)
@@ -89,7 +93,7 @@ class RestClient:
     async def price(self, times: float = 1.0, symbol: str = "BTCUSDT") -> str:
         """Return a multiple of the mark as a price that the contract takes (tick 0.1)."""
         row = (await self.get("market/ticker", productType="USDT-FUTURES", symbol=symbol))[0]
-        return f"{float(row['markPrice']) * times:.1f}"
+        return f"{float(row['markPrice']) * times:.1f}".removesuffix(".0")
 
 
 @asynccontextmanager

@@ -41,13 +41,13 @@ async def leverages(client: RestClient) -> tuple[int, int, int]:
 # -------------------------------------------------------------------------------------------------- gate
 
 
-@pytest.mark.parametrize(("method", "path"), PRIVATE)
-async def test_unified_account_meets_40085_everywhere(method: str, path: str) -> None:
+async def test_unified_account_meets_40085_everywhere() -> None:
     """No classic private endpoint serves a unified account, whatever else is wrong with the request."""
     async with serving(msgspec.structs.replace(ACCOUNT, is_unified=True)) as (client,):
-        status, body = await client.send(method, path, b"{}" if method == "POST" else b"")
+        answers = [await client.send(method, path, b"{}" if method == "POST" else b"") for method, path in PRIVATE]
 
-    assert (status, body["code"], body["data"]) == (400, "40085", None)
+    assert len(answers) > 25
+    assert {(status, body["code"], body["data"]) for status, body in answers} == {(400, "40085", None)}
 
 
 async def test_account_settings_tell_the_generation() -> None:
@@ -117,19 +117,20 @@ async def test_isolated_leverage_in_hedge_mode_is_set_by_side(client: RestClient
     assert await leverages(client) == (10, 2, 4)
 
 
-@pytest.mark.parametrize(
-    ("body", "code"),
-    [
-        ({}, "40019"), ({"leverage": ""}, "40019"), ({"leverage": "2.5"}, "40020"), ({"leverage": "x"}, "40020"),
-        ({"leverage": "0"}, "40020"), ({"leverage": "-3"}, "40020"), ({"leverage": "151"}, "40797"),
-        ({"leverage": "1e9"}, "40020"), ({"leverage": "5", "holdSide": "up"}, "40020"),
-        ({"leverage": "5", "marginCoin": "BTC"}, "40020"), ({"leverage": "5", "marginCoin": ""}, "40019"),
-        ({"leverage": "5", "symbol": "NOPEUSDT"}, "40034"), ({"leverage": "5", "productType": "X"}, "40019"),
-    ],
-)  # fmt: skip
-async def test_wrong_leverage_is_refused(client: RestClient, body: dict[str, str], code: str) -> None:
+WRONG_LEVERAGES: list[tuple[dict[str, Any], str]] = [
+    ({}, "40019"), ({"leverage": ""}, "40019"), ({"leverage": "2.5"}, "40020"), ({"leverage": "x"}, "40020"),
+    ({"leverage": "0"}, "40020"), ({"leverage": "-3"}, "40020"), ({"leverage": "151"}, "40797"),
+    ({"leverage": "1e9"}, "40020"), ({"leverage": "5", "holdSide": "up"}, "40020"),
+    ({"leverage": "5", "marginCoin": "BTC"}, "40020"), ({"leverage": "5", "marginCoin": ""}, "40019"),
+    ({"leverage": "5", "symbol": "NOPEUSDT"}, "40034"), ({"leverage": "5", "productType": "X"}, "40019"),
+]  # fmt: skip
+
+
+async def test_wrong_leverage_is_refused(client: RestClient) -> None:
     """Nothing is set."""
-    assert await client.code("account/set-leverage", **WHERE | body) == code
+    codes = await client.codes("account/set-leverage", WHERE, (change for change, _ in WRONG_LEVERAGES))
+
+    assert list(zip((change for change, _ in WRONG_LEVERAGES), codes, strict=True)) == WRONG_LEVERAGES
     assert await leverages(client) == (10, 10, 10)
 
 
@@ -182,16 +183,19 @@ async def test_margin_of_an_isolated_position_moves_both_ways(client: RestClient
     assert {row["businessType"] for row in funding} == {"open_short"}
 
 
-@pytest.mark.parametrize(
-    ("body", "code"),
-    [
-        ({"amount": "0"}, "40020"), ({"amount": "x"}, "40020"), ({"amount": ""}, "40019"), ({"holdSide": "buy"}, "40020"),
-        ({"amount": "5"}, "22002"), ({"symbol": "NOPEUSDT"}, "40034"),
-    ],
-)  # fmt: skip
-async def test_wrong_margin_is_refused(client: RestClient, body: dict[str, str], code: str) -> None:
+WRONG_MARGINS: list[tuple[dict[str, Any], str]] = [
+    ({"amount": "0"}, "40020"), ({"amount": "x"}, "40020"), ({"amount": ""}, "40019"), ({"holdSide": "buy"}, "40020"),
+    ({"amount": "5"}, "22002"), ({"symbol": "NOPEUSDT"}, "40034"),
+]  # fmt: skip
+
+
+async def test_wrong_margin_is_refused(client: RestClient) -> None:
     """Also where there is nothing that could have margin."""
-    assert await client.code("account/set-margin", **WHERE | {"holdSide": "long", "amount": "5"} | body) == code
+    body = WHERE | {"holdSide": "long", "amount": "5"}
+
+    codes = await client.codes("account/set-margin", body, (change for change, _ in WRONG_MARGINS))
+
+    assert list(zip((change for change, _ in WRONG_MARGINS), codes, strict=True)) == WRONG_MARGINS
 
 
 async def test_asset_mode_is_single(client: RestClient) -> None:
@@ -375,14 +379,15 @@ async def test_bills_are_paged_by_their_ids(client: RestClient) -> None:
     assert len(set(walked)) == 7
 
 
-@pytest.mark.parametrize(
-    ("query", "code"),
-    [
-        ({"limit": "0"}, "40020"), ({"limit": "x"}, "40020"), ({"limit": "²"}, "40020"), ({"idLessThan": "x"}, "40020"),
-        ({"startTime": "-1"}, "40020"), ({"startTime": "2", "endTime": "1"}, "40707"),
-        ({"startTime": "0", "endTime": str(30 * 86_400_000 + 1)}, "00001"), ({"onlyFunding": "maybe"}, "40020"),
-    ],
-)  # fmt: skip
-async def test_wrong_pages_of_bills_are_refused(client: RestClient, query: dict[str, str], code: str) -> None:
+WRONG_PAGES: list[tuple[dict[str, str], str]] = [
+    ({"limit": "0"}, "40020"), ({"limit": "x"}, "40020"), ({"limit": "²"}, "40020"), ({"idLessThan": "x"}, "40020"),
+    ({"startTime": "-1"}, "40020"), ({"startTime": "2", "endTime": "1"}, "40707"),
+    ({"startTime": "0", "endTime": str(30 * 86_400_000 + 1)}, "00001"), ({"onlyFunding": "maybe"}, "40020"),
+]  # fmt: skip
+
+
+async def test_wrong_pages_of_bills_are_refused(client: RestClient) -> None:
     """Windows longer than 30 days are said in Bitget's words."""
-    assert await client.get_code("account/bill", **PRODUCT, **query) == code
+    codes = [await client.get_code("account/bill", **PRODUCT, **query) for query, _ in WRONG_PAGES]
+
+    assert list(zip((query for query, _ in WRONG_PAGES), codes, strict=True)) == WRONG_PAGES
