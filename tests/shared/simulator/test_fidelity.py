@@ -20,8 +20,7 @@ import pytest
 import pytest_asyncio
 from websockets.asyncio.client import connect
 
-from shared.simulator.rest import GROUPS
-from tests.shared.simulator.rest_world import ACCOUNT, MIX, ORDER, PRODUCT, WHERE, RestClient, serving
+from tests.shared.simulator.rest_world import ACCOUNT, ORDER, PRODUCT, WHERE, RestClient, serving
 from tests.shared.simulator.situations import RECORDED
 from tests.shared.simulator.structure import differences
 
@@ -39,9 +38,6 @@ _answers: dict[str, Any] = {}  # each situation is driven once, and compared wit
 
 
 async def answer_in(situation: str) -> Any:
-    is_of_plans = "tpsl" in situation or "plan" in situation or situation == "oneway_positions"
-    if is_of_plans and not any(MIX + "order/place-tpsl-order" in group.ENDPOINTS for group in GROUPS):
-        pytest.skip("plan orders are not served yet")
     if situation not in _answers:
         async with serving(DEMO) as (client,):
             _answers[situation] = await RECORDED[situation](client)
