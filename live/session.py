@@ -113,6 +113,15 @@ def session_name(model: str) -> str:
     return time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + f"-{model}-{secrets.token_hex(3)}"
 
 
+def market_note(source: str, venue: str) -> str:
+    """Return in words what a session's figures are worth."""
+    if source.startswith("simulator-g"):
+        return "generated market"
+    if venue == "simulator":
+        return f"{source} relayed, fills simulated" if source == "bitget" else f"{source}, fills simulated"
+    return source
+
+
 def choose_account_symbol(universe: Universe) -> str:
     """Return a symbol that the account can be asked with."""
     if not universe.contracts:
@@ -522,7 +531,7 @@ class Session:
             "model": plan.model,
             "model_version": plan.bundle_note.version if plan.bundle_note is not None else None,
             "source": plan.source,
-            "market_note": "generated market" if plan.source.startswith("simulator-g") else plan.source,
+            "market_note": market_note(plan.source, plan.venue),
             "venue": plan.venue,
             "commit": plan.commit,
             "seed": plan.seed,
