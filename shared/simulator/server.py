@@ -199,6 +199,7 @@ class Server:
             await asyncio.sleep(PUMP_S)
             now_ns = self.clock.now_ns()
             if now_ns - done_ns > BEHIND_S_MAX * NS * max(1.0, self.clock.speed):
+                self._log.info("pushes.skipped", skipped_s=round((now_ns - done_ns) / NS - 1.0, 3))
                 done_ns = now_ns - NS
             self.faults.tick(self.clock.real_ns())
             self._ahead(now_ns // NS)
@@ -213,16 +214,19 @@ class Server:
                     publish(channel, symbol, frame)
             self.hub.flush()
             done_ns = self.hub.told_ns = max(done_ns, now_ns)
-            self._cut_silent()
+            self._cut_overdue()
             if self.candle_streams is not None:
                 self.candle_streams.keep()
 
-    def _cut_silent(self) -> None:
-        """Cut whoever has not sent a ping for too long; measured: without a close frame (1006)."""
-        limit_s = self.clock.monotonic_s() - self.limits.ping_s_max
+    def _cut_overdue(self) -> None:
+        """Cut who has sent no ping for too long (measured: without a close frame, 1006), and connections of a day."""
+        now_s = self.clock.monotonic_s()
+        silent_s, old_s = now_s - self.limits.ping_s_max, now_s - self.limits.connection_s_max
         for socket in self.hub.sockets:
-            if socket.pinged_s < limit_s:
+            if socket.pinged_s < silent_s:
                 socket.end("no_ping")
+            elif socket.opened_s < old_s:
+                socket.end("too_old")
 
     def _push(self) -> None:
         """Tell private sockets what has happened at the venue."""
@@ -301,6 +305,8 @@ class Server:
         finally:
             topics = Counter(channel for channel, _ in socket.topics)
             self.hub.remove(socket)
+            if socket.end_reason == "too_many_messages":
+                self._doorman.flooded(request.remote or "", self.clock.monotonic_s())
             self._log.info(
                 "client.disconnected", conn=socket.number, reason=socket.end_reason or reason,
                 connected_s=round(self.clock.monotonic_s() - began_s, 3), channels=dict(topics),

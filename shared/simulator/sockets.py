@@ -38,6 +38,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     ping_s_max: float = 120.0  # without a ping; 127 s and 142 s were measured
     connections_per_ip: int = 100
     connects_per_5_min: int = 300  # an IP
+    floods_per_5_min: int = 5  # an IP: connections ended for too many messages, then it is blocked (number inferred)
+    block_s: float = 300.0  # as long as REST blocks (inferred)
+    connection_s_max: float = 86_400.0  # users report a forced disconnect after a day
     backlog_bytes: int = 16_000_000  # unread, then the client is cut off: about ten seconds of 600 symbols
 
 
@@ -64,9 +67,13 @@ class Doorman:
         self._limits = limits
         self._inside: Counter[str] = Counter()
         self._connects: dict[str, Window] = {}
+        self._floods: dict[str, Window] = {}
+        self._blocked_until_s: dict[str, float] = {}
 
     def admit(self, ip: str, now_s: float) -> str | None:
         """Count a connection in, or return why it may not come in."""
+        if now_s < self._blocked_until_s.get(ip, now_s):
+            return "blocked"
         if self._inside[ip] >= self._limits.connections_per_ip:
             return "too_many_connections"
         window = self._connects.setdefault(ip, Window(self._limits.connects_per_5_min, 300.0))
@@ -77,6 +84,12 @@ class Doorman:
 
     def leave(self, ip: str) -> None:
         self._inside[ip] -= 1
+
+    def flooded(self, ip: str, now_s: float) -> None:
+        """Note that a connection was ended for too many messages; an address that does not stop it is blocked."""
+        window = self._floods.setdefault(ip, Window(self._limits.floods_per_5_min, 300.0))
+        if not window.take(now_s):
+            self._blocked_until_s[ip] = now_s + self._limits.block_s
 
 
 class Log(Protocol):

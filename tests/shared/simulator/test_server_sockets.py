@@ -91,6 +91,17 @@ async def handshake(server: Server, stream: str = "public") -> tuple[asyncio.Str
     return reader, writer
 
 
+async def read_to_close(reader: asyncio.StreamReader) -> bytes:
+    """Return all up to a close frame: this client is told that it is over."""
+    heard = b""
+    async with asyncio.timeout(10):
+        while b"\x88\x02" not in heard:
+            more = await reader.read(4096)
+            assert more, heard
+            heard += more
+    return heard
+
+
 def masked(opcode: int, payload: bytes, *, is_final: bool = True) -> bytes:
     """Return a client's frame (RFC 6455 §5.2) with an all-zero mask."""
     n = len(payload)
@@ -180,12 +191,11 @@ async def test_binary_and_protocol_pings_are_messages_too() -> None:
         for opcode in (2, 9):
             reader, writer = await handshake(server)
             writer.write(masked(opcode, b"x") * 11)
-            heard = await asyncio.wait_for(reader.read(), 10)
+            heard = await read_to_close(reader)
             writer.close()
 
             assert b'"code":30006' in heard
             assert heard.count(b"30002" if opcode == 2 else b"\x8a\x01x") == 10
-            assert b"\x88" in heard  # a close frame: this client is told
 
 
 async def test_flood_that_is_not_read_is_bounded() -> None:
@@ -270,6 +280,27 @@ async def test_client_without_a_ping_is_cut_without_a_close_frame() -> None:
 
     assert cut.value.rcvd is None  # 1006: no close frame
     assert lines.of("client.disconnected")[0]["reason"] == "no_ping"
+
+
+async def test_flooding_address_is_blocked_and_old_connections_end() -> None:
+    """After one forgiven flood the second blocks its address; a connection does not outlive its day."""
+    lines = Lines()
+    async with serving(limits=Limits(floods_per_5_min=1, connection_s_max=0.4), log=lines) as server:
+        async with connect(server) as socket:
+            with pytest.raises(ConnectionClosed):
+                await asyncio.wait_for(read_all(socket), 10)
+        for _ in range(2):
+            reader, writer = await handshake(server)
+            writer.write(masked(1, b"ping") * 11)
+            await read_to_close(reader)
+            writer.close()
+        await until(lambda: len(lines.of("client.disconnected")) == 3)
+        with pytest.raises(InvalidStatus) as blocked:
+            await connect(server)
+
+    assert [gone["reason"] for gone in lines.of("client.disconnected")] == ["too_old"] + ["too_many_messages"] * 2
+    assert blocked.value.response.status_code == 429
+    assert lines.of("client.refused")[0]["reason"] == "blocked"
 
 
 async def test_connections_and_connects_of_an_address_are_bounded() -> None:

@@ -175,3 +175,17 @@ def test_connections_of_an_address_are_counted() -> None:
     doorman.leave("a")
     assert doorman.admit("a", 299.9) == "too_many_connects"
     assert doorman.admit("a", 300.0) is None
+
+
+def test_address_that_keeps_flooding_is_blocked_for_a_while() -> None:
+    """The first disconnects are forgiven; one more within five minutes, and nobody of that address comes in."""
+    doorman = Doorman(Limits(floods_per_5_min=2, block_s=60.0))
+    for now_s in (0.0, 10.0, 310.0):
+        doorman.flooded("a", now_s)
+    assert doorman.admit("a", 311.0) is None
+
+    doorman.flooded("a", 312.0)
+    doorman.flooded("a", 320.0)
+
+    assert [doorman.admit(ip, 330.0) for ip in "ab"] == ["blocked", None]
+    assert (doorman.admit("a", 379.9), doorman.admit("a", 380.0)) == ("blocked", None)
