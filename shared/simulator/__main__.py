@@ -7,15 +7,19 @@ import asyncio
 import errno
 import json
 import os
+import shlex
 import signal
 import sys
 import threading
 from pathlib import Path
 
+import msgspec
+
 from shared import entry, log
 from shared.errors import CrosscutError, SettingsError
 from shared.simulator import markets
 from shared.simulator.clock import Clock
+from shared.simulator.conditions import Script, decode_script
 from shared.simulator.feed import BITGET, CALM
 from shared.simulator.gate import DEFAULT_ACCOUNT, parse_account
 from shared.simulator.sent import SentLog
@@ -49,6 +53,14 @@ def parser() -> argparse.ArgumentParser:
         help="append every market frame that is sent to FILE, a JSON line each: connection, market time, text",
     )  # fmt: skip
     p.add_argument(
+        "--conditions", type=Path, metavar="FILE",
+        help="begin with what FILE lets go wrong, a script as POST /_control/script takes it (docs/simulator.md)",
+    )  # fmt: skip
+    p.add_argument(
+        "--fault-seed", type=int, metavar="N",
+        help="of everything that goes wrong by chance (default: the script's, or the market's)",
+    )  # fmt: skip
+    p.add_argument(
         "--log-level", choices=("debug", "info", "warning", "error"),
         help="what stderr tells; info: a line when a client comes, logs in, subscribes and goes "
         "(default: info, with --with-parent warning)",
@@ -62,6 +74,44 @@ def _port(text: str) -> int:
     if not text.isdigit() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"must be a port, 0 to 65535, found {text!r}")
     return int(text)
+
+
+def command_of(argv: list[str]) -> str:
+    """Return the command that starts the same simulator again; what goes wrong in it is said elsewhere."""
+    kept: list[str] = []
+    is_value = False
+    for word in argv:
+        if not is_value and word.split("=")[0] not in _NOT_REPEATED:
+            kept.append(word)
+        is_value = not is_value and word in _NOT_REPEATED
+    return shlex.join(["python", "-m", "shared.simulator", *(word for word in kept if word != "--with-parent")])
+
+
+_NOT_REPEATED = ("--conditions", "--fault-seed")
+
+
+def read_script(args: argparse.Namespace) -> Script:
+    """Return what goes wrong from the beginning.
+
+    Raises:
+        SettingsError: the file cannot be read, is no script, or the seed is no seed.
+    """
+    script = Script()
+    if args.conditions is not None:
+        try:
+            script = decode_script(args.conditions.read_bytes())
+        except OSError as error:
+            raise SettingsError(
+                f"--conditions must be a file, found {args.conditions}: {error.strerror}: correct the path"
+            ) from None
+        except msgspec.DecodeError as error:
+            raise SettingsError(
+                f"--conditions must be a script (docs/simulator.md), found in {args.conditions}: {error}: correct it"
+            ) from None
+    if args.fault_seed is not None and not 0 <= args.fault_seed < 2**63:
+        raise SettingsError(f"--fault-seed must be in [0, 2^63), found {args.fault_seed}: choose another")
+    seeds = (args.fault_seed, script.seed, getattr(args, "seed", None), 0)
+    return msgspec.structs.replace(script, seed=next(seed for seed in seeds if seed is not None and seed >= 0))
 
 
 async def serve(args: argparse.Namespace) -> int:
@@ -79,6 +129,11 @@ async def serve(args: argparse.Namespace) -> int:
 
 async def serve_until_told(server: Server, args: argparse.Namespace) -> None:
     """Start, say so, and serve until a signal or, with --with-parent, until our parent is gone."""
+    script = read_script(args)
+    assert script.seed is not None
+    server.faults.seed = script.seed
+    server.control.command = command_of(args.argv)
+    server.control.file = str(args.conditions) if args.conditions is not None else server.control.file
     try:
         await server.start()
     except OSError as error:
@@ -90,8 +145,17 @@ async def serve_until_told(server: Server, args: argparse.Namespace) -> None:
         raise SettingsError(
             f"port {args.port} on {args.host} must be free, found it taken: choose another --port, or 0"
         ) from None
+    if args.conditions is not None:
+        try:
+            server.control.begin(msgspec.json.encode(script))
+        except ValueError as error:
+            await server.stop()
+            raise SettingsError(
+                f"--conditions must fit the market, found in {args.conditions}: {error}: correct it"
+            ) from None
     ready = {"ready": True, "rest": server.rest_url, "ws": server.ws_url, "pid": os.getpid(), **server.describe()}
     ready["market"] = ready["kind"]
+    ready |= {"fault_seed": server.faults.seed, "reproduce": server.control.reproduce}
     print(json.dumps(ready, ensure_ascii=False), flush=True)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -114,6 +178,7 @@ async def serve_until_told(server: Server, args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
+    args.argv = sys.argv[1:] if argv is None else argv
     try:
         if sys.platform == "win32":  # uvloop does not exist there
             return asyncio.run(serve(args))

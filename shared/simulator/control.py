@@ -11,6 +11,7 @@ whole and changes nothing.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from decimal import InvalidOperation
 from typing import Any
@@ -36,12 +37,14 @@ class Control:
         self.faults = Faults(0, self._act)
         self.command = "python -m shared.simulator"
         """What started us; with seed and script it repeats the run."""
+        self.file = "FILE"
+        """Where the script is; one that came over HTTP is to be saved first (GET /_control/script)."""
         self._desk, self._clock, self._close_sockets, self._log = desk, clock, close_sockets, log
 
     @property
     def reproduce(self) -> str:
-        """Return the command that repeats the run, given the script in a file."""
-        return f"{self.command} --fault-seed {self.faults.seed} --conditions FILE"
+        """Return the command that repeats the run, given its script in the file."""
+        return f"{self.command} --fault-seed {self.faults.seed} --conditions {shlex.quote(self.file)}"
 
     def state(self) -> dict[str, Any]:
         """Return what holds, what has struck, and how to repeat it."""
