@@ -25,6 +25,7 @@ from shared.simulator.sockets import Hub, Limits, Socket
 MARKET = GeneratedMarket(7, 12)
 FEED = PublicFeed(MARKET)
 KEYS = Credentials("key", "secret", "pass", Decimal(10_000))
+DESK = Desk(MARKET, [KEYS])  # nobody trades here
 START_NS = 1_795_330_800 * NS + NS // 2
 
 
@@ -53,8 +54,7 @@ class Client:
             speed, START_NS, wall_ns=lambda: START_NS + self.passed_ns, monotonic_ns=lambda: self.passed_ns
         )
         self.hub = Hub()
-        desk = Desk(MARKET, [KEYS])
-        self.sessions = Sessions(self.hub, FEED, desk, Gate([KEYS]), self.clock)
+        self.sessions = Sessions(self.hub, FEED, DESK, Gate([KEYS]), self.clock)
         self.transport = transport = cast("Any", Transport())
         self.socket = Socket(1, transport, is_private=is_private, now_s=0.0, limits=Limits(**limits))
         self.hub.add(self.socket)
