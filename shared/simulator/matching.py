@@ -35,6 +35,8 @@ class Matching(Clearing):
         closes = request.closes if request.position_side != "net" else request.reduce_only
         size = self._make_room(held, request, now_ns, source) if closes else request.size
         order_id, mode = self.new_id(now_ns), request.margin_mode or self.margin_mode(account, request.symbol)
+        if mode != held.margin_modes.get(request.symbol, "crossed"):
+            held.margin_modes[request.symbol] = mode  # nothing else is in use there: checked
         is_long = request.side is Side.BUY if request.position_side == "net" else request.position_side == "long"
         order = Order(
             account=account, order_id=order_id,
