@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     bitget_venue: Literal["simulator", "demo", "live"] = "simulator"
     bitget_rest_url: str | None = None  # None: the venue's own, or a simulator that we start
     bitget_ws_url: str | None = None  # without /public or /private
-    market_rest_url: str | None = None  # with MARKET=bitget: where the public feed is; None: at Bitget
+    market_rest_url: str | None = None  # of MARKET=bitget alone: where the public feed is; None: at Bitget
     market_ws_url: str | None = None  # without /public
     bitget_api_key: SecretStr | None = None
     bitget_api_secret: SecretStr | None = None
@@ -109,11 +109,6 @@ class Settings(BaseSettings):
         feed = _pair("MARKET_REST_URL", self.market_rest_url, "MARKET_WS_URL", self.market_ws_url)
         if self.market == "bitget":
             return feed or _DEFAULT_URLS["live"]
-        if feed is not None:
-            raise SettingsError(
-                "MARKET_REST_URL and MARKET_WS_URL say where Bitget's public feed is and need MARKET=bitget, found "
-                f"{self.market}: unset them, or set MARKET=bitget"
-            )
         return self._override()
 
     def venue_urls(self) -> tuple[str, str] | None:

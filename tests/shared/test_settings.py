@@ -93,10 +93,6 @@ def test_url_override_never_sends_keys_elsewhere(rest: str | None, ws: str | Non
             "found one on this machine and one at Bitget",
         ),
         (
-            {"market_rest_url": "http://127.0.0.1:1", "market_ws_url": "ws://127.0.0.1:1/v2/ws", "market": "simulator"},
-            "need MARKET=bitget, found simulator",
-        ),
-        (
             {
                 "market_rest_url": "http://127.0.0.1:1", "market_ws_url": "ws://127.0.0.1:1/v2/ws",
                 "bitget_venue": "demo", **KEYS,
@@ -121,6 +117,7 @@ def test_feed_is_bitgets_own_unless_it_is_said_where_else() -> None:
     assert own.market_urls() == ("https://api.bitget.com", "wss://ws.bitget.com/v2/ws")
     assert other.market_urls() == ("http://127.0.0.1:1", "ws://127.0.0.1:1/v2/ws")
     assert other.venue_urls() is None
+    assert load(market="simulator", **there).market_urls() is None
 
 
 @pytest.mark.parametrize("missing", sorted(KEYS))
