@@ -90,7 +90,7 @@ class AccountRest(Group):
     # ------------------------------------------------------------------------------------- settings
 
     def set_leverage(self, params: Params, key: str) -> Any:
-        symbol = self._symbol(params)
+        symbol = self._listed(params)
         self._margin_coin(params)
         is_isolated = self.venue.margin_mode(key, symbol) == "isolated"
         both, long, short = (text(params, name) for name in ("leverage", "longLeverage", "shortLeverage"))
@@ -122,7 +122,7 @@ class AccountRest(Group):
         return "success"
 
     def set_margin_mode(self, params: Params, key: str) -> Any:
-        symbol = self._symbol(params)
+        symbol = self._listed(params)
         self._margin_coin(params)
         unless_refused(self.venue.set_margin_mode(key, symbol, one_of(params, "marginMode", ("isolated", "crossed"))))
         return {
@@ -156,7 +156,7 @@ class AccountRest(Group):
 
     def open_count(self, params: Params, key: str) -> Any:
         """Return the size that an amount of margin opens at a price, whatever the account holds."""
-        symbol = self._symbol(params)
+        symbol = self._listed(params)
         self._margin_coin(params)
         amount, price = (self._positive(params, name) for name in ("openAmount", "openPrice"))
         leverage = self._leverage(text(params, "leverage") or "20")
@@ -164,7 +164,7 @@ class AccountRest(Group):
 
     def max_open(self, params: Params, key: str) -> Any:
         """Return the size that the account could open now."""
-        symbol = self._symbol(params)
+        symbol = self._listed(params)
         self._margin_coin(params)
         side = Side.BUY if one_of(params, "posSide", ("long", "short")) == "long" else Side.SELL
         most = self.venue.max_open(key, symbol, side, self._open_price(params, symbol))
@@ -172,7 +172,7 @@ class AccountRest(Group):
 
     def liq_price(self, params: Params, key: str) -> Any:
         """Return where the account would be liquidated after opening with an amount of margin."""
-        symbol = self._symbol(params)
+        symbol = self._listed(params)
         self._margin_coin(params)
         side = one_of(params, "posSide", ("long", "short"))
         price, amount = self._open_price(params, symbol), self._positive(params, "openAmount")
@@ -186,7 +186,7 @@ class AccountRest(Group):
             for position in self.venue.positions(key):
                 if position.symbol == symbol:
                     sizes[position.hold_side] += abs(position.size)
-            mark = self.venue.mark(symbol)
+            mark = self.venue.mark(symbol) if self.venue.has_price(symbol) else price
             equity += (size * mark * (1 if side == "long" else -1)) - cost
             worth = equity - (sizes["long"] - sizes["short"]) * mark
         else:
@@ -197,6 +197,13 @@ class AccountRest(Group):
         return {"liqPrice": payloads.shown(worth / distance if distance else ZERO)}
 
     # -------------------------------------------------------------------------------------- helpers
+
+    def _listed(self, params: Params) -> str:
+        """Return the symbol, which must not have been removed."""
+        symbol = self._symbol(params)
+        if self.venue.contracts[symbol].status == "off":
+            raise Refused("40309", "The symbol has been removed")
+        return symbol
 
     def _margin_coin(self, params: Params) -> None:
         if required(params, "marginCoin").upper() != "USDT":

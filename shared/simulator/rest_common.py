@@ -180,12 +180,6 @@ def limit(params: Params, default: int = 100, most: int = 100) -> int:
     return min(most, default if size is None else size)
 
 
-def in_time(params: Params, time_ns: int) -> bool:
-    start, end = whole(params, "startTime"), whole(params, "endTime")
-    at_ms = time_ns // MS
-    return (start is None or at_ms >= start) and (end is None or at_ms <= end)
-
-
 def window(params: Params, days_max: int) -> None:
     """Check that startTime and endTime are in order and not too far apart."""
     start, end = whole(params, "startTime"), whole(params, "endTime")

@@ -18,8 +18,9 @@ from urllib.parse import quote
 
 import aiohttp
 
+from shared.simulator.clock import Clock
 from shared.simulator.gate import Credentials
-from shared.simulator.generated import GeneratedMarket
+from shared.simulator.market import GeneratedMarket, Market
 from shared.simulator.server import Server
 
 MARKET = GeneratedMarket(7, 4)
@@ -97,10 +98,12 @@ class RestClient:
 
 
 @asynccontextmanager
-async def serving(*accounts: Credentials) -> AsyncIterator[list[RestClient]]:
+async def serving(
+    *accounts: Credentials, market: Market = MARKET, clock: Clock | None = None
+) -> AsyncIterator[list[RestClient]]:
     """Run a server for these accounts that matches at once and knows no limit of calls per second."""
     accounts = accounts or (ACCOUNT,)
-    server = Server(MARKET, accounts=accounts)
+    server = Server(market, accounts=accounts, clock=clock)
     server.conditions.match_ms = 0.0
     server.conditions.rate_limit_scale = 1e6
     await server.start()

@@ -21,6 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.simulator import rest
+from shared.simulator.clock import Clock
+from shared.simulator.market import GeneratedMarket
 from tests.shared.simulator.rest_world import ACCOUNT, MIX, ORDER, PRODUCT, WHERE, RestClient, serving
 
 RICH = msgspec.structs.replace(ACCOUNT, deposit_usdt=Decimal(10_000_000))
@@ -210,6 +212,29 @@ def test_bodies_that_are_no_orders_get_a_code(served: Served, path: str, body: b
     assert is_bitgets(status, answer)
     # What an empty body asks of these two is possible with any product type, and none is given.
     assert status != 200
+
+
+COMING_AND_GOING = GeneratedMarket(13, 9, listings_per_day=60.0)
+
+
+@pytest.mark.parametrize(
+    ("share", "leverage_code"), [(0.01, "00000"), (0.5, "00000"), (0.85, "00000"), (0.92, "40309"), (0.99, "40309")]
+)
+async def test_no_state_of_a_symbol_breaks_an_endpoint(share: float, leverage_code: str) -> None:
+    """Announced without a price, trading, closing only, removed and gone: every endpoint has an answer."""
+    symbol, life = next((row.symbol, row.life) for row in COMING_AND_GOING.listings if row.life is not None)
+    second = life.begin_s + 1_795_300_000 // life.period_s * life.period_s + int(life.period_s * share)
+    wanted = GOOD | {"symbol": symbol, "size": "10", "price": "1"}
+    query = "&".join(f"{name}={value}" for name, value in wanted.items())
+
+    async with serving(RICH, market=COMING_AND_GOING, clock=Clock(start_ns=second * 1_000_000_000)) as (client,):
+        for path in POSTS:
+            assert is_bitgets(*await client.send("POST", path, json.dumps(wanted).encode())), path
+        for path in GETS:
+            assert is_bitgets(*await client.send("GET", f"{path}?{query}")), path
+        answer = await client.tell("account/set-leverage", **WHERE | {"symbol": symbol}, leverage="5")
+
+    assert answer["code"] == leverage_code
 
 
 @pytest.mark.parametrize("size", [1 << 20, 3 << 20])
