@@ -21,12 +21,12 @@ from shared.simulator import markets
 from shared.simulator.clock import Clock
 from shared.simulator.conditions import Script, decode_script
 from shared.simulator.feed import BITGET, CALM
-from shared.simulator.gate import DEFAULT_ACCOUNT, parse_account
+from shared.simulator.gate import ACCOUNT_FORM, ACCOUNT_OPTIONS, DEFAULT_ACCOUNT, parse_account
 from shared.simulator.sent import SentLog
 from shared.simulator.server import Server
 
 CADENCES = {"bitget": BITGET, "calm": CALM}
-DEFAULT_CADENCE = "calm"
+DEFAULT_CADENCE = "bitget"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,8 +35,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--port", type=_port, default=18080, help="0 lets the system choose (default: 18080)")
     markets.add_arguments(p)
     p.add_argument(
-        "--account", action="append", metavar="KEY:SECRET:PASSPHRASE:USDT",
-        help="an account and its money; repeatable (default: simulator:simulator:simulator:10000)",
+        "--account", action="append", metavar=ACCOUNT_FORM,
+        help=f"an account, its money and options: {ACCOUNT_OPTIONS}; repeatable "
+        "(default: simulator:simulator:simulator:10000)",
     )  # fmt: skip
     p.add_argument(
         "--speed", type=float, default=1.0,
@@ -44,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     p.add_argument(
         "--cadence", choices=sorted(CADENCES), default=DEFAULT_CADENCE,
-        help="how often books and tickers are pushed: calm 4 and 2 times a second, bitget 8 and 9 times, as measured "
+        help="how often books and tickers are pushed: bitget 8 and 9 times a second, as measured, calm 4 and 2 times "
         f"(default: {DEFAULT_CADENCE})",
     )  # fmt: skip
     p.add_argument("--checksum", action="store_true", help="books carry the checksum that Bitget sent until May 2026")

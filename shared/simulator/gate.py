@@ -221,8 +221,11 @@ class RateLimit:
         self._minutes: dict[str, deque[float]] = {}
         self._blocked_until_s: dict[str, float] = {}
 
-    def admit(self, address: str, now_s: float) -> None:
+    def admit(self, address: str, now_s: float, scale: float = 1.0) -> None:
         """Count one request of an address, whatever it asks.
+
+        Args:
+            scale: how much more (> 1) or less is allowed at the moment.
 
         Raises:
             Refused: HTTP 429, the address has asked too often, or is still blocked for it.
@@ -235,7 +238,7 @@ class RateLimit:
         recent = self._minutes.setdefault(address, deque())
         while recent and now_s - recent[0] >= 60.0:
             recent.popleft()
-        if len(recent) >= self._calls_per_minute:
+        if len(recent) >= max(1, int(self._calls_per_minute * scale)):
             self._blocked_until_s[address] = now_s + self._block_s
             recent.clear()
             raise _too_many()

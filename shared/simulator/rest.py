@@ -49,7 +49,8 @@ class Rest:
         fate = POLITE
         try:
             remote = request.remote or ""
-            self._limits.admit(remote, self._context.clock.monotonic_s())
+            scale = self._faults.conditions.rate_limit_scale
+            self._limits.admit(remote, self._context.clock.monotonic_s(), scale)
             endpoint = self._endpoints.get(request.path)
             if endpoint is None or endpoint.method != request.method:
                 raise not_found()
@@ -61,7 +62,7 @@ class Rest:
             key = ""
             if endpoint.is_private:
                 key = self._enter(request, endpoint, body, remote)
-            per_s = max(1, int(endpoint.per_s * self._faults.conditions.rate_limit_scale))
+            per_s = max(1, int(endpoint.per_s * scale))
             remaining = self._limits.take(key or remote, request.path, per_s, self._context.clock.monotonic_s())
             headers["x-mbx-used-remain-limit"] = str(remaining)
             if fate.before is not None:

@@ -190,7 +190,8 @@ class Sessions:
     def _login(self, socket: Socket, arg: Any) -> bool:
         """Log in, or say why not and close (recorded: a failed login is an error frame, then the end)."""
         clocks_s = (ms // 1000 for ms in self._clock.clocks_ms())
-        known = self._gate.check_login(arg, *clocks_s) if isinstance(arg, dict) else (30005, "error")
+        remote = socket.peer.rpartition(":")[0]
+        known = self._gate.check_login(arg, *clocks_s, remote=remote) if isinstance(arg, dict) else (30005, "error")
         if not isinstance(known, tuple) and not socket.is_private:
             known = 30005, "error"
         refused = None if isinstance(known, tuple) else self._faults.login()

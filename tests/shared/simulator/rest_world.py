@@ -47,6 +47,14 @@ class RestClient:
         }  # fmt: skip
         return headers | ({"paptrading": "1"} if self.account.is_demo else {})
 
+    def login(self) -> dict[str, str]:
+        """Return the argument of a WebSocket login: seconds there."""
+        stamp = str(int(time.time()))
+        prehash = f"{stamp}GET/user/verify".encode()
+        digest = hmac.new(self.account.secret.encode(), prehash, hashlib.sha256).digest()
+        fields = {"apiKey": self.account.key, "passphrase": self.account.passphrase, "timestamp": stamp}
+        return fields | {"sign": base64.b64encode(digest).decode()}
+
     async def send(self, method: str, target: str, body: bytes = b"", **changed: str) -> tuple[int, Any]:
         """Return HTTP status and whole answer; `changed` replaces headers."""
         headers = self.headers(method, target, body) | changed

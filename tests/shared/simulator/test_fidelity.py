@@ -6,11 +6,7 @@ with made-up values, which say the same without them.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 import json
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -85,13 +81,7 @@ async def pushed(socket: Any, channel: str, **wanted: Any) -> Any:
 
 async def login(client: RestClient, socket: Any, *channels: str) -> None:
     """Log in as the client and subscribe."""
-    stamp = str(int(time.time()))
-    digest = hmac.new(client.account.secret.encode(), f"{stamp}GET/user/verify".encode(), hashlib.sha256).digest()
-    arg = {
-        "apiKey": client.account.key, "passphrase": client.account.passphrase, "timestamp": stamp,
-        "sign": base64.b64encode(digest).decode(),
-    }  # fmt: skip
-    await socket.send(json.dumps({"op": "login", "args": [arg]}))
+    await socket.send(json.dumps({"op": "login", "args": [client.login()]}))
     args = [
         {"instType": "USDT-FUTURES", "channel": channel} | {"coin" if channel == "account" else "instId": "default"}
         for channel in channels

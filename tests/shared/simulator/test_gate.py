@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -13,6 +14,7 @@ import pytest
 from shared.errors import SettingsError
 from shared.simulator.gate import Credentials, Gate, RateLimit, Refused, parse_account, signature
 
+SIGNATURES = json.loads((Path(__file__).parents[2] / "golden" / "bitget_signatures.json").read_text())
 NOW_MS = 1_795_330_800_000
 ACCOUNT = Credentials("key", "secret", "pass", Decimal(1000))
 PATH = "/api/v2/mix/position/single-position"
@@ -41,6 +43,15 @@ def test_signatures_equal_those_of_production_clients(outside: Path) -> None:
 
     for vector in vectors["vectors"]:
         assert signature(vectors["secret"], vector["prehash"]) == vector["sign"]
+
+
+@pytest.mark.parametrize("vector", SIGNATURES["vectors"], ids=lambda vector: f"{vector['method']} {vector['path']}")
+def test_signatures_equal_the_documented_ones(vector: dict[str, Any]) -> None:
+    """The same vectors, written down here: REST in milliseconds, the login in seconds."""
+    query = f"?{vector['query']}" if vector["query"] else ""
+    prehash = f"{vector['timestamp']}{vector['method']}{vector['path']}{query}{vector['body']}"
+
+    assert signature(SIGNATURES["secret"], prehash) == vector["sign"]
 
 
 @pytest.mark.parametrize("signed", [QUERY, quote(QUERY, safe="=&-")], ids=["raw", "percent-encoded"])
@@ -134,6 +145,18 @@ def test_an_address_is_blocked_for_five_minutes_after_its_calls_of_a_minute() ->
         assert refused.value.status == 429
     limit.admit("there", 31.0)
     limit.admit("here", 330.0)
+
+
+def test_scaled_limit_of_a_minute() -> None:
+    """Conditions may tighten or widen what an address is allowed."""
+    limit = RateLimit(calls_per_minute=10)
+    for _ in range(20):
+        limit.admit("wide", 0.0, 2.0)
+    limit.admit("tight", 0.0, 0.01)
+
+    for address, scale in (("wide", 2.0), ("tight", 0.01)):
+        with pytest.raises(Refused, match="429"):
+            limit.admit(address, 0.0, scale)
 
 
 def test_calls_of_a_minute_ago_no_longer_count() -> None:

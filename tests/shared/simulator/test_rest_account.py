@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 import pytest_asyncio
+from websockets.asyncio.client import connect
 
 from shared.simulator.rest import GROUPS
 from tests.shared.simulator.rest_world import ACCOUNT, MIX, ORDER, PRODUCT, WHERE, RestClient, serving
@@ -86,6 +88,11 @@ async def test_key_of_another_address_is_refused() -> None:
     async with serving(far, near) as (refused, served):
         assert (await refused.ask("account/accounts", **PRODUCT))["code"] == "40038"
         assert len(await served.get("account/accounts", **PRODUCT)) == 1
+        for client, expected in ((refused, ("error", 30005)), (served, ("login", 0))):
+            async with connect(client.server.ws_url + "/private") as socket:
+                await socket.send(json.dumps({"op": "login", "args": [client.login()]}))
+                frame = json.loads(await socket.recv())
+            assert (frame["event"], frame["code"]) == expected
 
 
 # ---------------------------------------------------------------------------------------------- settings
