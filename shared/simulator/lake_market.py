@@ -82,8 +82,9 @@ class LakeMarket(ReplayedMarket):
             )
         anchor_s = anchor_ns // NS
         super().__init__(
-            source=f"simulator-lake-{source.removeprefix('simulator-')}"
-            f"-{datetime.fromtimestamp(anchor_s, UTC):%Y%m%dT%H%M%SZ}",
+            # A generated market stays recognisable as one ("simulator-g…"), and every replay is a world of its own.
+            source=f"simulator-{source.removeprefix('simulator-')}"
+            f"-replayed-{datetime.fromtimestamp(anchor_s, UTC):%Y%m%dT%H%M%SZ}",
             kind="replayed",
             note=(
                 f"replayed lake: {source} of {_say(begin_s)} to {_say(stop_s)}, {length_s - PAST_S} s in a loop; "

@@ -174,6 +174,7 @@ def test_window_plays_again_after_its_end(replayed: LakeMarket) -> None:
     assert replayed.received_second(seam) == replayed.received_second(ANCHOR_S)
     assert replayed.received_second(seam - 1) == END_S - 1
     assert replayed.first_second == ANCHOR_S - PAST_S
+    assert replayed.source == "simulator-g3-4-replayed-20261122T070000Z"
     assert np.array_equal(replayed.block(seam).bid_ticks, replayed.block(ANCHOR_S).bid_ticks)
 
 

@@ -106,7 +106,7 @@ def test_each_market_says_what_it_is(lake: Path) -> None:
             replayed, relayed = replaying.ready, relaying.ready
 
     assert (replayed["market"], replayed["symbols"]) == ("replayed", 2)
-    assert replayed["source"].startswith("simulator-lake-g3-2-")
+    assert replayed["source"].startswith("simulator-g3-2-replayed-")
     assert (relayed["market"], relayed["symbols"]) == ("relayed", 2)
     assert relayed["source"] == replayed["source"]
     assert relayed["upstream"] == replayed["rest"]
