@@ -32,6 +32,7 @@ from shared.simulator.orders import (
     VenuePosition,
     VenueRules,
 )
+from shared.strategy.exact import exactly
 from shared.types import Contract, Side
 
 if TYPE_CHECKING:
@@ -296,6 +297,7 @@ class Accounts:
             size = max((abs(other.size) for other in held.of_symbol(position.symbol)), default=size)
         return self._maintenance_rate(position.symbol, size * self.mark(position.symbol))
 
+    @exactly
     def margin_ratio(self, account: str, position: VenuePosition) -> Decimal:
         """Return maintenance margin / equity behind a position, of its symbol alone: liquidation at 1 [1].
 
@@ -308,6 +310,7 @@ class Accounts:
             behind = self._cross_risk(held)[0]
         return self._maintenance(position.symbol, size * mark) / behind if behind > 0 else Decimal(1)
 
+    @exactly
     def liquidation_price(self, account: str, position: VenuePosition) -> Decimal | None:
         """Return the mark at which a position is liquidated, all other marks as they are, as the formula gives it.
 

@@ -6,10 +6,11 @@ divided the rounding is stated, everything else is exact.
 
 from __future__ import annotations
 
-from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_FLOOR, Decimal
 from functools import lru_cache
 
 from shared.simulator.orders import ZERO, ClosedPosition, Tier
+from shared.strategy.exact import exactly
 from shared.types import Contract
 
 FEE_STEP = Decimal("1e-8")
@@ -38,19 +39,37 @@ def net_profit(closed: ClosedPosition) -> Decimal:
     return net.quantize(FEE_STEP, rounding=ROUND_DOWN)
 
 
+@exactly
 def break_even(entry: Decimal, is_long: bool, taker_fee: Decimal) -> Decimal:
-    """Return the price at which closing pays both fees: entry (1 + f) / (1 - f) for a long, inverse for a short."""
+    """Return the price at which closing pays both fees: entry (1 + f) / (1 - f) for a long, inverse for a short.
+
+    The last of 16 decimals is rounded so that it does pay them: up for a long, down for a short (recorded).
+    """
     up, down = 1 + taker_fee, 1 - taker_fee
-    exact = entry * up / down if is_long else entry * down / up
-    return exact.quantize(SHOWN_STEP, rounding=ROUND_HALF_EVEN)
+    if is_long:
+        return (entry * up / down).quantize(SHOWN_STEP, rounding=ROUND_CEILING)
+    return (entry * down / up).quantize(SHOWN_STEP, rounding=ROUND_FLOOR)
 
 
 # ------------------------------------------------------------------------------------------------------- margin
 
 
+@exactly
 def margin_shown(mark: Decimal, size: Decimal, leverage: int) -> Decimal:
     """Return the margin of a crossed position: mark x size / leverage, rounded up at 16 decimals."""
     return (mark * size / leverage).quantize(SHOWN_STEP, rounding=ROUND_CEILING)
+
+
+@exactly
+def ratio_shown(ratio: Decimal) -> Decimal:
+    """Return a margin ratio as shown: 16 decimals, rounded up (two recorded values, which half-up fits as well)."""
+    return ratio.quantize(SHOWN_STEP, rounding=ROUND_CEILING)
+
+
+@exactly
+def liquidation_shown(price: Decimal) -> Decimal:
+    """Return a liquidation price as shown: 16 decimals, rounded down, also below zero (recorded)."""
+    return price.quantize(SHOWN_STEP, rounding=ROUND_FLOOR)
 
 
 def margin_set_aside(price: Decimal, size: Decimal, leverage: int) -> Decimal:
@@ -58,6 +77,7 @@ def margin_set_aside(price: Decimal, size: Decimal, leverage: int) -> Decimal:
     return (price * size / leverage).quantize(MARGIN_STEP, rounding=ROUND_CEILING)
 
 
+@exactly
 def bankruptcy_price(worth: Decimal, size: Decimal, is_long: bool, fee_rate: Decimal, tick: Decimal) -> Decimal:
     """Return the price that leaves nothing of a position after the fee of closing it.
 
