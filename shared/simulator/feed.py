@@ -63,10 +63,12 @@ class Cadence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 CALM = Cadence()
+"""A third of the frames: for a machine that has to do without."""
+
 BITGET = Cadence(book_ms=125, ticker_ms=110)
 """As measured in September 2026: about 8 books and 9 tickers a second and symbol."""
 
-LIVE = CALM
+LIVE = BITGET
 HISTORY = Cadence(book_ms=1000, ticker_ms=1000, trade_ms=1000)
 """Once a second: what two hours of history are written at."""
 
