@@ -23,16 +23,16 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from decimal import Decimal, InvalidOperation
-from typing import Any, Generic, TypeVar, cast
-from urllib.parse import urlsplit
+from decimal import InvalidOperation
+from typing import Any, cast
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 import msgspec
 
 from shared import log
 from shared.errors import ExchangeSilent, ProtocolBroken
-from shared.simulator.desk import Desk, contract_of
+from shared.simulator.desk import contract_of
 from shared.simulator.feed import Frame
 from shared.simulator.frames import text_frame
 from shared.simulator.gate import Credentials, Refused
@@ -40,36 +40,25 @@ from shared.simulator.kept import Kept, keeper
 from shared.simulator.link import Heard, Kind, Topic
 from shared.simulator.market import NS, Market
 from shared.simulator.ports import WireFrame
+from shared.simulator.relay_desk import TRANSIENT, VENUE_CHANNELS, RelayDesk
 from shared.simulator.upstream import Answer, Upstream
-from shared.types import Contract, Side
 
 BITGET_REST = "https://api.bitget.com"
 BITGET_WS = "wss://ws.bitget.com/v2/ws"
 SOURCE = "bitget"
 
-STALE_NS = 10 * NS
-"""A traded perpetual's ticker comes about nine times a second, a dead one's every few seconds."""
-
-READY_S_MAX = 5.0
-"""How long an order of a symbol that nobody asked for before waits for its first book."""
-
 LINGER_NS = 60 * NS
 """What nobody wants any more stays subscribed so long: clients come back, and requests are counted."""
 
 LISTING_S = 60.0
+RETRY_S = 1.0
 WISH_NS = NS // 20
 QUEUE_MAX = 50_000
 """Frames that wait for the pump, about five seconds of 600 symbols; older ones are lost to clients, as when frozen."""
 
-TRANSIENT = "40725", "service return an error"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_TRADING = (
-    "/place-order", "/batch-place-order", "/modify-order", "/click-backhand", "/close-positions", "/place-plan-order",
-    "/modify-plan-order", "/place-tpsl-order", "/place-pos-tpsl", "/modify-tpsl-order",
-)  # fmt: skip
 _MIX = "/api/v2/mix/market/"
 _OURS = "productType=USDT-FUTURES"
-_VENUE_CHANNELS = ("books15", "trade", "ticker")
 
 
 class RelayMarket:
@@ -133,6 +122,7 @@ class RelayFeed:
         self.awaited: Collection[Topic] = ()
         """Topics that clients wait for: asked for by them, and not yet acked."""
         self.desk: RelayDesk | None = None
+        self.tasks: list[asyncio.Task[None]] = []
         self._log = log.get("relay")
         self._queue: deque[Heard] = deque()
         self._kept: dict[Topic, Kept] = {}
@@ -193,6 +183,9 @@ class RelayFeed:
         lost, self._lost = self._lost, set()
         return lost
 
+    def is_up(self, symbol: str) -> bool:
+        return self.upstream.is_up(symbol)
+
     def ticker_fields(self, now_ns: int, symbol: str) -> dict[str, str] | None:
         """Return the fields of the last ticker, None where none came."""
         rows = self._rows("ticker", symbol)
@@ -225,6 +218,12 @@ class RelayFeed:
 
     # ------------------------------------------------------------------------------------- upstream
 
+    def raise_failure(self) -> None:
+        """Raise what ended one of the relay's tasks: only an error of our own does."""
+        for task in (*self.tasks, *self.upstream.tasks):
+            if task.done() and not task.cancelled():
+                task.result()
+
     def learn(self, data: Any) -> None:
         """Take the rows of `contracts`: who is listed."""
         if self.listed.learn(data):
@@ -243,7 +242,7 @@ class RelayFeed:
         for topic in self.awaited:
             self._last_wanted_ns[topic] = now_ns
         for symbol in self.desk.used if self.desk is not None else ():
-            for channel in _VENUE_CHANNELS:
+            for channel in VENUE_CHANNELS:
                 self._last_wanted_ns[channel, symbol] = now_ns
         for topic, at_ns in list(self._last_wanted_ns.items()):
             if now_ns - at_ns > LINGER_NS:
@@ -293,124 +292,6 @@ class RelayFeed:
         self._linked.discard(topic)
 
 
-class RelayDesk(Desk):
-    """A paper venue in front of a relayed market."""
-
-    def __init__(self, feed: RelayFeed, accounts: Iterable[Credentials]) -> None:
-        super().__init__(feed.market, accounts)
-        self._feed = feed
-        self._log = log.get("relay")
-        self.used: set[str] = set()
-        """Symbols whose books the venue follows: an account was interested in them once."""
-        self._books: dict[str, str] = {}  # the last books15 since its topic was linked
-        self._heard_ns: dict[str, int] = {}
-        self._told: dict[str, asyncio.Event] = {}  # set by a symbol's first book
-        self._removed: dict[str, Contract] = {}
-        feed.desk = self
-
-    def advance(self, now_ns: int) -> None:
-        """Settle funding when it is due; books and marks come when they come."""
-        self.venue.settle_funding(now_ns)
-        self._second, self._traded_ns = now_ns // NS, max(self._traded_ns, now_ns)
-
-    def learn(self) -> None:
-        """Bring the venue's contracts to what is listed; what was removed trades no more."""
-        for row in self._feed.listed.contracts():
-            if row["symbol"] not in self._rows:
-                self._rows[row["symbol"]] = row
-                self.venue.contracts[row["symbol"]] = contract_of(row)
-        self._learn(time.time_ns() // NS)
-
-    def value(self, data: Any) -> None:
-        """Take the marks of `tickers` for symbols that no push has told about."""
-        for row in data if isinstance(data, list) else ():
-            try:
-                ticker = msgspec.convert(row, _TickerRow)
-                if ticker.symbol in self.venue.contracts and ticker.symbol not in self._heard_ns:
-                    self._mark(ticker.symbol, ticker, time.time_ns())
-            except (msgspec.MsgspecError, ValueError, InvalidOperation) as error:
-                self._log.warning("ticker.unreadable", reason=f"{type(error).__name__} {error}"[:200])
-
-    async def ready(self, path: str, params: Mapping[str, Any], account: str) -> None:
-        """Return once every symbol of a request that may trade has a book to match against.
-
-        Raises:
-            Refused: the upstream is down or stale.
-        """
-        if not path.endswith(_TRADING):
-            return
-        symbol = params.get("symbol")
-        held = (position.symbol for position in self.venue.positions(account))
-        await self._follow([symbol] if isinstance(symbol, str) and symbol else held)
-
-    async def _follow(self, symbols: Iterable[str]) -> None:
-        for symbol in symbols:
-            if not self._feed.knows(symbol):
-                continue  # the handler has Bitget's words for it
-            if self.is_fresh(symbol):
-                self._use(symbol)
-                continue
-            is_new = symbol not in self.used
-            self._use(symbol)
-            if is_new:
-                try:
-                    async with asyncio.timeout(READY_S_MAX):
-                        await self._told.setdefault(symbol, asyncio.Event()).wait()
-                except TimeoutError:
-                    self.used.discard(symbol)  # the next order waits again
-            if not self.is_fresh(symbol):
-                raise Refused(*TRANSIENT)
-
-    def is_fresh(self, symbol: str) -> bool:
-        """Claim that the venue's book of a symbol is what the exchange shows now."""
-        at_ns = self._heard_ns.get(symbol)
-        is_recent = at_ns is not None and time.time_ns() - at_ns < STALE_NS
-        return is_recent and symbol in self._books and self._feed.upstream.is_up(symbol)
-
-    def hear(self, heard: Heard) -> None:
-        """Show the venue what came."""
-        symbol = heard.symbol
-        if heard.kind is Kind.LOST:
-            self._books.pop(symbol, None)
-            self._told.pop(symbol, None)
-        if heard.kind is not Kind.FRAME:
-            return
-        self._heard_ns[symbol] = heard.recv_ns
-        if heard.channel == "books15":
-            self._books[symbol] = heard.text
-        if symbol not in self.used or heard.channel not in _VENUE_CHANNELS:
-            return
-        try:
-            if heard.channel == "books15":
-                self._book(symbol, _BOOK.decode(heard.text).data[-1], heard.recv_ns)
-            elif heard.channel == "ticker":
-                self._mark(symbol, _TICKER.decode(heard.text).data[-1], heard.recv_ns)
-            elif heard.is_update:  # a snapshot's trades were before we listened
-                for row in reversed(_TRADES.decode(heard.text).data):  # newest first on the wire
-                    price, size = _number(row.price), _number(row.size)
-                    self.venue.trade(symbol, price, size, Side(row.side.lower()), heard.recv_ns)
-        except (msgspec.MsgspecError, ValueError, InvalidOperation, IndexError) as error:
-            reason = f"{type(error).__name__} {error}"[:200]
-            self._log.warning("push.unreadable", channel=heard.channel, symbol=symbol, reason=reason)
-
-    def _use(self, symbol: str) -> None:
-        if symbol in self.used:
-            return
-        self.used.add(symbol)
-        text = self._books.get(symbol)
-        if text is not None:
-            self.hear(Heard(Kind.FRAME, "books15", symbol, self._heard_ns[symbol], text))
-
-    def _book(self, symbol: str, row: _BookRow, now_ns: int) -> None:
-        bids, asks = ([(_number(price), _number(size)) for price, size in side] for side in (row.bids, row.asks))
-        self.venue.set_book(symbol, bids, asks, now_ns)
-        self._told.setdefault(symbol, asyncio.Event()).set()
-
-    def _mark(self, symbol: str, row: _TickerRow, now_ns: int) -> None:
-        mark, index, rate = (_optional(text) for text in (row.markPrice, row.indexPrice, row.fundingRate))
-        self.venue.set_mark(symbol, mark, index, rate, now_ns)
-
-
 @asynccontextmanager
 async def relay(
     rest_url: str, ws_url: str, accounts: Iterable[Credentials], *, listing_s: float = LISTING_S
@@ -442,7 +323,17 @@ async def relay(
                 "check --upstream-rest"
             )
         await upstream.check()
-        desk = RelayDesk(feed, accounts)
+        desk = feed.desk = RelayDesk(feed, accounts)
+
+        async def climb() -> None:
+            while True:
+                symbol = await desk.laddered.get()
+                tiers = await upstream.fetch(_MIX + "query-position-lever", f"{_OURS}&symbol={quote(symbol)}")
+                if tiers is None or tiers.status == 429:
+                    desk.laddered.put_nowait(symbol)
+                    await asyncio.sleep(RETRY_S)
+                elif tiers.data is not None:
+                    desk.climb(symbol, tiers.data)
 
         async def follow() -> None:
             while True:
@@ -454,12 +345,14 @@ async def relay(
                 if rows is not None:
                     feed.learn(rows.data)
 
-        following = asyncio.create_task(follow())
+        tasks = [asyncio.create_task(follow()), asyncio.create_task(climb())]
+        feed.tasks += tasks
         try:
             yield feed, desk
         finally:
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class _Told(msgspec.Struct):
@@ -482,47 +375,3 @@ async def _source_at(rest_url: str) -> str:
             f"an upstream on this machine must be a simulator that names its source, found {error} at {url}: "
             "check --upstream-rest"
         ) from None
-
-
-class _BookRow(msgspec.Struct):
-    asks: list[tuple[str, str]]
-    bids: list[tuple[str, str]]
-
-
-class _TickerRow(msgspec.Struct):
-    """Of a push or of REST; names are Bitget's."""
-
-    symbol: str = ""
-    markPrice: str | None = None
-    indexPrice: str | None = None
-    fundingRate: str | None = None
-
-
-class _TradeRow(msgspec.Struct):
-    price: str
-    size: str
-    side: str
-
-
-Row = TypeVar("Row")
-
-
-class _Push(msgspec.Struct, Generic[Row]):
-    data: list[Row]
-
-
-_BOOK = msgspec.json.Decoder(_Push[_BookRow])
-_TICKER = msgspec.json.Decoder(_Push[_TickerRow])
-_TRADES = msgspec.json.Decoder(_Push[_TradeRow])
-
-
-def _number(text: str) -> Decimal:
-    value = Decimal(text)
-    if not value.is_finite():
-        raise ValueError(f"expected a number, found {text!r}")
-    return value
-
-
-def _optional(text: str | None) -> Decimal | float:
-    """Return a number, NaN where the exchange leaves it out."""
-    return float("nan") if text in (None, "") else _number(text)

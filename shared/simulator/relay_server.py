@@ -19,7 +19,8 @@ from urllib.parse import quote, urlencode
 from shared.simulator.feed import CHANNELS
 from shared.simulator.gate import Gate, Refused
 from shared.simulator.link import Topic
-from shared.simulator.relay import RelayDesk, RelayFeed
+from shared.simulator.relay import RelayFeed
+from shared.simulator.relay_desk import RelayDesk
 from shared.simulator.rest import Rest
 from shared.simulator.rest_common import Context, Group, JsonNumber, Params, text
 from shared.simulator.server import Server
@@ -137,5 +138,5 @@ class RelayServer(Server):
         """Nothing is computed here."""
 
     def _ahead(self, second: int) -> None:
-        self._relay.upstream.raise_failure()
+        self._relay.raise_failure()
         self._relayed.follow()

@@ -11,7 +11,6 @@ payloads, so a mistake on one side is not repeated on the other.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -161,8 +160,7 @@ class Server:
     async def stop(self) -> None:
         if self._pumping:
             self._pumping.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._pumping
+            await asyncio.gather(self._pumping, return_exceptions=True)  # its failure is `run_until`'s to raise
         if self.candle_streams is not None:
             self.candle_streams.stop()
         self.close_sockets(reason="server_stopped")

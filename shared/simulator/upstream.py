@@ -88,7 +88,7 @@ class Upstream:
         self.links: list[Link] = []
         self._link_of: dict[str, Link] = {}  # symbol -> the connection of its topics
         self._wanted: set[Topic] = set()
-        self._tasks: list[asyncio.Task[None]] = []
+        self.tasks: list[asyncio.Task[None]] = []
         self._connects = Window(CONNECTS, CONNECTS_PERIOD_NS)
         self._jitter = random.Random(seed)
         self._log = log.get("relay")
@@ -104,9 +104,9 @@ class Upstream:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in (*self._tasks, *self._asked.values()):
+        for task in (*self.tasks, *self._asked.values()):
             task.cancel()
-        await asyncio.gather(*self._tasks, *self._asked.values(), return_exceptions=True)
+        await asyncio.gather(*self.tasks, *self._asked.values(), return_exceptions=True)
         if self._http is not None:
             await self._http.close()
 
@@ -148,12 +148,6 @@ class Upstream:
         link = self._link_of.get(symbol)
         return link is not None and link.is_open
 
-    def raise_failure(self) -> None:
-        """Raise what ended one of our tasks: only an error of our own does."""
-        for task in self._tasks:
-            if task.done() and not task.cancelled():
-                task.result()
-
     def _link(self, symbol: str) -> Link:
         link = self._link_of.get(symbol)
         if link is not None and len(link.states) < TOPICS_BOUND:
@@ -163,7 +157,7 @@ class Upstream:
         if not free and len(self.links) < LINKS_MAX:
             link = Link(len(self.links))
             self.links.append(link)
-            self._tasks.append(asyncio.create_task(self._keep(link)))
+            self.tasks.append(asyncio.create_task(self._keep(link)))
         else:
             link = min(free or self.links, key=lambda link: len(link.states))
         self._link_of[symbol] = link

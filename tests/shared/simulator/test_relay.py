@@ -20,10 +20,11 @@ from aiohttp import web
 from websockets.exceptions import ConnectionClosed
 
 from shared.errors import ExchangeSilent, ProtocolBroken
-from shared.simulator import relay as relay_module
+from shared.simulator import relay_desk
 from shared.simulator.gate import Credentials
 from shared.simulator.market import GeneratedMarket
-from shared.simulator.relay import RelayDesk, RelayFeed, relay
+from shared.simulator.relay import RelayFeed, relay
+from shared.simulator.relay_desk import RelayDesk
 from shared.simulator.relay_server import RelayServer
 from shared.simulator.server import Server
 
@@ -166,6 +167,10 @@ class Scripted:
         data: Any = self.rows
         if request.path.endswith("/tickers"):
             data = [{"symbol": row["symbol"], "markPrice": str(self.mark)} for row in self.rows]
+        if request.path.endswith("/query-position-lever"):
+            steps = (("1", "0", "50000", "125", "0.0040"), ("2", "50000", "900000", "40", "0.0110"))
+            names = ("level", "startUnit", "endUnit", "leverage", "keepMarginRate")
+            data = [dict(zip(names, step, strict=True)) for step in steps]
         if request.path.endswith("/merge-depth"):
             text = '{"code":"00000","msg":"success","requestTime":1,"data":{"asks":[[0.00001042,100.0]],"ts":"1"}}'
             return web.Response(text=text)
@@ -412,6 +417,36 @@ async def test_resting_order_fills_by_trades_and_marks_move_equity() -> None:
     assert {price for price, _ in fills} == {Decimal(79995)}
 
 
+async def test_risk_ladder_is_the_upstreams() -> None:
+    """Maintenance margin of a paper position follows the tiers that the exchange shows its clients."""
+    async with scripted() as upstream, relaying(upstream) as (client, _, desk), client.stream(*VENUE) as socket:
+        await until(has(upstream, *VENUE))
+        await upstream.book(("80000", "1"))
+        await pushes(socket, lambda found: bool(found))
+        await client.fills(await client.place())
+        await until(lambda: len(desk.venue.tiers("BTCUSDT")) == 2)
+        asked = [path for path in upstream.asked if "query-position-lever" in path]
+
+    assert [(tier.end_usdt, tier.leverage_max, tier.maintenance_rate) for tier in desk.venue.tiers("BTCUSDT")] == [
+        (Decimal(50_000), 125, Decimal("0.0040")),
+        (Decimal(900_000), 40, Decimal("0.0110")),
+    ]
+    assert asked == [f"{MIX}market/query-position-lever?productType=USDT-FUTURES&symbol=BTCUSDT"]
+
+
+async def test_error_of_our_own_ends_the_relay_loudly() -> None:
+    """A relay whose connection died of a bug does not go on in silence."""
+    async with scripted() as upstream, relaying(upstream) as (client, feed, _):
+
+        def fail(heard: Any) -> None:
+            raise ZeroDivisionError
+
+        feed.upstream._on_heard = fail
+        async with client.stream(("ticker", "BTCUSDT")):
+            with pytest.raises(ZeroDivisionError):
+                await asyncio.wait_for(client.server.run_until(asyncio.Event()), WITHIN_S)
+
+
 async def test_stale_upstream_takes_no_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that lives and says nothing is no market to trade on; one push makes it one again."""
     async with scripted() as upstream, relaying(upstream) as (client, _, desk), client.stream(*VENUE) as socket:
@@ -419,7 +454,7 @@ async def test_stale_upstream_takes_no_order(monkeypatch: pytest.MonkeyPatch) ->
         await upstream.book(("80000", "1"))
         await pushes(socket, lambda found: bool(found))
         taken = await client.place()
-        monkeypatch.setattr(relay_module, "STALE_NS", 100_000_000)
+        monkeypatch.setattr(relay_desk, "STALE_NS", 100_000_000)
         await until(lambda: not desk.is_fresh("BTCUSDT"))
         refused = [
             await client.place(),
