@@ -191,8 +191,8 @@ class PublicFeed:
             bars = self.candles.recent(symbol, channel.removeprefix("candle"), now_ns, SNAPSHOT_CANDLES)
             return _frame_text("snapshot", channel, symbol, _json(bars)[1:-1], now_ns) if bars else None
         if channel == "books":
-            told = self._last_told(now_ns, n)
-            if told is None or not self._shows(n, second):
+            told = self._last_told(now_ns, n) if self._shows(n, second) else None
+            if told is None:
                 return None
             now = self._at(told)
             ask_texts, bid_texts = now.book(n)
@@ -314,6 +314,8 @@ class PublicFeed:
             at = bisect_right(told, second)
             if at:
                 return told[at - 1]
+            if not self._shows(n, block.first_second):
+                return None  # just listed: no need to compute what was before
             second = block.first_second - 1
         return None
 

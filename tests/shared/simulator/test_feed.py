@@ -270,6 +270,34 @@ def test_chain_holds_whatever_is_quiet_or_silent(
         assert (book["asks"], book["bids"]) == tuple(dict(cast("list[tuple[str, str]]", side)) for side in expected)
 
 
+def test_symbol_that_is_just_listed_needs_no_block_before() -> None:
+    """Its first book is a snapshot; what was before it was listed is not computed, nor is it shown before."""
+
+    class New(Few):
+        asked: set[int]
+
+        def is_listed(self, second: int) -> Any:
+            return np.full(2, second >= START_S + 3)
+
+        def block(self, second: int) -> Block:
+            self.asked.add(second // 10 * 10)
+            return super().block(second)
+
+    market: Any = New([(k % 4, k % 2) for k in range(10)], [k in (3, 4) for k in range(10)])
+    market.asked = set()
+    feed = PublicFeed(market)
+
+    early = feed.snapshot((START_S + 1) * NS, "books", "AUSDT")
+    first, second = (
+        json.loads(text) for *_, text in feed.frames(START_S * NS, (START_S + 5) * NS, {"books": ["AUSDT"]})
+    )
+
+    assert early is None
+    assert (first["action"], second["action"]) == ("snapshot", "update")
+    assert second["data"][0]["pseq"] == first["data"][0]["seq"]
+    assert market.asked == {START_S // 10 * 10}
+
+
 @settings(max_examples=20)
 @given(st.lists(st.integers(0, 3 * NS), max_size=12))
 def test_second_without_a_trade_is_pushed_in_order(cuts: list[int]) -> None:
