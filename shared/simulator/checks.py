@@ -54,7 +54,7 @@ class Checks(Matching):
             return MODE_REFUSAL
         position = held.positions.get((request.symbol, request.position_side))
         is_against = position is not None and (position.size > 0) is not (request.side is Side.BUY)
-        closes = request.closes if held.is_hedged else request.reduce_only
+        closes = request.closes
         refusal = status_refusal(contract, closes and is_against)
         if refusal is not None:
             return refusal

@@ -31,8 +31,7 @@ class Matching(Clearing):
         self, account: str, request: OrderRequest, now_ns: int, source: str, cost_price: Decimal = ZERO
     ) -> Order:
         held = self._accounts[account]
-        # Bitget v2: reduceOnly is ignored in hedge mode, where an order against its position's side is one that closes.
-        closes = request.closes if request.position_side != "net" else request.reduce_only
+        closes = request.closes
         size = self._make_room(held, request, now_ns, source) if closes else request.size
         order_id, mode = self.new_id(now_ns), request.margin_mode or self.margin_mode(account, request.symbol)
         if mode != held.margin_modes.get(request.symbol, "crossed"):

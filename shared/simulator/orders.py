@@ -45,12 +45,13 @@ class OrderRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def closes(self) -> bool:
-        """Tell whether it can only make a position smaller: reduce-only, or against its side in hedge mode."""
-        return self.reduce_only or (self.position_side != "net" and (self.position_side == "long") is not self._buys)
+        """Tell whether it can only make a position smaller: reduce-only, or in hedge mode against its side.
 
-    @property
-    def _buys(self) -> bool:
-        return self.side is Side.BUY
+        reduceOnly is ignored in hedge mode (recorded: an "open" with it opened).
+        """
+        if self.position_side == "net":
+            return self.reduce_only
+        return (self.position_side == "long") is not (self.side is Side.BUY)
 
 
 class PlanRequest(msgspec.Struct, frozen=True, kw_only=True):
