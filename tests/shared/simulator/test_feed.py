@@ -420,14 +420,29 @@ def test_checksum_is_sent_only_on_request() -> None:
 
 
 @pytest.mark.parametrize(
-    ("channel", "recorded"), [("ticker", "ws_v2_ticker_BTCUSDT.json"), ("books", "ws_v2_books_MAVUSDT_seq_chain.jsonl")]
+    ("channel", "action", "recorded"),
+    [
+        ("ticker", "snapshot", "ws_v2_ticker_BTCUSDT.json"),
+        ("books", "snapshot", "ws_v2_books_MAVUSDT_seq_chain.jsonl"),
+        ("books", "update", "ws_v2_books_MAVUSDT_seq_chain.jsonl"),
+        ("books5", "snapshot", "ws_v2_spot_frames.jsonl"),
+        ("trade", "update", "ws_v2_spot_frames.jsonl"),
+    ],
 )
-def test_push_has_the_keys_and_types_of_a_recorded_one(outside: Path, channel: str, recorded: str) -> None:
+def test_push_has_the_keys_and_types_of_a_recorded_one(outside: Path, channel: str, action: str, recorded: str) -> None:
     """Keys, their order and the types of their values are those of a payload recorded from Bitget."""
     lines = (outside / "bitget/fixtures/recorded_live_202609" / recorded).read_text().splitlines()
-    theirs = next(frame for frame in map(json.loads, lines) if frame.get("action") == "snapshot")
+    found = [frame for frame in map(json.loads, lines) if frame.get("arg", {}).get("channel") == channel]
+    theirs = next(frame for frame in found if frame.get("action") == action)
 
-    ours = json.loads(PublicFeed(MARKET).snapshot(START_S * NS, channel, "BTCUSDT") or "")
+    feed = PublicFeed(MARKET)
+    frames = [text for *_, text in feed.frames(START_S * NS, (START_S + 3) * NS, {channel: ["BTCUSDT"]})]
+    snapshot = feed.snapshot(START_S * NS, channel, "BTCUSDT")
+    assert snapshot is not None
 
-    assert list(ours) == list(theirs)
-    assert [(k, type(v)) for k, v in ours["data"][0].items()] == [(k, type(v)) for k, v in theirs["data"][0].items()]
+    for text in [snapshot] if action == "snapshot" else frames:
+        ours = json.loads(text)
+        assert list(ours) == list(theirs)
+        assert (ours["action"], list(ours["arg"])) == (action, list(theirs["arg"]))
+        for row in ours["data"]:
+            assert [(k, type(v)) for k, v in row.items()] == [(k, type(v)) for k, v in theirs["data"][0].items()]
