@@ -92,6 +92,8 @@ async def server_of(args: argparse.Namespace, **options: Any) -> AsyncIterator[S
         raise SettingsError(
             f"--market bitget runs in real time, found --speed {options['clock'].speed:g}: leave it out"
         )
+    if options["has_checksum"]:
+        raise SettingsError("--market bitget shows books as Bitget sends them, found --checksum: leave it out")
     rest = settings.check_url("--upstream-rest", args.upstream_rest or BITGET_REST, "http")
     ws = settings.check_url("--upstream-ws", args.upstream_ws or BITGET_WS, "ws")
     if settings.is_loopback(rest) != settings.is_loopback(ws):

@@ -21,7 +21,7 @@ import asyncio
 import json
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from decimal import InvalidOperation
 from typing import Any, cast
@@ -55,6 +55,9 @@ RETRY_S = 1.0
 WISH_NS = NS // 20
 QUEUE_MAX = 50_000
 """Frames that wait for the pump, about five seconds of 600 symbols; older ones are lost to clients, as when frozen."""
+
+PAUSE_NS = NS
+"""A pump that has not come for longer was frozen: what came before is not told late."""
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _MIX = "/api/v2/mix/market/"
@@ -114,7 +117,9 @@ class RelayFeed:
         upstream_url: REST and WebSocket base (without /public).
     """
 
-    def __init__(self, listed: RelayMarket, rest_url: str, ws_url: str) -> None:
+    def __init__(
+        self, listed: RelayMarket, rest_url: str, ws_url: str, *, monotonic_ns: Callable[[], int] = time.monotonic_ns
+    ) -> None:
         self.listed = listed
         # What is relayed has no seconds to be asked for; who asks is replaced (`RelayDesk`, `RelayServer`).
         self.market = cast(Market, listed)
@@ -124,7 +129,9 @@ class RelayFeed:
         self.desk: RelayDesk | None = None
         self.tasks: list[asyncio.Task[None]] = []
         self._log = log.get("relay")
-        self._queue: deque[Heard] = deque()
+        self._monotonic_ns = monotonic_ns
+        self._queue: deque[tuple[int, Heard]] = deque()  # with the monotonic time of receipt
+        self._pulled_ns = monotonic_ns()
         self._kept: dict[Topic, Kept] = {}
         self._linked: set[Topic] = set()
         self._lost: set[Topic] = set()
@@ -141,17 +148,22 @@ class RelayFeed:
     def frames(
         self, start_ns: int, end_ns: int, wanted: Mapping[str, Collection[str]] | None = None
     ) -> Iterator[Frame]:
-        """Yield what came in [start_ns, end_ns) of the wanted topics, in the order it came and as it came.
+        """Yield what has come since the last call of the wanted topics, in the order it came and as it came.
+
+        The wall clock, which a machine may set back, decides nothing: `start_ns` and `end_ns` are not looked at.
 
         Args:
             wanted: channel -> symbols; what is subscribed upstream follows from it.
         """
         wanted = wanted or {}
         self._wish(wanted)
-        while self._queue and self._queue[0].recv_ns < end_ns:
-            heard = self._queue.popleft()
+        now_ns = self._monotonic_ns()
+        since_ns = now_ns - PAUSE_NS if now_ns - self._pulled_ns > PAUSE_NS else 0
+        self._pulled_ns = now_ns
+        while self._queue:
+            at_ns, heard = self._queue.popleft()
             self._absorb(heard)
-            if heard.kind is Kind.FRAME and heard.recv_ns >= start_ns and heard.symbol in wanted.get(heard.channel, ()):
+            if heard.kind is Kind.FRAME and at_ns >= since_ns and heard.symbol in wanted.get(heard.channel, ()):
                 yield heard.recv_ns, heard.channel, heard.symbol, heard.text
 
     def wire(
@@ -255,9 +267,9 @@ class RelayFeed:
         """Let the venue see what came at once, clients when the pump comes round."""
         if self.desk is not None:
             self.desk.hear(heard)
-        self._queue.append(heard)
+        self._queue.append((self._monotonic_ns(), heard))
         if len(self._queue) > QUEUE_MAX:
-            self._absorb(self._queue.popleft())
+            self._absorb(self._queue.popleft()[1])
 
     def _absorb(self, heard: Heard) -> None:
         topic = heard.channel, heard.symbol

@@ -22,10 +22,12 @@ from shared.simulator.link import Topic
 from shared.simulator.relay import RelayFeed
 from shared.simulator.relay_desk import RelayDesk
 from shared.simulator.rest import Rest
-from shared.simulator.rest_common import Context, Group, JsonNumber, Params, text
+from shared.simulator.rest_common import MIX, Context, Group, JsonNumber, Params, text
 from shared.simulator.server import Server
 from shared.simulator.sessions import Sessions, error_text, topic_of
 from shared.simulator.sockets import Arg, Socket
+
+MARKET_PATH = MIX + "market/"
 
 
 class RelaySessions(Sessions):
@@ -93,7 +95,7 @@ class RelayRest(Rest):
         for path, endpoint in self._endpoints.items():
             if endpoint.handler == "contracts":
                 self._handlers[path] = self._contracts
-            elif not endpoint.is_private and endpoint.handler != "server_time":
+            elif not endpoint.is_private and path.startswith(MARKET_PATH):
                 self._handlers[path] = self._proxy(path)
 
     def _contracts(self, params: Params, key: str) -> Any:

@@ -86,8 +86,8 @@ class Upstream:
     def __init__(self, rest_url: str, ws_url: str, on_heard: Callable[[Heard], None], *, seed: int = 0) -> None:
         self.rest_url, self.ws_url, self._on_heard = rest_url, ws_url, on_heard
         self.links: list[Link] = []
-        self._link_of: dict[str, Link] = {}  # symbol -> the connection of its topics
-        self._wanted: set[Topic] = set()
+        self._link_of: dict[str, Link] = {}  # symbol -> the connection of its next topic
+        self._carrier: dict[Topic, Link] = {}  # of every wanted topic
         self.tasks: list[asyncio.Task[None]] = []
         self._connects = Window(CONNECTS, CONNECTS_PERIOD_NS)
         self._jitter = random.Random(seed)
@@ -131,15 +131,15 @@ class Upstream:
     def want(self, topics: Iterable[Topic]) -> None:
         """Carry exactly these topics."""
         wanted = set(topics)
-        for topic in self._wanted - wanted:
-            self._link_of[topic[1]].drop(topic)
-        for topic in sorted(wanted - self._wanted):
-            self._link(topic[1]).add(topic)
-        self._wanted = wanted
+        for topic in self._carrier.keys() - wanted:
+            self._carrier.pop(topic).drop(topic)
+        for topic in sorted(wanted - self._carrier.keys()):
+            link = self._carrier[topic] = self._link(topic[1])
+            link.add(topic)
 
     def renew(self, topic: Topic) -> None:
         """Subscribe a topic anew."""
-        link = self._link_of.get(topic[1])
+        link = self._carrier.get(topic)
         if link is not None:
             link.renew(topic)
 

@@ -44,6 +44,7 @@ def ends(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]
         (["--lake", "x"], 2, "--lake needs --source, which is missing"),
         (["--anchor-ns", "1"], 2, "--anchor-ns belongs to --recording or --lake"),
         (["--lake", "s3://bucket", "--source", "bitget"], 2, "must be a folder"),
+        (["--market", "bitget", "--checksum"], 2, "as Bitget sends them, found --checksum"),
         (["--market", "bitget", "--speed", "10"], 2, "runs in real time, found --speed 10"),
         (["--market", "bitget", "--upstream-rest", "https://bitget.com.evil.io"], 2, r"must be on this machine or https"),
         (["--market", "bitget", "--upstream-rest", "http://127.0.0.1:9"], 2, "lead to one exchange"),

@@ -22,8 +22,9 @@ from websockets.exceptions import ConnectionClosed
 from shared.errors import ExchangeSilent, ProtocolBroken
 from shared.simulator import relay_desk
 from shared.simulator.gate import Credentials
-from shared.simulator.market import GeneratedMarket
-from shared.simulator.relay import RelayFeed, relay
+from shared.simulator.link import Heard, Kind
+from shared.simulator.market import NS, GeneratedMarket
+from shared.simulator.relay import PAUSE_NS, RelayFeed, RelayMarket, relay
 from shared.simulator.relay_desk import RelayDesk
 from shared.simulator.relay_server import RelayServer
 from shared.simulator.server import Server
@@ -542,6 +543,36 @@ async def test_nonsense_in_a_push_reaches_clients_and_never_the_venue(row: Frame
 
     assert sorted(said) == sorted(text for texts in told.values() for text in texts)
     assert filled[0][0] == Decimal(80000)
+
+
+async def test_what_came_is_told_whatever_the_wall_clock_does_and_not_after_a_pause() -> None:
+    """A clock that is set back loses nothing; what came while pushes were frozen is not told late, but is known."""
+    now_ns = 0
+    feed = RelayFeed(
+        RelayMarket("bitget", "host"), "http://127.0.0.1:9", "ws://127.0.0.1:9", monotonic_ns=lambda: now_ns
+    )
+    wanted = {"ticker": {"BTCUSDT"}}
+
+    def hear(text: str, recv_ns: int) -> None:
+        feed._hear(Heard(Kind.FRAME, "ticker", "BTCUSDT", recv_ns, text))
+
+    def told() -> list[str]:
+        return [text for *_, text in feed.frames(0, 0, wanted)]
+
+    async with feed.upstream:
+        hear("first", 10**18)
+        hear("after the clock was set back", 10**18 - 10 * NS)
+        both = told()
+        hear("frozen", 10**18)
+        now_ns += 2 * PAUSE_NS
+        hear("thawed", 10**18)
+        fresh = told()
+        hear("frozen again", 10**18)
+        now_ns += 2 * PAUSE_NS
+        nothing = told()
+
+    assert (both, fresh, nothing) == (["first", "after the clock was set back"], ["thawed"], [])
+    assert feed.snapshot(0, "ticker", "BTCUSDT") == "frozen again"
 
 
 async def test_broken_sequence_is_subscribed_anew() -> None:
