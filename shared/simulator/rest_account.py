@@ -18,6 +18,7 @@ from shared.simulator.rest_common import (
     Endpoint,
     Group,
     Params,
+    margin_coin,
     number,
     one_of,
     paged,
@@ -55,7 +56,7 @@ class AccountRest(Group):
 
     def account(self, params: Params, key: str) -> Any:
         symbol = self._symbol(params)
-        self._margin_coin(params)
+        margin_coin(params)
         return payloads.account_row(self.venue, key, symbol)
 
     def accounts(self, params: Params, key: str) -> Any:
@@ -91,7 +92,7 @@ class AccountRest(Group):
 
     def set_leverage(self, params: Params, key: str) -> Any:
         symbol = self._listed(params)
-        self._margin_coin(params)
+        margin_coin(params)
         is_isolated = self.venue.margin_mode(key, symbol) == "isolated"
         both, long, short = (text(params, name) for name in ("leverage", "longLeverage", "shortLeverage"))
         side = one_of(params, "holdSide", ("long", "short")) if text(params, "holdSide") else None
@@ -123,7 +124,7 @@ class AccountRest(Group):
 
     def set_margin_mode(self, params: Params, key: str) -> Any:
         symbol = self._listed(params)
-        self._margin_coin(params)
+        margin_coin(params)
         unless_refused(self.venue.set_margin_mode(key, symbol, one_of(params, "marginMode", ("isolated", "crossed"))))
         return {
             "symbol": symbol, "marginCoin": "USDT", **self._leverages(key, symbol),
@@ -138,7 +139,7 @@ class AccountRest(Group):
 
     def set_margin(self, params: Params, key: str) -> Any:
         symbol = self._symbol(params)
-        self._margin_coin(params)
+        margin_coin(params)
         side, amount = one_of(params, "holdSide", ("long", "short")), number(required(params, "amount"), "amount")
         if not amount:
             raise Refused("40020", "Parameter amount error")
@@ -157,7 +158,7 @@ class AccountRest(Group):
     def open_count(self, params: Params, key: str) -> Any:
         """Return the size that an amount of margin opens at a price, whatever the account holds."""
         symbol = self._listed(params)
-        self._margin_coin(params)
+        margin_coin(params)
         amount, price = (self._positive(params, name) for name in ("openAmount", "openPrice"))
         leverage = self._leverage(text(params, "leverage") or "20")
         return {"size": payloads.plain(self._size(symbol, amount, price, leverage))}
@@ -165,7 +166,7 @@ class AccountRest(Group):
     def max_open(self, params: Params, key: str) -> Any:
         """Return the size that the account could open now."""
         symbol = self._listed(params)
-        self._margin_coin(params)
+        margin_coin(params)
         side = Side.BUY if one_of(params, "posSide", ("long", "short")) == "long" else Side.SELL
         most = self.venue.max_open(key, symbol, side, self._open_price(params, symbol))
         return {"maxOpen": payloads.plain(most)}
@@ -173,7 +174,7 @@ class AccountRest(Group):
     def liq_price(self, params: Params, key: str) -> Any:
         """Return where the account would be liquidated after opening with an amount of margin."""
         symbol = self._listed(params)
-        self._margin_coin(params)
+        margin_coin(params)
         side = one_of(params, "posSide", ("long", "short"))
         price, amount = self._open_price(params, symbol), self._positive(params, "openAmount")
         contract, leverage = self.venue.contracts[symbol], self.venue.leverage(key, symbol, side)
@@ -204,10 +205,6 @@ class AccountRest(Group):
         if self.venue.contracts[symbol].status == "off":
             raise Refused("40309", "The symbol has been removed")
         return symbol
-
-    def _margin_coin(self, params: Params) -> None:
-        if required(params, "marginCoin").upper() != "USDT":
-            raise Refused("40020", "Parameter marginCoin error")
 
     def _leverage(self, value: str) -> int:
         wanted = number(value, "leverage")

@@ -26,6 +26,8 @@ from shared.types import Side
 
 MS = 1_000_000
 DAY_MS = 86_400_000
+HISTORY_DAYS = 92
+"""Three months, whichever they are: the longest window of most lists."""
 MIX = "/api/v2/mix/"
 PRODUCT_TYPES = ("USDT-FUTURES", "COIN-FUTURES", "USDC-FUTURES", "SUSDT-FUTURES", "SCOIN-FUTURES", "SUSDC-FUTURES")
 
@@ -132,6 +134,12 @@ def required(params: Params, name: str) -> str:
     if not value:
         raise Refused("40019", f"Parameter {name} cannot be empty")
     return value
+
+
+def margin_coin(params: Params) -> None:
+    """Check the margin coin, which there is one of."""
+    if required(params, "marginCoin").upper() != "USDT":
+        raise Refused("40020", "Parameter marginCoin error")
 
 
 def one_of(params: Params, name: str, allowed: tuple[str, ...], default: str = "") -> str:

@@ -19,10 +19,12 @@ from shared.simulator.conditions import MESSAGES
 from shared.simulator.gate import Refused
 from shared.simulator.orders import Accepted, Fill, Order, OrderRequest
 from shared.simulator.rest_common import (
+    HISTORY_DAYS,
     MIX,
     Endpoint,
     Group,
     Params,
+    margin_coin,
     number,
     one_of,
     optional,
@@ -35,8 +37,6 @@ from shared.simulator.rest_common import (
 from shared.types import OrderKind
 
 BATCH_MAX = 50
-HISTORY_DAYS = 92
-"""Three months, whichever they are."""
 FILL_HISTORY_DAYS = 7
 STP_MODES = ("none", "cancel_taker", "cancel_maker", "cancel_both")
 
@@ -79,9 +79,7 @@ class OrderRest(Group):
             raise Refused("40020", "Parameter orderList error")
         if len(wanted) > BATCH_MAX:
             raise Refused("40306", f"Batch processing orders can only process up to {BATCH_MAX}")
-        shared = {
-            name: params[name] for name in ("symbol", "productType", "marginMode", "marginCoin") if name in params
-        }
+        shared = {name: params[name] for name in _SHARED if name in params}
         done: list[Accepted] = []
         failed = []
         for one in wanted:
@@ -348,8 +346,3 @@ def failure(one: Any, refused: Refused) -> dict[str, str]:
     given = one if isinstance(one, dict) else {}
     ids = {name: str(given.get(name) or "") for name in ("orderId", "clientOid")}
     return ids | {"errorMsg": refused.message, "errorCode": refused.code}
-
-
-def margin_coin(params: Params) -> None:
-    if required(params, "marginCoin").upper() != "USDT":
-        raise Refused("40020", "Parameter marginCoin error")

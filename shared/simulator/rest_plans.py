@@ -33,10 +33,12 @@ from shared.simulator.orders import (
 )
 from shared.simulator.plan_rules import PROTECTIONS, WHOLE
 from shared.simulator.rest_common import (
+    HISTORY_DAYS,
     MIX,
     Endpoint,
     Group,
     Params,
+    margin_coin,
     number,
     one_of,
     optional,
@@ -46,7 +48,7 @@ from shared.simulator.rest_common import (
     unless_refused,
     window,
 )
-from shared.simulator.rest_orders import BATCH_MAX, HISTORY_DAYS, STP_MODES, failure, margin_coin
+from shared.simulator.rest_orders import BATCH_MAX, STP_MODES, failure
 from shared.types import OrderKind, Side
 
 TRIGGERS: frozenset[PlanType] = frozenset({"normal_plan", "track_plan"})

@@ -10,10 +10,7 @@ from typing import Any, ClassVar
 
 from shared.simulator import payloads
 from shared.simulator.orders import VenuePosition
-from shared.simulator.rest_common import MIX, Endpoint, Group, Params, paged, required, text, window
-
-HISTORY_DAYS = 92
-"""Three months, whichever they are."""
+from shared.simulator.rest_common import HISTORY_DAYS, MIX, Endpoint, Group, Params, margin_coin, paged, text, window
 
 
 class PositionRest(Group):
@@ -33,7 +30,7 @@ class PositionRest(Group):
 
     def single_position(self, params: Params, key: str) -> Any:
         symbol = self._symbol(params)
-        required(params, "marginCoin")
+        margin_coin(params)
         return [
             payloads.position_row(self.venue, key, position)
             for position in self._positions(key)
