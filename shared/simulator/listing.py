@@ -215,7 +215,7 @@ def _listing(rank: int, n_major: int, n_large: int, life: Life | None) -> Listin
         tier, vol10, share, active, gap = "large", 3.9 * math.exp(0.12 * scatter[2]), 0.60, 0.42, 1.04
         spread_bps = 0.0
     else:
-        tier, vol10, share, active = "small", 12.5 * math.exp(0.22 * scatter[2]), 0.25, 0.85
+        tier, vol10, share, active = "small", 14.5 * math.exp(0.22 * scatter[2]), 0.25, 0.85
         spread_bps = 14.0 * usd_per_s**-0.25 * math.exp(0.55 * scatter[3])
         gap = 1.0 + 0.35 * spread_bps * price * 10.0**price_place / 1e4 / 3.0
         if is_stock:
