@@ -1,7 +1,8 @@
 """The situations in which Bitget's answers were recorded, driven again: name of the recording -> how to get there.
 
 Each takes a client of a fresh demo account in one-way mode and returns the whole answer of the last request. The names
-are those of the recorded files (demo trading, October 2026, BTCUSDT).
+are those of the recorded files (demo trading, October 2026, BTCUSDT); `DOCUMENTED` are further ones, of which only the
+documentation (and here and there a payload in a client's source) tells.
 """
 
 from __future__ import annotations
@@ -231,6 +232,169 @@ async def plan_pending_empty_after_close(c: RestClient) -> Any:
     await c.post("order/place-order", **ORDER, side="sell", reduceOnly="YES")
     return await c.ask("order/orders-plan-pending", **PENDING_PLANS)
 
+
+# ---------------------------------------------------------------------------------------------- documented
+
+
+async def resting(c: RestClient, **more: str) -> Any:
+    """Leave a buy in the book and return its ack."""
+    order = ORDER | {"orderType": "limit", "price": await c.price(0.97), "side": "buy"} | more
+    return await c.post("order/place-order", **order)
+
+
+async def isolated_short(c: RestClient) -> None:
+    """A short of its own margin in hedge mode."""
+    await hedged(c)
+    await c.post("account/set-margin-mode", **WHERE, marginMode="isolated")
+    await open_side(c, "sell", marginMode="isolated")
+
+
+async def accounts(c: RestClient) -> Any:
+    return await c.ask("account/accounts", **PRODUCT)
+
+
+async def account_with_isolated_position(c: RestClient) -> Any:
+    await isolated_short(c)
+    return await c.ask("account/account", **WHERE)
+
+
+async def bill_of_hedged_trades(c: RestClient) -> Any:
+    await hedged(c)
+    await open_side(c, "buy")
+    await close_side(c, "buy")
+    return await c.ask("account/bill", **PRODUCT)
+
+
+async def bill_empty(c: RestClient) -> Any:
+    return await c.ask("account/bill", **PRODUCT)
+
+
+async def set_margin_mode(c: RestClient) -> Any:
+    return await c.tell("account/set-margin-mode", **WHERE, marginMode="isolated")
+
+
+async def set_all_leverage(c: RestClient) -> Any:
+    return await c.tell("account/set-all-leverage", **PRODUCT, leverage="3")
+
+
+async def set_asset_mode(c: RestClient) -> Any:
+    return await c.tell("account/set-asset-mode", **PRODUCT, assetMode="single")
+
+
+async def set_margin(c: RestClient) -> Any:
+    await isolated_short(c)
+    return await c.tell("account/set-margin", **WHERE, holdSide="short", amount="1")
+
+
+async def open_count(c: RestClient) -> Any:
+    return await c.ask("account/open-count", **WHERE, openAmount="100", openPrice="80000")
+
+
+async def max_open(c: RestClient) -> Any:
+    return await c.ask("account/max-open", **WHERE, posSide="long", orderType="market")
+
+
+async def liq_price(c: RestClient) -> Any:
+    return await c.ask("account/liq-price", **WHERE, posSide="long", orderType="market", openAmount="100")
+
+
+async def trade_rate(c: RestClient) -> Any:
+    return await c.ask("/api/v2/common/trade-rate", symbol="BTCUSDT", businessType="mix")
+
+
+async def batch_place_order(c: RestClient) -> Any:
+    good = {"side": "buy", "orderType": "market", "size": "0.01", "clientOid": "probe1"}
+    small = good | {"orderType": "limit", "price": await c.price(0.5), "size": "0.0001", "clientOid": "probe2"}
+    return await c.tell("order/batch-place-order", **WHERE, marginMode="crossed", orderList=[good, small])
+
+
+async def modify_order_price(c: RestClient) -> Any:
+    ack = await resting(c)
+    change = {"newSize": "0.02", "newPrice": await c.price(0.96), "newClientOid": "probe2"}
+    return await c.tell("order/modify-order", **WHERE, orderId=ack["orderId"], **change)
+
+
+async def modify_order_presets(c: RestClient) -> Any:
+    ack = await resting(c, clientOid="probe1")
+    change = {"newPresetStopLossPrice": await c.price(0.9), "newClientOid": "probe2"}
+    return await c.tell("order/modify-order", **WHERE, orderId=ack["orderId"], **change)
+
+
+async def cancel_order(c: RestClient) -> Any:
+    ack = await resting(c, clientOid="probe1")
+    return await c.tell("order/cancel-order", **WHERE, orderId=ack["orderId"])
+
+
+async def cancel_order_unknown(c: RestClient) -> Any:
+    return await c.tell("order/cancel-order", **WHERE, orderId="5")
+
+
+async def batch_cancel_orders(c: RestClient) -> Any:
+    ack = await resting(c, clientOid="probe1")
+    ids = [{"orderId": ack["orderId"]}, {"clientOid": "probe9"}]
+    return await c.tell("order/batch-cancel-orders", **WHERE, orderIdList=ids)
+
+
+async def cancel_all_orders(c: RestClient) -> Any:
+    await resting(c, clientOid="probe1")
+    return await c.tell("order/cancel-all-orders", **PRODUCT, marginCoin="USDT")
+
+
+async def close_positions(c: RestClient) -> Any:
+    await c.post("order/place-order", **ORDER, side="buy")
+    return await c.tell("order/close-positions", **PRODUCT, symbol="BTCUSDT")
+
+
+async def click_backhand(c: RestClient) -> Any:
+    await c.post("order/place-order", **ORDER, side="buy")
+    return await c.tell("order/click-backhand", **WHERE, side="buy", clientOid="probe1")
+
+
+async def orders_history_canceled(c: RestClient) -> Any:
+    prices = {"presetStopLossPrice": await c.price(0.9), "presetStopSurplusPrice": await c.price(1.1)}
+    ack = await resting(c, force="post_only", clientOid="probe1", **prices)
+    await c.post("order/cancel-order", **WHERE, orderId=ack["orderId"])
+    return await c.ask("order/orders-history", **PRODUCT)
+
+
+async def detail_canceled(c: RestClient) -> Any:
+    ack = await resting(c, clientOid="probe1")
+    await c.post("order/cancel-order", **WHERE, orderId=ack["orderId"])
+    return await c.ask("order/detail", **WHERE, clientOid="probe1")
+
+
+async def single_position_isolated(c: RestClient) -> Any:
+    await isolated_short(c)
+    return await c.ask("position/single-position", **WHERE)
+
+
+async def positions_empty(c: RestClient) -> Any:
+    return await c.ask("position/all-position", **PRODUCT)
+
+
+async def history_position_empty(c: RestClient) -> Any:
+    return await c.ask("position/history-position", **PRODUCT)
+
+
+async def adl_rank(c: RestClient) -> Any:
+    await c.post("order/place-order", **ORDER, side="buy")
+    return await c.ask("position/adlRank", **PRODUCT)
+
+
+async def settings_of_a_classic_account(c: RestClient) -> Any:
+    return await c.ask("/api/v3/account/settings")
+
+
+DOCUMENTED: dict[str, Situation] = {
+    situation.__name__: situation
+    for situation in (
+        accounts, account_with_isolated_position, bill_of_hedged_trades, bill_empty, set_margin_mode, set_all_leverage,
+        set_asset_mode, set_margin, open_count, max_open, liq_price, trade_rate, batch_place_order, modify_order_price,
+        modify_order_presets, cancel_order, cancel_order_unknown, batch_cancel_orders, cancel_all_orders,
+        close_positions, click_backhand, orders_history_canceled, detail_canceled, single_position_isolated,
+        positions_empty, history_position_empty, adl_rank, settings_of_a_classic_account,
+    )
+}  # fmt: skip
 
 RECORDED: dict[str, Situation] = {
     situation.__name__: situation

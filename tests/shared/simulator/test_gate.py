@@ -237,6 +237,35 @@ def test_undecodable_header_is_a_wrong_signature() -> None:
             Gate([ACCOUNT]).check("GET", PATH, headers(f"GET{PATH}", **{name: "\udcff"}), "", NOW_MS)
 
 
+# What is wrong with a request, in the order in which it is said: the last fault is the only one left.
+FAULTS = ("key", "environment", "passphrase", "time", "signature", "address", "permission", "generation")
+CODES = ("40037", "40099", "40012", "40008", "40009", "40038", "40014", "40085")
+
+
+@pytest.mark.parametrize("first", range(len(FAULTS)))
+def test_the_first_of_several_faults_is_told(first: int) -> None:
+    """Whatever else is wrong after it: key, environment, passphrase, time, signature, address, permission, account."""
+    wrong = set(FAULTS[first:])
+    account = msgspec.structs.replace(
+        ACCOUNT,
+        addresses=("10.0.0.1",) if "address" in wrong else (),
+        permissions=frozenset({"read"}) if "permission" in wrong else ACCOUNT.permissions,
+        is_unified="generation" in wrong,
+    )
+    stamp = str(NOW_MS - 60_000 if "time" in wrong else NOW_MS)
+    given = {
+        "ACCESS-KEY": "other" if "key" in wrong else "key", "ACCESS-TIMESTAMP": stamp,
+        "ACCESS-PASSPHRASE": "wrong" if "passphrase" in wrong else "pass",
+        "ACCESS-SIGN": "wrong" if "signature" in wrong else signature("secret", f"{stamp}POST{PATH}"),
+        "paptrading": "1" if "environment" in wrong else "",
+    }  # fmt: skip
+    gate = Gate([account])
+
+    with pytest.raises(Refused) as refused:
+        gate.permit(gate.check("POST", PATH, given, "", NOW_MS, remote="127.0.0.1"), "trade")
+    assert refused.value.code == CODES[first]
+
+
 def test_account_options_are_read() -> None:
     """Permissions, addresses, environment and generation ride behind the money."""
     plain, full = parse_account("k:s:p:12.5"), parse_account("k:s:p:5:read,ip=::1,ip=10.0.0.0/8,demo,unified")

@@ -12,7 +12,7 @@ import pytest
 
 from shared.simulator import payloads
 from shared.simulator.desk import contract_of
-from shared.simulator.orders import Accepted, OrderRequest
+from shared.simulator.orders import Accepted, Order, OrderRequest, PositionSide
 from shared.simulator.venue import Venue
 from shared.types import OrderKind, Side
 
@@ -159,3 +159,70 @@ def test_absurd_liquidation_price_has_a_row(venue: Venue) -> None:
     rows = [payloads.position_row(venue, "rich", position) for position in venue.positions("rich")]
 
     assert [len(row["liquidationPrice"].split(".")[0]) > 14 for row in rows] == [True, True]
+
+
+# (position side, economic side, who sent it) -> tradeSide, orderSource (Bitget v2, Get Order Detail)
+TRADE_SIDES = [
+    ("net", Side.BUY, "api", "buy_single", "market"), ("net", Side.SELL, "api", "sell_single", "market"),
+    ("long", Side.BUY, "api", "open", "market"), ("long", Side.SELL, "api", "close", "market"),
+    ("short", Side.SELL, "api", "open", "market"), ("short", Side.BUY, "api", "close", "market"),
+    ("net", Side.SELL, "stop_loss", "sell_single", "pos_loss_market"),
+    ("long", Side.SELL, "take_profit", "close", "pos_profit_market"),
+    ("long", Side.BUY, "plan", "open", "plan_market"), ("net", Side.BUY, "trailing", "buy_single", "tracking_market"),
+    ("net", Side.SELL, "liquidation", "burst_sell_single", "liquidation"),
+    ("long", Side.SELL, "liquidation", "burst_close_long", "liquidation"),
+    ("short", Side.BUY, "liquidation", "burst_close_short", "liquidation"),
+    ("net", Side.BUY, "reduction", "reduce_buy_single", "liquidation"),
+    ("short", Side.BUY, "reduction", "reduce_close_short", "liquidation"),
+    ("long", Side.SELL, "offset", "offset_close_long", "reduce_offset"),
+    ("net", Side.SELL, "delivery", "delivery_sell_single", "market"),
+    ("short", Side.BUY, "delivery", "delivery_close_short", "market"),
+    ("long", Side.SELL, "adl", "dte_sys_adl_close_long", "market"),
+    ("net", Side.BUY, "adl", "dte_sys_adl_buy_in_single_side_mode", "market"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("position_side", "side", "source", "trade_side", "order_source"), TRADE_SIDES)
+def test_trade_side_tells_who_closed_what(
+    position_side: PositionSide, side: Side, source: str, trade_side: str, order_source: str
+) -> None:
+    """Every enumeration of `tradeSide`; what nobody of the account asked for comes from SYS, sys in lists."""
+    order = Order(
+        account="a", order_id="1", client_oid="", symbol="BTCUSDT", side=side, kind=OrderKind.MARKET, size=Decimal(1),
+        price=None, reduce_only=trade_side not in ("open", "buy_single"), stop_loss=None, take_profit=None, stp="none",
+        source=source, leverage=3, created_ns=1, updated_ns=1, position_side=position_side,
+    )  # fmt: skip
+
+    rows = payloads.order_row(order), payloads.detail_row(order), payloads.order_push(order, None)
+
+    entered = "SYS" if source in ("liquidation", "reduction", "offset", "delivery", "adl") else "API"
+    assert [row["tradeSide"] for row in rows] == [trade_side] * 3
+    assert [row["orderSource"] for row in rows[:2]] == [order_source] * 2
+    assert [row["enterPointSource"] for row in rows] == [entered.lower(), entered, entered]
+    assert {row["side"] for row in rows} == {
+        side.value if position_side == "net" else "buy" if position_side == "long" else "sell"
+    }
+
+
+@pytest.mark.parametrize("is_hedged", [False, True])
+def test_liquidated_position_is_told_as_burst(venue: Venue, is_hedged: bool) -> None:
+    """A long that the mark ruins: its order, fill and bill say who closed it."""
+    venue.open_account("poor", Decimal(1000))
+    if is_hedged:
+        venue.set_position_mode("poor", "hedge_mode")
+    venue.set_leverage("poor", "BTCUSDT", 100)
+    venue.set_book("BTCUSDT", [(83000.0, 50.0)], [(83000.0, 50.0)], 1)
+    side: PositionSide = "long" if is_hedged else "net"
+    request = OrderRequest(
+        symbol="BTCUSDT", side=Side.BUY, kind=OrderKind.MARKET, size=Decimal("0.9"), position_side=side
+    )  # fmt: skip
+    assert isinstance(venue.place("poor", request, 1), Accepted)
+
+    venue.set_mark("BTCUSDT", 82000.0, NAN, NAN, 2)
+
+    expected = "burst_close_long" if is_hedged else "burst_sell_single"
+    assert venue.positions("poor") == []
+    row, fill = payloads.history_row(venue.closed("poor")[-1]), payloads.fill_row(venue.fills("poor")[-1])
+    assert (row["tradeSide"], row["enterPointSource"], row["orderSource"]) == (expected, "sys", "liquidation")
+    assert (fill["tradeSide"], fill["enterPointSource"]) == (expected, "sys")
+    assert fill["side"] == ("buy" if is_hedged else "sell")
