@@ -1,7 +1,7 @@
 """Candle subscriptions: what they begin from has to be computed first, in a thread, while the pump goes on.
 
 A subscription is acked at once. Its snapshot, and with it the stream, begins when the candles of its granularity are
-known; that takes no time for most and up to half a minute for days of hundreds of symbols. Once a minute every
+known: as many as `Candles.snapshot_size` says, and whatever else is known by then. Once a minute every
 granularity that somebody listens to is looked at again: after a stall of the pump, what was missed is learnt.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from shared.simulator.candles import Candles
 from shared.simulator.clock import Clock
-from shared.simulator.feed import CANDLE_CHANNELS, SNAPSHOT_CANDLES, PublicFeed
+from shared.simulator.feed import CANDLE_CHANNELS, PublicFeed
 from shared.simulator.market import NS
 from shared.simulator.sockets import Arg, Hub, Socket, Topic
 
@@ -30,7 +30,8 @@ class CandleStreams:
 
     def begin(self, socket: Socket, topic: Topic, arg: Arg) -> None:
         """Let an acked subscription stand once its snapshot is known."""
-        if self._candles.is_known(_granularity(topic), self._told_ns(), SNAPSHOT_CANDLES):
+        granularity = _granularity(topic)
+        if self._candles.is_known(granularity, self._told_ns(), self._candles.snapshot_size(granularity)):
             self._stand(socket, topic, arg)
             return
         socket.topics[topic] = arg  # it counts, is acked again if repeated, and may be unsubscribed meanwhile
@@ -65,8 +66,10 @@ class CandleStreams:
         return task
 
     async def _begin_later(self, socket: Socket, topic: Topic, arg: Arg) -> None:
-        while not self._candles.is_known(_granularity(topic), self._told_ns(), SNAPSHOT_CANDLES):
-            await self._candles.learn(_granularity(topic), self._told_ns(), SNAPSHOT_CANDLES)
+        granularity = _granularity(topic)
+        needed = self._candles.snapshot_size(granularity)
+        while not self._candles.is_known(granularity, self._told_ns(), needed):
+            await self._candles.learn(granularity, self._told_ns(), needed)
         if self._is_awaited(socket, topic, arg):
             self._stand(socket, topic, arg)
 

@@ -51,6 +51,10 @@ LOOK_BACK_MIN = 60
 INDEX_PLACES = 3
 """Decimals that the index price has more than the contract's."""
 
+SNAPSHOT_MAX = 100
+SNAPSHOT_MIN = 600
+"""Minutes that the snapshot of a subscription may need: 120 blocks, about a second for small markets."""
+
 _SLACK_MIN = 120
 _WIDE_PLACES = 11
 """Price and size decimals above which a minute's turnover may not fit 64 bits, at 90 million USDT."""
@@ -160,6 +164,11 @@ class Candles:
         if step.begin(first) < oldest and oldest != self._begin:
             first += 1  # only its end is known
         return self._rows("MARKET", symbol, step, first, last, now_ns, 8)
+
+    def snapshot_size(self, granularity: str) -> int:
+        """Return how many candles a new subscriber is told: 100, less where they are long and must be computed."""
+        minutes = GRANULARITIES[granularity].minutes
+        return max(1, min(SNAPSHOT_MAX, SNAPSHOT_MIN // minutes)) if minutes else 1
 
     def is_known(self, granularity: str, now_ns: int, limit: int, kind: Kind = "MARKET") -> bool:
         """Tell whether `recent` would leave nothing out, for any symbol."""

@@ -7,7 +7,7 @@ parser is its own.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
@@ -93,10 +93,3 @@ async def trading(account: Credentials | None = ACCOUNT, **options: Any) -> Asyn
             yield World(server, exchange)
         finally:
             await exchange.close()
-
-
-async def until(ask: Callable[[], Awaitable[Any]], holds: Callable[[Any], bool]) -> Any:
-    """Return the first answer for which something holds; each `ask` waits for news itself."""
-    while not holds(answer := await ask()):
-        pass
-    return answer

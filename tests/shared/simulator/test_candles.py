@@ -258,6 +258,21 @@ def test_retention_shrinks_with_the_market(n_symbols: int, days: float) -> None:
     assert RETAINED_S_MAX > 7 * 86_400
 
 
+def test_snapshots_need_no_more_than_a_day() -> None:
+    """A hundred rows of the short ones; of the long ones the running candle at least."""
+    sizes = {name: Candles(MARKET).snapshot_size(name) for name in GRANULARITIES}
+    assert [sizes[name] for name in ("1m", "5m", "15m", "1H", "4H", "6Hutc", "1W", "1M")] == [
+        100,
+        100,
+        40,
+        10,
+        2,
+        1,
+        1,
+        1,
+    ]
+
+
 def test_what_is_known_is_told_without_computing() -> None:
     """Before anything was learnt the pushes have the last minutes; afterwards all of it, and learning is done once."""
     outlined: list[str] = []
