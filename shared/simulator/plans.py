@@ -81,7 +81,6 @@ class Plans:
         self._final: dict[str, deque[Plan]] = {}
         self._watched: dict[str, list[Plan]] = {}  # symbol -> live plans by account, oldest first
         self._due: deque[tuple[Plan, Decimal]] = deque()  # condition holds, with the price at which it did
-        self._is_executing = False
         self.is_broken = False
         """Stops that never trigger: one of the misbehaviours. A condition that held meanwhile is forgotten."""
 
@@ -191,37 +190,28 @@ class Plans:
         Args:
             moved: which of the two may be another one now; None: both. The other one's plans are left alone.
         """
-        if self.is_broken:
-            self._due.clear()
         watched = self._watched.get(symbol)
         if watched is None or self.is_broken:
             return
-        waiting = {plan.order_id for plan, _ in self._due}
         has_last = self._venue.last_price(symbol) is not None
         for plan in watched:
             trigger_type = plan.request.trigger_type
             if moved is not None and moved != (trigger_type if has_last else "mark_price"):
                 continue
             price = self._price(symbol, trigger_type)
-            if price is not None and plan_rules.follow(plan, price) and plan.order_id not in waiting:
+            if price is not None and plan_rules.follow(plan, price):
                 self._due.append((plan, price))
 
     def watch(self, symbol: str, now_ns: int, moved: TriggerType | None = None) -> None:
         """Look, and execute what is reached, here or in a `look` before; the venue is between two orders.
 
-        Called while a plan is being executed it only looks: what is reached waits for its turn.
+        What the orders of this turn trade at is looked at, too, and has its turn after them.
         """
         self.look(symbol, moved)
-        if self._is_executing:
-            return
-        self._is_executing = True
-        try:
-            while self._due:
-                plan, price = self._due.popleft()
-                if plan.status == "live":
-                    self._execute(plan, price, now_ns)
-        finally:
-            self._is_executing = False
+        while self._due:
+            plan, price = self._due.popleft()
+            if plan.status == "live":
+                self._execute(plan, price, now_ns)
 
     def position_closed(self, account: str, symbol: str, position_side: PositionSide, now_ns: int) -> None:
         """Cancel the stops and targets of a position that is no more."""

@@ -209,6 +209,15 @@ def test_trailing_plan_that_has_not_started_does_not_fire(market: Market) -> Non
     assert (status(plan), plan.peak) == ("live", None)
 
 
+def test_trailing_plan_placed_at_the_very_price_has_started(market: Market) -> None:
+    """Its start is reached: a fall from there fires it although the price was never above."""
+    plan = market.place(trailing(Side.SELL, "100", "1"))
+
+    market.price("98.9")
+
+    assert status(plan) == "executed"
+
+
 def test_moving_plan_closes_its_size_of_the_position(market: Market) -> None:
     """The trailing stop of a position: rangeRate per cent below the best price closes what it says."""
     market.enter(Side.BUY, "3")
@@ -341,6 +350,21 @@ def test_turning_a_position_round_ends_the_protections_of_the_old_one(market: Ma
     position = market.venue.position("a", "AUSDT")
     assert position is not None
     assert (position.size, position.stop_loss) == (D(-2), D(105))
+
+
+def test_closing_one_side_of_a_hedge_leaves_the_other_protected(market: Market) -> None:
+    """Long and short of one symbol have each their own stop, and each its own end."""
+    market.venue.set_position_mode("a", "hedge_mode")
+    for side, position_side in ((Side.BUY, "long"), (Side.SELL, "short")):
+        market.enter(side, "1", position_side=position_side, stop_loss=D(100) - side.sign * 5)
+    short, _ = market.plans.protection("a", "AUSDT", "short")
+
+    market.price("94.9")
+
+    assert market.plans.pending("a") == [short]
+    assert [(p.position_side, p.size) for p in market.venue.positions("a")] == [("short", D(-1))]
+    market.price("105.1")
+    assert market.venue.positions("a") == market.plans.pending("a") == []
 
 
 def test_position_forgets_a_cancelled_stop(market: Market) -> None:

@@ -11,7 +11,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -399,6 +399,47 @@ class HedgePlansMachine(PlansMachine):
     """The same laws with a long and a short side by side."""
 
     mode = "hedge_mode"
+
+
+PLAN_KINDS: tuple[PlanType, ...] = ("normal_plan", "track_plan", "moving_plan", "loss_plan", "profit_plan")
+
+
+@given(
+    kind=st.sampled_from(PLAN_KINDS), side=sides, away=st.integers(-200, 200), ratio=st.integers(1, 400),
+    steps=st.lists(st.integers(-150, 150), min_size=1, max_size=25),
+)  # fmt: skip
+@settings(max_examples=250)
+def test_plan_fires_at_the_first_price_that_the_definition_says(
+    kind: PlanType, side: Side, away: int, ratio: int, steps: list[int]
+) -> None:
+    """One plan, one path of marks: it fires at the first one at which its condition holds, and at no other."""
+    venue = Venue([CONTRACT])
+    venue.open_account("a", D(100_000))
+    venue.set_book(SYMBOL, [(99.99, 500.0)], [(100.01, 500.0)], NOW)
+    venue.set_mark(SYMBOL, 100.0, float("nan"), float("nan"), NOW)
+    entry = OrderRequest(symbol=SYMBOL, side=side.opposite, kind=OrderKind.MARKET, size=D(1))
+    assert isinstance(venue.place("a", entry, NOW), Accepted)
+    if kind != "normal_plan":  # each of the others has a side on which it waits
+        away = max(1, abs(away)) * -side.sign * (-1 if kind == "loss_plan" else 1)
+    request = PlanRequest(
+        symbol=SYMBOL, plan_type=kind, side=side, size=D(1), trigger_price=D(100) + D(away) / 100,
+        trigger_type="mark_price", callback_ratio=D(ratio) / 100 if kind in ("track_plan", "moving_plan") else None,
+    )  # fmt: skip
+    answer = venue.plans.place("a", request, NOW)
+    assert isinstance(answer, Accepted), answer
+    sight = Sight(request, Fraction(100))
+    plan = venue.plans.plan("a", order_id=answer.order_id)
+    assert plan is not None
+
+    mark = D(100)
+    for step in steps:
+        mark = max(D(50), mark + D(step) / 100)
+        venue.set_mark(SYMBOL, float(mark), float("nan"), float("nan"), NOW)
+        sight.seen.append(Fraction(mark))
+        is_over = sight.reached(sight.seen)
+        assert (plan.status == "executed") is is_over, (sight.seen, plan)
+        if is_over:
+            break
 
 
 def _case(machine: type[PlansMachine]) -> Any:
