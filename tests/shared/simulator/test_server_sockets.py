@@ -17,6 +17,7 @@ from socket import SO_SNDBUF, SOL_SOCKET
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 import websockets.asyncio.client
 from hypothesis import given, settings
@@ -25,6 +26,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from shared.errors import SettingsError
 from shared.simulator.clock import Clock
+from shared.simulator.conditions import Change
 from shared.simulator.feed import BITGET
 from shared.simulator.gate import Credentials
 from shared.simulator.market import NS, GeneratedMarket
@@ -408,6 +410,26 @@ async def test_sent_file_is_what_each_client_received(tmp_path: Path) -> None:
     assert len(received) == 3
     assert sent == received
     assert path.read_text("utf-8") == written
+
+
+async def test_sent_file_tells_what_misbehaviour_let_through(tmp_path: Path) -> None:
+    """Lost frames are not in it, doubled ones twice, overtaken ones where they left: as the client received them."""
+    path, clock = tmp_path / "sent.jsonl", Clock()
+    async with serving(clock=clock, sent=SentLog(path, clock.now_ns)) as server:
+        rules = [{"what": "lose", "p": 0.2}, {"what": "duplicate", "p": 0.2}, {"what": "reorder", "p": 0.2}]
+        server.faults.change(msgspec.convert({"pushes": rules}, Change))
+        async with connect(server) as socket, asyncio.timeout(20):
+            await subscribe(socket, *[("books15", symbol) for symbol in MARKET.symbols[:8]])
+            received: list[str] = []
+            while len(received) < 150:
+                text = await socket.recv()
+                received += [text] if '"action"' in text else []
+    struck = dict(server.faults.struck)
+
+    sent = [json.loads(line)["text"] for line in path.read_text("utf-8").splitlines()]
+    assert sent[: len(received)] == received
+    assert len(set(received)) < len(received)
+    assert {name.split()[0] for name in struck} >= {"lose", "duplicate", "reorder"}
 
 
 def test_sent_file_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
