@@ -145,7 +145,7 @@ CHANGES = st.dictionaries(st.sampled_from(FIELDS), JUNK, max_size=3)
 DROPPED = st.sets(st.sampled_from(sorted(GOOD)), max_size=2)
 
 
-@settings(max_examples=200)
+@settings(max_examples=150)
 @given(which=st.integers(0, 1), path=st.sampled_from(POSTS), changes=CHANGES, dropped=DROPPED, data=st.data())
 def test_wrong_fields_get_a_code(
     served: Served, which: int, path: str, changes: dict[str, Any], dropped: set[str], data: st.DataObject
@@ -170,7 +170,7 @@ def test_wrong_fields_get_a_code_all_night(
     test_wrong_fields_get_a_code.hypothesis.inner_test(served, which, path, changes, dropped, data)  # type: ignore[attr-defined]
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(which=st.integers(0, 1), path=st.sampled_from(GETS), changes=CHANGES, dropped=DROPPED, is_twice=st.booleans())
 def test_wrong_queries_get_a_code(
     served: Served, which: int, path: str, changes: dict[str, Any], dropped: set[str], is_twice: bool
@@ -221,7 +221,7 @@ COMING_AND_GOING = GeneratedMarket(13, 9, listings_per_day=60.0)
     ("share", "leverage_code"), [(0.01, "00000"), (0.5, "00000"), (0.85, "00000"), (0.92, "40309"), (0.99, "40309")]
 )
 async def test_no_state_of_a_symbol_breaks_an_endpoint(share: float, leverage_code: str) -> None:
-    """Announced without a price, trading, closing only, removed and gone: every endpoint has an answer."""
+    """Announced without a price, trading, closing only, removed, gone: every private endpoint has an answer."""
     symbol, life = next((row.symbol, row.life) for row in COMING_AND_GOING.listings if row.life is not None)
     second = life.begin_s + 1_795_300_000 // life.period_s * life.period_s + int(life.period_s * share)
     wanted = GOOD | {"symbol": symbol, "size": "10", "price": "1"}
@@ -231,7 +231,8 @@ async def test_no_state_of_a_symbol_breaks_an_endpoint(share: float, leverage_co
         for path in POSTS:
             assert is_bitgets(*await client.send("POST", path, json.dumps(wanted).encode())), path
         for path in GETS:
-            assert is_bitgets(*await client.send("GET", f"{path}?{query}")), path
+            if "/mix/market/" not in path:
+                assert is_bitgets(*await client.send("GET", f"{path}?{query}")), path
         answer = await client.tell("account/set-leverage", **WHERE | {"symbol": symbol}, leverage="5")
 
     assert answer["code"] == leverage_code
