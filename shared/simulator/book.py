@@ -25,13 +25,14 @@ _SWING_MEMORY = 0.65
 _DEEP_LEAN = np.array([1.0, 0.8, 0.65, 0.5, 0.4] + [0.25] * (LEVELS - 5), dtype=np.float32)
 
 
-def levels(noise: Noise, temper: Temper, b: int, quotes: Quotes) -> tuple[Ints, Ints]:
-    """Return the prices of block b in ticks, (BLOCK_S, N, LEVELS) each, bids and asks, best first."""
+def levels(noise: Noise, temper: Temper, b: int, quotes: Quotes, depth: int = LEVELS) -> tuple[Ints, Ints]:
+    """Return the prices of block b in ticks, (BLOCK_S, N, depth) each, bids and asks, best first."""
     rows = slice(WARM_UP_S - _WARM_UP_S, WARM_UP_S + BLOCK_S)
     bid, ask = quotes.bid[rows], quotes.ask[rows]
-    uniform = noise.uniform(streams.DISTANCES, b, (temper.n, 2, LEVELS - 1), _WARM_UP_S)
+    uniform = noise.uniform(streams.DISTANCES, b, (temper.n, 2, LEVELS - 1), _WARM_UP_S)[..., : depth - 1]
     # Geometric distances, 1 tick or more: log u / log q, q = gap / (1 + gap).
-    rate = np.log(temper.level_gap / (1.0 + temper.level_gap)).astype(np.float32)[:, None]
+    gap = temper.level_gap[:, : depth - 1]
+    rate = np.log(gap / (1.0 + gap)).astype(np.float32)[:, None]
     keep = uniform < _GAP_KEPT
     # What is left of the uniform number after that decision is uniform again.
     fresh = np.where(keep, uniform / _GAP_KEPT, (uniform - _GAP_KEPT) / (1.0 - _GAP_KEPT))
@@ -40,7 +41,7 @@ def levels(noise: Noise, temper: Temper, b: int, quotes: Quotes) -> tuple[Ints, 
     for t in range(1, len(distance)):
         np.copyto(distance[t], distance[t - 1], where=keep[t])
     offset = np.cumsum(distance[_WARM_UP_S:].astype(np.int64), axis=3)
-    bid_ticks, ask_ticks = (np.empty((BLOCK_S, temper.n, LEVELS), dtype=np.int64) for _ in range(2))
+    bid_ticks, ask_ticks = (np.empty((BLOCK_S, temper.n, depth), dtype=np.int64) for _ in range(2))
     bid_ticks[:, :, 0], ask_ticks[:, :, 0] = bid[_WARM_UP_S:], ask[_WARM_UP_S:]
     bid_ticks[:, :, 1:] = np.maximum(bid_ticks[:, :, :1] - offset[:, :, 0], 1)
     ask_ticks[:, :, 1:] = ask_ticks[:, :, :1] + offset[:, :, 1]

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from shared.errors import SettingsError
 from shared.simulator import book, flow, tape
-from shared.simulator.blocks import BLOCK_S, Block, Outline
+from shared.simulator.blocks import BLOCK_S, LEVELS, Block, Outline
 from shared.simulator.listing import default_listings_per_day, listings, listings_per_day_max
 from shared.simulator.noise import Noise, keep
 from shared.simulator.path import Path
@@ -132,7 +132,8 @@ class GeneratedMarket:
     def _compute(self, b: int, *, with_sizes: bool = True) -> Block:
         noise, temper, path = self._noise, self._temper, self._path
         quotes = path.quotes(b)
-        bid_ticks, ask_ticks = book.levels(noise, temper, b, quotes)
+        # Trades reach no deeper than the second level.
+        bid_ticks, ask_ticks = book.levels(noise, temper, b, quotes, LEVELS if with_sizes else 2)
         bid_steps = ask_steps = np.broadcast_to(np.int64(0), bid_ticks.shape)
         if with_sizes:
             bid_steps, ask_steps = book.sizes(noise, temper, b, quotes)
