@@ -5,22 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import subprocess
 import sys
 import urllib.request
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import aiohttp
+import msgspec
 import pytest
 import pytest_asyncio
 import websockets.asyncio.client
 from websockets.exceptions import ConnectionClosed
 
 from shared.simulator import __main__ as simulator
-from shared.simulator.conditions import POLITE, polite_change
+from shared.simulator.conditions import POLITE, Change, PushFault, RequestFault, decode_script, polite_change
 from shared.simulator.gate import Credentials
 from shared.simulator.market import GeneratedMarket
 from shared.simulator.server import Server
@@ -254,3 +256,20 @@ def test_wrong_script_is_one_sentence_and_exit_2(
     assert said in told.err
     assert told.err.count("\n") == 1
     assert told.out == ""
+
+
+def test_documented_examples_are_accepted() -> None:
+    """Every example of the documentation is a change or a script that the simulator takes."""
+    text = (ROOT / "docs" / "simulator.md").read_text()
+    changes = re.findall(r"_control/conditions -d '(\{.*?\})'", text, re.DOTALL)
+    changes += re.findall(r'`(\{"(?:orders|disconnects)": .*?\})`', text)
+    scripts = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    named = set(re.findall(r"`([a-z_0-9]+)`", text))
+
+    assert len(changes) >= 7
+    assert len(scripts) == 1
+    for change in changes:
+        msgspec.json.decode(change.encode(), type=Change)
+    assert len(decode_script(scripts[0].encode()).steps) == 6
+    kinds = [kind for rule in (PushFault, RequestFault) for kind in get_args(get_type_hints(rule)["what"])]
+    assert sorted({*Change.__struct_fields__, *kinds} - named) == []
