@@ -14,6 +14,7 @@ own lake) say where the receipts come from. The rules are the same for both:
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -97,6 +98,7 @@ class ReplayedMarket:
         self._begin, self._past_s, self._live_s = begin_s, past_s, length_s - past_s
         self._anchor, self._expire_ns = anchor_s, expire_ns
         self._blocks: OrderedDict[int, Block] = OrderedDict()
+        self._lock = threading.Lock()
 
     def contracts(self, second: int | None = None) -> list[dict[str, Any]]:
         raise NotImplementedError
@@ -126,12 +128,15 @@ class ReplayedMarket:
         # Blocks are cut within a part, so that none crosses a seam.
         skip = (second - first) // BLOCK_S * BLOCK_S
         first, at, length = first + skip, at + skip, min(BLOCK_S, length - skip)
-        block = self._blocks.get(first)
+        with self._lock:
+            block = self._blocks.get(first)
         if block is None:
-            block = self._blocks[first] = self._cut(first, at, length)
-        self._blocks.move_to_end(first)
-        while len(self._blocks) > BLOCKS_KEPT:
-            self._blocks.popitem(last=False)
+            block = self._cut(first, at, length)
+        with self._lock:  # a server computes ahead in a thread
+            self._blocks[first] = block
+            self._blocks.move_to_end(first)
+            while len(self._blocks) > BLOCKS_KEPT:
+                self._blocks.popitem(last=False)
         return block
 
     def outline(self, second: int) -> Outline:
