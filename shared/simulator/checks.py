@@ -141,11 +141,11 @@ class Checks(Matching):
             )
         if len(held.pending) - n_gone >= rules.orders_max:
             return Refusal("43005", f"The number of orders reached the maximum {rules.orders_max}")
-        if closes:
-            return Refusal("22002", "No position to close") if against is None else ZERO
         mode = request.margin_mode or self.margin_mode(account, symbol)
         if mode != self.margin_mode(account, symbol) and self._is_in_use(account, symbol):
             return Refusal("45117", "Currently holding positions or orders, the margin mode cannot be adjusted")
+        if closes:
+            return Refusal("22002", "No position to close") if against is None else ZERO
         price = request.price
         if price is None:
             level = self._books[symbol].opposite(request.side).level() if symbol in self._books else None

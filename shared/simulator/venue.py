@@ -323,8 +323,7 @@ class Venue(Liquidation):
             request = msgspec.structs.replace(request, position_side="short" if position.size > 0 else "long")
         else:
             request = msgspec.structs.replace(request, size=wanted + abs(position.size))
-        credit = self._margin_of(account, position) if held.is_hedged else ZERO
-        cost_price = self._checked(account, request, credit=credit)
+        cost_price = self._checked(account, request, credit=self._margin_of(account, position))
         if isinstance(cost_price, Refusal):
             return cost_price
         if held.is_hedged:

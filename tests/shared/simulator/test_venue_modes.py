@@ -364,6 +364,7 @@ def test_order_brings_its_margin_mode(isolated: Venue) -> None:
     assert isolated.margin_mode("a", "AUSDT") == "crossed"
     assert isolated.isolated_margin("a") == 0
     assert refuse(isolated, order(Side.BUY, "1", margin_mode="isolated")) == "45117"
+    assert refuse(isolated, order(Side.SELL, "1", reduce_only=True, margin_mode="isolated")) == "45117"
 
 
 def test_isolated_close_never_trades_beyond_bankruptcy(isolated: Venue) -> None:
