@@ -26,6 +26,12 @@ from shared.types import Side
 STALE_NS = 10 * NS
 """A traded perpetual's ticker comes about nine times a second, a dead one's every few seconds."""
 
+FOLLOW_NS = 60 * NS
+"""How long the venue is shown every push of a symbol after the last order, or after nothing is open any more.
+
+Most of what a relay carries nobody trades at the moment: a push that the venue reads costs five times one that is only
+passed on."""
+
 READY_S_MAX = 5.0
 """How long an order of a symbol that nobody asked for before waits for its first book."""
 
@@ -57,9 +63,12 @@ class RelayDesk(Desk):
         self._feed = feed
         self._log = log.get("relay")
         self.used: set[str] = set()
-        """Symbols whose books the venue follows: an account was interested in them once."""
+        """Symbols that stay subscribed: an account was interested in them once."""
+        self._followed_ns: dict[str, int] = {}  # symbols that the venue is shown push by push -> until when
+        self._looked_ns = 0
         self._asked: set[str] = set()
         self._books: dict[str, str] = {}  # the last books15 since its topic was linked
+        self._tickers: dict[str, str] = {}
         self._heard_ns: dict[str, int] = {}
         self._told: dict[str, asyncio.Event] = {}  # set by a symbol's first book
         self.laddered: asyncio.Queue[str] = asyncio.Queue()
@@ -69,6 +78,17 @@ class RelayDesk(Desk):
         """Settle funding when it is due; books and marks come when they come."""
         self.venue.settle_funding(now_ns)
         self._second, self._traded_ns = now_ns // NS, max(self._traded_ns, now_ns)
+        if now_ns - self._looked_ns >= NS:
+            self._looked_ns = now_ns
+            for symbol in self._open_symbols():
+                self._followed_ns[symbol] = now_ns + FOLLOW_NS
+            for symbol in [symbol for symbol, until_ns in self._followed_ns.items() if until_ns < now_ns]:
+                del self._followed_ns[symbol]
+
+    def _open_symbols(self) -> set[str]:
+        """Return the symbols in which somebody holds, rests or waits for a trigger."""
+        held = {position.symbol for account in self.venue.accounts for position in self.venue.positions(account)}
+        return held.union(self.venue.resting_symbols(), self.venue.plans.symbols())
 
     def learn(self) -> None:
         """Bring the venue's contracts to what is listed; what was removed trades no more."""
@@ -79,11 +99,11 @@ class RelayDesk(Desk):
         self._learn(time.time_ns() // NS)
 
     def value(self, data: Any) -> None:
-        """Take the marks of `tickers` for symbols that no push has told about."""
+        """Take the marks of `tickers` for symbols that the venue is not shown push by push."""
         for row in data if isinstance(data, list) else ():
             try:
                 ticker = msgspec.convert(row, _TickerRow)
-                if ticker.symbol in self.venue.contracts and ticker.symbol not in self._heard_ns:
+                if ticker.symbol in self.venue.contracts and ticker.symbol not in self._followed_ns:
                     self._mark(ticker.symbol, ticker, time.time_ns())
             except (msgspec.MsgspecError, ValueError, InvalidOperation) as error:
                 self._log.warning("ticker.unreadable", reason=f"{type(error).__name__} {error}"[:200])
@@ -146,37 +166,48 @@ class RelayDesk(Desk):
         symbol = heard.symbol
         if heard.kind is Kind.LOST:
             self._books.pop(symbol, None)
+            self._tickers.pop(symbol, None)
             self._told.pop(symbol, None)
         if heard.kind is not Kind.FRAME:
             return
         self._heard_ns[symbol] = heard.recv_ns
         if heard.channel == "books15":
             self._books[symbol] = heard.text
-        if symbol not in self.used or heard.channel not in VENUE_CHANNELS:
-            return
+        elif heard.channel == "ticker":
+            self._tickers[symbol] = heard.text
+        if symbol in self._followed_ns:
+            self._see(heard)
+
+    def _see(self, heard: Heard) -> None:
+        symbol = heard.symbol
         try:
             if heard.channel == "books15":
                 self._book(symbol, _BOOK.decode(heard.text).data[-1], heard.recv_ns)
             elif heard.channel == "ticker":
                 self._mark(symbol, _TICKER.decode(heard.text).data[-1], heard.recv_ns)
-            elif heard.is_update:  # a snapshot's trades were before we listened
+            elif heard.channel == "trade" and heard.is_update:  # a snapshot's trades were before we listened
                 for row in reversed(_TRADES.decode(heard.text).data):  # newest first on the wire
                     price, size = _number(row.price), _number(row.size)
                     self.venue.trade(symbol, price, size, Side(row.side.lower()), heard.recv_ns)
         except (msgspec.MsgspecError, ValueError, InvalidOperation, IndexError) as error:
             reason = f"{type(error).__name__} {error}"[:200]
             self._log.warning("push.unreadable", channel=heard.channel, symbol=symbol, reason=reason)
+            if heard.channel == "books15":
+                self._books.pop(symbol, None)  # nobody knows what the exchange shows: no order is taken
 
     def _use(self, symbol: str) -> None:
-        if symbol in self.used:
-            return
+        """Follow a symbol from here on, beginning with what came last."""
         self.used.add(symbol)
         if symbol not in self._asked:
             self._asked.add(symbol)
             self.laddered.put_nowait(symbol)
-        text = self._books.get(symbol)
-        if text is not None:
-            self.hear(Heard(Kind.FRAME, "books15", symbol, self._heard_ns[symbol], text))
+        is_followed = symbol in self._followed_ns
+        self._followed_ns[symbol] = time.time_ns() + FOLLOW_NS
+        if is_followed:
+            return
+        for channel, texts in (("ticker", self._tickers), ("books15", self._books)):
+            if symbol in texts:
+                self._see(Heard(Kind.FRAME, channel, symbol, self._heard_ns[symbol], texts[symbol]))
 
     def _book(self, symbol: str, row: _BookRow, now_ns: int) -> None:
         bids, asks = ([(_number(price), _number(size)) for price, size in side] for side in (row.bids, row.asks))

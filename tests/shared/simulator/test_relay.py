@@ -418,6 +418,28 @@ async def test_resting_order_fills_by_trades_and_marks_move_equity() -> None:
     assert {price for price, _ in fills} == {Decimal(79995)}
 
 
+async def test_symbol_is_followed_while_something_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Marks reach what is held however long ago its last order was; a symbol that is flat is left alone, and found
+    again, as the exchange shows it now, by its next order."""
+    monkeypatch.setattr(relay_desk, "FOLLOW_NS", 0)
+    async with scripted() as upstream, relaying(upstream) as (client, _, desk), client.stream(*VENUE) as socket:
+        await until(has(upstream, *VENUE))
+        await upstream.book(("80000", "1"))
+        await pushes(socket, lambda found: bool(found))
+        await client.fills(await client.place())
+        monkeypatch.undo()
+        await until(lambda: "BTCUSDT" in desk._followed_ns)
+        await upstream.push("ticker", {"markPrice": "80100"})
+        await until(lambda: desk.venue.unrealised("key") == Decimal(1))
+        await client.fills(await client.place(side="sell", reduceOnly="YES"))
+        desk._followed_ns.clear()
+        await upstream.book(("80500", "1"))
+        await pushes(socket, lambda found: bool(found))
+        found = await client.fills(await client.place())
+
+    assert found == [(Decimal(80500), Decimal("0.01"))]
+
+
 async def test_risk_ladder_is_the_upstreams() -> None:
     """Maintenance margin of a paper position follows the tiers that the exchange shows its clients."""
     async with scripted() as upstream, relaying(upstream) as (client, _, desk), client.stream(*VENUE) as socket:
@@ -531,7 +553,7 @@ async def test_unreadable_text_ends_a_connection_and_nothing_else(text: str) -> 
     ],
 )
 async def test_nonsense_in_a_push_reaches_clients_and_never_the_venue(row: Frame) -> None:
-    """What is passed on is passed on as it came; what the venue cannot read leaves it as it was."""
+    """What is passed on is passed on as it came; after a book that it cannot read the venue waits for one that it can."""
     async with scripted() as upstream, relaying(upstream) as (client, _, _desk), client.stream(*VENUE) as socket:
         await until(has(upstream, *VENUE))
         await upstream.book(("80000", "1"))
@@ -539,10 +561,14 @@ async def test_nonsense_in_a_push_reaches_clients_and_never_the_venue(row: Frame
         assert (await client.place())["code"] == "00000"
         said = [await upstream.push(channel, row, action="update") for channel, _ in VENUE]
         told = await pushes(socket, lambda found: sum(map(len, found.values())) >= 3)
+        refused = await client.place()
+        await upstream.book(("80001", "1"))
+        await pushes(socket, lambda found: bool(found))
         filled = await client.fills(await client.place())
 
     assert sorted(said) == sorted(text for texts in told.values() for text in texts)
-    assert filled[0][0] == Decimal(80000)
+    assert refused["code"] == "40725"
+    assert filled[0][0] == Decimal(80001)
 
 
 async def test_what_came_is_told_whatever_the_wall_clock_does_and_not_after_a_pause() -> None:

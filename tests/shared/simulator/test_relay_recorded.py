@@ -74,10 +74,10 @@ def test_recorded_books_chain_is_followed_to_its_end(recorded: Path) -> None:
 def test_recorded_ticker_gives_the_venue_its_marks(recorded: Path, desk: RelayDesk) -> None:
     """Mark, index and funding of the recorded push, digit for digit."""
     text = (recorded / "recorded_live_202609/ws_v2_ticker_BTCUSDT.json").read_text().strip()
-    desk.used.add("BTCUSDT")
 
     for heard in linked("ticker", "BTCUSDT").heard(text, NOW):
         desk.hear(heard)
+    desk._use("BTCUSDT")
 
     assert desk.venue.mark("BTCUSDT") == Decimal("83692.3")
 
