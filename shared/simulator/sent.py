@@ -14,6 +14,7 @@ killed. It is synchronised with the disk at the end; a power cut may lose second
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -76,9 +77,18 @@ class SentLog:
             ) from None
 
     def close(self) -> None:
-        self.write()
-        os.fsync(self._file)
-        os.close(self._file)
+        """Write what is left and close the file; a second time does nothing."""
+        if self._file < 0:
+            return
+        try:
+            self.write()
+            os.fsync(self._file)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # a pipe or a device has nothing to be synchronised with
+                raise
+        finally:
+            os.close(self._file)
+            self._file = -1
 
 
 def _header_bytes(frame: bytes) -> int:

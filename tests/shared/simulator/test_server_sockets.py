@@ -443,6 +443,20 @@ def test_sent_file_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> Non
             log.write()
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+async def test_full_disk_under_the_sent_file_ends_the_server() -> None:
+    """It does not go on without its oracle; who runs it hears one sentence, and everything is closed behind it."""
+    async with serving(sent=SentLog(Path("/dev/full"), time.time_ns)) as server:
+        async with connect(server) as socket:
+            await subscribe(socket, ("books15", "BTCUSDT"))
+            with pytest.raises(SettingsError, match="--sent must take every frame"):
+                await asyncio.wait_for(server.run_until(asyncio.Event()), 10)
+        await server.stop()
+
+        with pytest.raises(OSError, match=str(server.port)):
+            await asyncio.open_connection(server.host, server.port)
+
+
 # -------------------------------------------------------------------------------------------------- speed
 
 
