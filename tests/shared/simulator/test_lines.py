@@ -140,7 +140,7 @@ def test_public_pushes_are_known_by_their_text(channel: str) -> None:
     feed = PublicFeed(MARKET)
     frames = list(feed.frames(START_NS, START_NS + 2 * NS, {channel: set(MARKET.symbols)}))
     assert frames
-    assert all(label(text) == (channel, symbol) for _, channel, symbol, text in frames)
+    assert all(label(text_frame(text)) == (channel, symbol) for _, channel, symbol, text in frames)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_public_pushes_are_known_by_their_text(channel: str) -> None:
 )
 def test_other_frames_are_known_by_their_text(text: str, found: tuple[str, str]) -> None:
     """A private push belongs to the symbol of its first row; what is no push has a name of its own."""
-    assert label(text) == found
+    assert label(text_frame(text)) == found
 
 
 # ------------------------------------------------------------------------------------------------------- strikes
@@ -234,7 +234,7 @@ def test_answers_are_lost_by_name_only(name: str) -> None:
     one, _ = rude(PushFault(what="lose", channel=name))
 
     assert everything.carry(frames, 0) == frames
-    assert [label(payload(frame))[0] for frame in one.carry([*frames, *numbered(1)], 0)] == [
+    assert [label(frame)[0] for frame in one.carry([*frames, *numbered(1)], 0)] == [
         other for other in ("ack", "pong", "login", "error", "trade") if other != name
     ]
 
