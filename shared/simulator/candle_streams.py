@@ -56,6 +56,7 @@ class CandleStreams:
                     self._start(self._learn(granularity))
 
     def stop(self) -> None:
+        self._candles.stop()
         for task in self._tasks:
             task.cancel()
 

@@ -10,7 +10,7 @@ beside Bitget's five is served as a number; the numbers of `vip-fee-rate` and `o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Coroutine
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -35,8 +35,11 @@ from shared.simulator.rest_common import (
     window,
 )
 
-ANSWER_S = 5.0
-"""Real seconds after which a client that asks for long history is told to try again; what was computed is kept."""
+ANSWER_S = 8.0
+"""Real seconds after which a client that asks for long history is told to try again: clients give up at ten."""
+
+LATE_MAX = 4
+"""Requests that are computed on after their client was told so; more are dropped, and begin anew when asked again."""
 
 DEPTH_MAX = 100
 _SCALES = ("scale0", "scale1", "scale2", "scale3")
@@ -92,6 +95,7 @@ class MarketRest(Group):
         super().__init__(context)
         self._candles = context.candles
         self._past = Past(self.market, self._candles.retained_s)
+        self._late: set[asyncio.Task[Any]] = set()
         self._rows: list[dict[str, Any]] = []
         self._by_symbol: dict[str, dict[str, Any]] = {}
 
@@ -183,7 +187,7 @@ class MarketRest(Group):
         begin_ms = whole(params, "startTime")
         if granularity in RETENTION_DAYS:
             begin_ms = max(begin_ms or 0, self.context.now_ns() // MS - RETENTION_DAYS[granularity] * DAY_MS)
-        return await _in_time(
+        return await self._in_time(
             self._candles.rows(
                 symbol, granularity, self.context.now_ns(),
                 limit=limit(params, most=1000), begin_ms=begin_ms, end_ms=whole(params, "endTime"), kind=kind,
@@ -204,7 +208,7 @@ class MarketRest(Group):
         """Return closed candles that open before endTime; startTime is ignored (measured in September 2026)."""
         symbol, granularity = self._candle(params)
         window(params, 90)
-        return await _in_time(
+        return await self._in_time(
             self._candles.rows(
                 symbol, granularity, self.context.now_ns(),
                 limit=limit(params, most=200), end_ms=whole(params, "endTime"), with_running=False, kind=kind,
@@ -221,14 +225,14 @@ class MarketRest(Group):
 
     async def fills(self, params: Params, key: str) -> Any:
         symbol = self._listed(params)
-        return await _in_time(self._past.trades(symbol, self.context.now_ns(), limit(params)))
+        return await self._in_time(self._past.trades(symbol, self.context.now_ns(), limit(params)))
 
     async def fills_history(self, params: Params, key: str) -> Any:
         symbol = self._listed(params)
         window(params, 7)
         now_ns = self.context.now_ns()
         begin_ms = max(whole(params, "startTime") or 0, now_ns // MS - 90 * DAY_MS)
-        return await _in_time(
+        return await self._in_time(
             self._past.trades(
                 symbol, now_ns, limit(params, 500, 1000),
                 before_id=whole(params, "idLessThan"), begin_ms=begin_ms, end_ms=whole(params, "endTime"),
@@ -259,7 +263,7 @@ class MarketRest(Group):
             raise Refused("40020", f"Parameter {'pageSize' if size == 0 else 'pageNo'} error")
         size, page = min(100, size or 20), min(page or 1, 10_000)
         row = self._contract(symbol)
-        rates = await _in_time(
+        rates = await self._in_time(
             self._past.funding_rates(
                 symbol, self.context.now_ns(), int(row["fundInterval"]),
                 skip=(page - 1) * size, count=size, launch_ms=int(row["launchTime"] or 0),
@@ -281,6 +285,23 @@ class MarketRest(Group):
         return Decimal("0.003") if leverage >= 125 else Decimal("0.01") if leverage >= 50 else Decimal("0.02")
 
     # --------------------------------------------------------------------------------------- shared
+
+    async def _in_time(self, answer: Coroutine[Any, Any, Answer]) -> Answer:
+        """Return the answer, or tell the client to try again and go on computing."""
+        task = asyncio.create_task(answer)
+        done, _ = await asyncio.wait({task}, timeout=ANSWER_S)
+        if done:
+            return task.result()
+        if len(self._late) >= LATE_MAX:
+            task.cancel()
+        self._late.add(task)
+        task.add_done_callback(self._ended)
+        raise Refused("40725", "service return an error")
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._late.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever asks again meets it again
 
     def _contract_rows(self) -> dict[str, dict[str, Any]]:
         """Return symbol -> contract row of now; not to be changed."""
@@ -320,15 +341,6 @@ class MarketRest(Group):
             "fundingRate": f["fundingRate"], "holdingAmount": f["holdingAmount"], "deliveryStartTime": None,
             "deliveryTime": None, "deliveryStatus": "", "open24h": f["open24h"], "markPrice": f["markPrice"],
         }  # fmt: skip
-
-
-async def _in_time(answer: Awaitable[Answer]) -> Answer:
-    """Return the answer, or tell the client to try again."""
-    try:
-        async with asyncio.timeout(ANSWER_S):
-            return await answer
-    except TimeoutError:
-        raise Refused("40725", "service return an error") from None
 
 
 def _merged(rows: list[list[str]], scale: Decimal, rounding: str) -> list[list[str]]:

@@ -345,10 +345,12 @@ async def test_long_history_does_not_stop_the_server(monkeypatch: pytest.MonkeyP
     """While a block is computed others are served; who waited too long is told to try again, and then succeeds."""
     monkeypatch.setattr(rest_market, "ANSWER_S", 0.1)
     going = threading.Event()
+    outlined: list[int] = []
 
     class Slow(GeneratedMarket):
         def outline(self, second: int) -> Outline:
             assert going.wait(30.0)
+            outlined.append(second)
             return super().outline(second)
 
     async with serving(market=Slow(3, 2)) as world:
@@ -357,10 +359,36 @@ async def test_long_history_does_not_stop_the_server(monkeypatch: pytest.MonkeyP
         for _ in range(3):
             assert await world.get("ticker", **BTC)
         assert await asking == ("40725", "service return an error")
+        assert outlined == []
         going.set()
+        while len(outlined) < 6:  # goes on without being asked again
+            await asyncio.sleep(0.005)
         while (answer := await world.ask("candles", **request))[0] != 200:
             assert answer[1]["code"] == "40725"
         assert len(answer[1]["data"]) == 30
+        assert len(outlined) <= 7
+
+
+async def test_late_requests_are_bounded_and_end_with_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many ask, a few are computed on; after the server has stopped nobody computes."""
+    monkeypatch.setattr(rest_market, "ANSWER_S", 0.01)
+    going = threading.Event()
+    outlined: list[int] = []
+
+    class Slow(GeneratedMarket):
+        def outline(self, second: int) -> Outline:
+            assert going.wait(30.0)
+            outlined.append(second)
+            return super().outline(second)
+
+    async with serving(market=Slow(3, 2)) as world:
+        asked = [world.refused("candles", **BTC, granularity="1m", limit=100 + k) for k in range(20)]
+        assert {code for code, _ in await asyncio.gather(*asked)} == {"40725"}
+        computing = [task for task in asyncio.all_tasks() if "Candles.rows" in repr(task)]
+        assert len(computing) == rest_market.LATE_MAX
+    going.set()
+    await asyncio.gather(*computing, return_exceptions=True)
+    assert len(outlined) <= 1
 
 
 # ------------------------------------------------------------------------------------------------ trades
