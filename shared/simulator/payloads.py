@@ -68,12 +68,6 @@ def _position_mode(position_side: PositionSide) -> str:
     return "one_way_mode" if position_side == "net" else "hedge_mode"
 
 
-def _closes(order: Order) -> bool:
-    return order.reduce_only or (
-        order.position_side != "net" and (order.side is Side.BUY) != (order.position_side == "long")
-    )
-
-
 def _entered(source: str) -> str:
     # Plans are our own orders, sent by the venue; SYS is what nobody of the account has asked for.
     return "SYS" if source in _FORCED or source == "adl" else "API"
@@ -116,7 +110,7 @@ def order_row(order: Order) -> Row:
         "presetStopSurplusTriggerType": order.take_profit_type if order.take_profit is not None else "",
         "presetStopLossPrice": plain(order.stop_loss), "presetStopLossExecutePrice": plain(order.stop_loss_execute),
         "presetStopLossTriggerType": order.stop_loss_type if order.stop_loss is not None else "",
-        "reduceOnly": "YES" if _closes(order) else "NO",
+        "reduceOnly": "YES" if order.reduce_only else "NO",
         "cTime": _ms(order.created_ns), "uTime": _ms(order.updated_ns),
     }  # fmt: skip
 
@@ -139,7 +133,7 @@ def detail_row(order: Order) -> Row:
         "presetStopLossPrice": plain(order.stop_loss), "presetStopLossExecutePrice": plain(order.stop_loss_execute),
         "presetStopLossType": order.stop_loss_type if order.stop_loss is not None else "",
         "quoteVolume": _quote(order.quote), "orderType": _order_type(order.kind), "leverage": str(order.leverage),
-        "marginMode": order.margin_mode, "reduceOnly": "YES" if _closes(order) else "NO",
+        "marginMode": order.margin_mode, "reduceOnly": "YES" if order.reduce_only else "NO",
         "enterPointSource": _entered(order.source),
         "tradeSide": _trade_side(order.side, order.position_side, order.source),
         "posMode": _position_mode(order.position_side), "orderSource": _order_source(order), "newTradeSide": None,
@@ -223,7 +217,7 @@ def _pending_of(venue: Venue, account: str, position: VenuePosition) -> tuple[De
     opening = closing = ZERO
     for order in venue.pending(account):
         if order.symbol == position.symbol and order.position_side == position.position_side:
-            if _closes(order):
+            if order.reduce_only:
                 closing += order.remaining
             elif order.side.sign * position.size > 0:
                 opening += order.remaining
@@ -380,7 +374,7 @@ def order_push(order: Order, fill: Fill | None) -> Row:
         "presetStopSurplusExecutePrice": plain(order.take_profit_execute),
         "presetStopSurplusPrice": plain(order.take_profit),
         "presetStopSurplusType": order.take_profit_type if order.take_profit is not None else "",
-        "price": plain(price), "reduceOnly": "yes" if _closes(order) else "no",
+        "price": plain(price), "reduceOnly": "yes" if order.reduce_only else "no",
         "side": _side(order.side, order.position_side), "size": plain(order.size), "status": order.status.value,
         "stpMode": order.stp, "totalProfits": plain(order.realised_usdt),
         "tradeSide": _trade_side(order.side, order.position_side, order.source),

@@ -256,14 +256,13 @@ class OrderRest(Group):
         is_market = one_of(params, "orderType", ("limit", "market")) == "market"
         force = one_of(params, "force", tuple(_KINDS), default="gtc")
         size, price = number(required(params, "size"), "size"), text(params, "price")
-        reduces = one_of(params, "reduceOnly", ("yes", "no"), default="no") == "yes"
         return OrderRequest(
             symbol=symbol,
             side=side,
             kind=OrderKind.MARKET if is_market else _KINDS[force],
             size=size,
             price=None if is_market or not price else number(price, "price"),
-            reduce_only=reduces and position_side == "net",  # ignored in hedge mode (recorded)
+            reduce_only=one_of(params, "reduceOnly", ("yes", "no"), default="no") == "yes",
             client_oid=text(params, "clientOid"),
             stop_loss=optional(params, "presetStopLossPrice"),
             take_profit=optional(params, "presetStopSurplusPrice"),

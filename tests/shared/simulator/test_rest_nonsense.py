@@ -238,6 +238,16 @@ async def test_no_state_of_a_symbol_breaks_an_endpoint(share: float, leverage_co
     assert answer["code"] == leverage_code
 
 
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
+def test_pythons_own_json_is_none(served: Served, word: str) -> None:
+    """A body that is an order but for a constant that JSON does not have is no JSON, wherever the constant stands."""
+    body = json.dumps(ORDER | {"side": "buy", "tag": "?"}).replace('"?"', word).encode()
+
+    status, answer = served.send(0, "POST", MIX + "order/place-order", body)
+
+    assert (status, answer["code"]) == (400, "40017")
+
+
 @pytest.mark.parametrize("size", [1 << 20, 3 << 20])
 def test_body_of_megabytes_is_refused(served: Served, size: int) -> None:
     """Below the server's bound it is no JSON, above it is not read."""
