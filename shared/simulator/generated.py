@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from shared.errors import SettingsError
 from shared.simulator import book, flow, tape
-from shared.simulator.blocks import BLOCK_S, LEVELS, Block, Outline
+from shared.simulator.blocks import BLOCK_S, LEVELS, Block, Floats, Outline
 from shared.simulator.listing import default_listings_per_day, listings, listings_per_day_max
 from shared.simulator.noise import Noise, keep
 from shared.simulator.path import Path
@@ -124,6 +124,11 @@ class GeneratedMarket:
         Sizes of the book are most of what a block costs, and nothing depends on them.
         """
         return self._comings.outline(self._compute(second // BLOCK_S, with_sizes=False))
+
+    def funding_rate(self, second: int) -> Floats:
+        """Return the rates [1] that run in `second`, (N,), NaN where a symbol is not listed; cheap."""
+        rates = tape.funding_rate_at(self._noise, self._temper, second)
+        return np.where(self._comings.is_listed(second), rates, np.nan)
 
     def hour(self, hour: int) -> list[Block]:
         """Return the blocks of one hour, in order."""

@@ -1,6 +1,6 @@
 """What a market did before now: its public trades and its settled funding rates, newest first.
 
-Both are read from the market when asked for, a block at a time and in a thread, so the event loop never computes one.
+Trades are read from the market when asked for, a block at a time and in a thread, so the event loop never computes one.
 Trades reach back as far as candles do (`candles.Candles.retained_s`), funding rates `FUNDING_DAYS` or to the launch.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
@@ -46,7 +46,6 @@ class Past:
         self._position = {symbol: n for n, symbol in enumerate(market.symbols)}
         self._first_second: int | None = getattr(market, "first_second", None)  # of a recording
         self._pieces: OrderedDict[int, _Piece] = OrderedDict()
-        self._rates: OrderedDict[int, Floats] = OrderedDict()
 
     async def trades(
         self,
@@ -132,14 +131,12 @@ class Past:
 
     async def _rates_at(self, second: int) -> Floats:
         """Return the funding rates that were running in `second`, (N,)."""
-        found = self._rates.get(second)
-        if found is None:
-            outline = getattr(self._market, "outline", self._market.block)
-            part = await asyncio.to_thread(outline, second)
-            found = self._rates[second] = part.funding_rate[second - part.first_second].copy()
-            while len(self._rates) > FUNDING_DAYS * 24:
-                self._rates.popitem(last=False)
-        return found
+        cheap: Callable[[int], Floats] | None = getattr(self._market, "funding_rate", None)
+        if cheap is not None:
+            return cheap(second)
+        part = await asyncio.to_thread(self._market.block, second)  # of a recording: it is there
+        rates: Floats = part.funding_rate[second - part.first_second]
+        return rates
 
     def _texts(
         self, symbol: str, n: int, trades: Trades, times_ns: NDArray[np.int64], rows: NDArray[np.int64]

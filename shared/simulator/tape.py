@@ -50,6 +50,13 @@ def funding_rate(temper: Temper, premium: Floats) -> Floats:
     return rate
 
 
+def funding_rate_at(noise: Noise, temper: Temper, second: int) -> Floats:
+    """Return the rates that run in `second`, (N,), bit for bit those of its block, without computing one."""
+    b, t = divmod(second, BLOCK_S)
+    slow = premium_bps(noise, temper, b)
+    return funding_rate(temper, slow[0] + t // 60 * 60 / BLOCK_S * (slow[1] - slow[0]))
+
+
 def block_of(
     noise: Noise,
     temper: Temper,
