@@ -361,6 +361,20 @@ async def test_log_tells_each_client_from_its_coming_to_its_going() -> None:
     assert not [facts for _, facts in lines.events if "secret" in str(facts) or "pass" in str(facts)]
 
 
+@pytest.mark.parametrize("name", ["market", "sockets", "conditions", "script", "funding", "nothing"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_control_is_for_this_machine_alone(method: str, name: str) -> None:
+    """Somebody elsewhere may trade, but not change the weather, nor see who else is here."""
+    async with serving(host="0.0.0.0") as server:
+        url = f"http://127.0.0.1:{server.port}"
+        connector = aiohttp.TCPConnector(local_addr=("127.0.0.2", 0))  # another address, as far as the server sees
+        async with aiohttp.ClientSession(connector=connector) as http:
+            async with http.get(f"{url}/api/v2/public/time") as answer:
+                assert answer.status == 200
+            async with http.request(method, f"{url}/_control/{name}", data=b"{}") as answer:
+                assert (answer.status, list(await answer.json())) == (403, ["error"])
+
+
 # --------------------------------------------------------------------------------------------------- sent
 
 
