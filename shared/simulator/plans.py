@@ -22,7 +22,6 @@ Source of behaviour: Bitget v2, REST -> Trigger orders, and payloads recorded in
 
 from __future__ import annotations
 
-from bisect import insort
 from collections import deque
 from collections.abc import Collection
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -79,7 +78,7 @@ class Plans:
         self._live: dict[str, dict[str, Plan]] = {}  # account -> order_id -> plan, oldest first
         self._client_oids: dict[str, dict[str, str]] = {}  # of live plans only, as those of orders
         self._final: dict[str, deque[Plan]] = {}
-        self._watched: dict[str, list[Plan]] = {}  # symbol -> live plans by account, oldest first
+        self._watched: dict[str, list[Plan]] = {}  # symbol -> live plans of all accounts, oldest first
         self._due: deque[tuple[Plan, Decimal]] = deque()  # condition holds, with the price at which it did
         self.is_broken = False
         """Stops that never trigger: one of the misbehaviours. A condition that held meanwhile is forgotten."""
@@ -326,7 +325,8 @@ class Plans:
             position = self._protected(account, request)
             if position is None or request.size > abs(position.size):
                 return Refusal("43023", "Insufficient position, can not set profit or stop loss")
-        return plan_rules.start_refusal(request, price)
+        is_started = replaced is not None and _trigger(replaced.request) == _trigger(request)
+        return None if is_started else plan_rules.start_refusal(request, price)
 
     def _count_refusal(self, account: str, request: PlanRequest) -> Refusal | None:
         plans = self.pending(account, request.symbol)
@@ -400,7 +400,7 @@ class Plans:
         self._start(plan)
         self._live.setdefault(account, {})[plan.order_id] = plan
         self._client_oids.setdefault(account, {})[client_oid] = plan.order_id
-        insort(self._watched.setdefault(request.symbol, []), plan, key=_account_of)
+        self._watched.setdefault(request.symbol, []).append(plan)
         self._show(plan)
         self._report(plan, now_ns)
         return plan
@@ -416,7 +416,7 @@ class Plans:
 
     def _change(self, plan: Plan, request: PlanRequest, now_ns: int) -> None:
         before, plan.request = plan.request, request
-        if (before.trigger_price, before.trigger_type) != (request.trigger_price, request.trigger_type):
+        if _trigger(before) != _trigger(request):
             self._start(plan)
         self._due = deque((other, price) for other, price in self._due if other is not plan)
         plan.updated_ns = now_ns
@@ -458,8 +458,8 @@ class Plans:
         self._venue.emit(PlanReport(account=plan.account, time_ns=now_ns, plan=msgspec.structs.replace(plan)))
 
 
-def _account_of(plan: Plan) -> str:
-    return plan.account
+def _trigger(request: PlanRequest) -> tuple[Decimal, TriggerType]:
+    return request.trigger_price, request.trigger_type
 
 
 def _is_of(plan: Plan, plan_types: Collection[PlanType] | None) -> bool:

@@ -64,10 +64,10 @@ class Market:
         self.book(mid, size)
         self.venue.set_mark("AUSDT", float(mid), float(mid), NAN, self.now_ns)
 
-    def trade(self, price: str) -> None:
+    def trade(self, price: str, taker: Side = Side.BUY) -> None:
         """Let the public trade at a price; the mark stays."""
         self.now_ns += 1_000_000_000
-        self.venue.trade("AUSDT", float(price), 1.0, Side.BUY, self.now_ns)
+        self.venue.trade("AUSDT", float(price), 1.0, taker, self.now_ns)
 
     def enter(self, side: Side, size: str, account: str = "a", **more: Any) -> None:
         request = OrderRequest(symbol="AUSDT", side=side, kind=OrderKind.MARKET, size=D(size), **more)
@@ -153,6 +153,18 @@ def test_plan_on_the_last_price_does_not_watch_the_mark(market: Market) -> None:
 
     market.trade("101")
 
+    assert status(plan) == "executed"
+
+
+def test_print_is_seen_before_what_it_fills(market: Market) -> None:
+    """A print through a resting order leaves that order's price as the last one: the print counts all the same."""
+    resting = OrderRequest(symbol="AUSDT", side=Side.SELL, kind=OrderKind.LIMIT, size=D(1), price=D("100.5"))
+    assert isinstance(market.venue.place("b", resting, market.now_ns), Accepted)
+    plan = market.place(trigger(Side.BUY, "101", trigger_type="fill_price"))
+
+    market.trade("101")
+
+    assert market.size("b") == -1
     assert status(plan) == "executed"
 
 
@@ -372,7 +384,7 @@ def test_position_forgets_a_cancelled_stop(market: Market) -> None:
     market.enter(Side.BUY, "1", stop_loss=D(95))
     stop, _ = market.plans.protection("a", "AUSDT", "net")
 
-    market.plans.cancel("a", market.now_ns, order_id=stop.order_id)
+    assert isinstance(market.plans.cancel("a", market.now_ns, order_id=stop.order_id), Accepted)
 
     position = market.venue.position("a", "AUSDT")
     assert position is not None
@@ -507,6 +519,34 @@ def test_price_of_its_own_order_fires_the_next_plan(market: Market) -> None:
         e.plan.order_id for e in market.venue.drain() if isinstance(e, PlanReport) and e.plan.status == "executing"
     ]
     assert fired == [first.order_id, second.order_id]
+
+
+def test_plans_of_one_price_fire_in_the_order_of_their_placement(market: Market) -> None:
+    """Whoever they belong to: as orders of one price would."""
+    plans = [market.place(trigger(Side.BUY, "101"), account) for account in ("b", "a", "b")]
+    market.venue.drain()
+
+    market.price("101")
+
+    reports = [event.plan for event in market.venue.drain() if isinstance(event, PlanReport)]
+    assert [p.order_id for p in reports if p.status == "executing"] == [plan.order_id for plan in plans]
+
+
+def test_stop_that_moves_within_a_match_forgets_what_reached_it(market: Market) -> None:
+    """A print reaches the old trigger, the next fill of the same match brings a preset: the new one counts."""
+    market.trade("100")
+    market.enter(Side.BUY, "1", stop_loss=D("99.5"), stop_loss_type="fill_price")
+    resting = OrderRequest(
+        symbol="AUSDT", side=Side.BUY, kind=OrderKind.LIMIT, size=D(1), price=D(99), stop_loss=D(95),
+        stop_loss_type="fill_price",
+    )  # fmt: skip
+    assert isinstance(market.venue.place("a", resting, market.now_ns), Accepted)
+    stop, _ = market.plans.protection("a", "AUSDT", "net")
+
+    market.trade("98.9", Side.SELL)
+
+    assert status(stop) == "live"
+    assert (market.size(), stop.request.trigger_price) == (D(2), D(95))
 
 
 def test_broken_stops_never_trigger(market: Market) -> None:
@@ -682,10 +722,12 @@ def test_modified_trailing_plan_starts_anew_only_with_a_new_trigger(market: Mark
     """Another ratio keeps the best price; another trigger forgets it."""
     plan = market.place(trailing(Side.SELL, "101", "5"))
     market.price("110")
+    market.price("109.5")
 
-    market.plans.modify("a", PlanChange(callback_ratio=D(1)), market.now_ns, order_id=plan.order_id)
+    answers = [market.plans.modify("a", PlanChange(callback_ratio=D(1)), market.now_ns, order_id=plan.order_id)]
     kept = plan.peak
-    market.plans.modify("a", PlanChange(trigger_price=D(111)), market.now_ns, order_id=plan.order_id)
+    answers += [market.plans.modify("a", PlanChange(trigger_price=D(111)), market.now_ns, order_id=plan.order_id)]
+    assert answers == [Accepted(plan.order_id, plan.client_oid)] * 2
     assert (kept, plan.peak) == (D(110), None)
 
     market.price("108")
@@ -696,8 +738,10 @@ def test_zero_takes_an_optional_value_away(market: Market) -> None:
     """0 as execute price is market, 0 as preset is none; what is not named stays."""
     plan = market.place(trigger(Side.BUY, "101", execute_price=D(102), stop_loss=D(95), take_profit=D(110)))
 
-    market.plans.modify("a", PlanChange(execute_price=D(0), stop_loss=D(0)), market.now_ns, order_id=plan.order_id)
+    change = PlanChange(execute_price=D(0), stop_loss=D(0))
+    answer = market.plans.modify("a", change, market.now_ns, order_id=plan.order_id)
 
+    assert isinstance(answer, Accepted)
     request = plan.request
     assert (request.execute_price, request.stop_loss, request.take_profit) == (None, None, D(110))
 

@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from shared.simulator.orders import (
     Accepted,
+    ClosedPosition,
     Fill,
     OrderRequest,
     Plan,
@@ -132,7 +133,9 @@ class PlansMachine(RuleBasedStateMachine):
         for sight in self.sights.values():
             if sight.request.trigger_type == "mark_price" or not had_last:
                 sight.seen += [Fraction(mark) for mark in marks]
-        for event in self.venue.drain():
+        events = self.venue.drain()
+        self.closed = {(event.account, event.hold_side) for event in events if isinstance(event, ClosedPosition)}
+        for event in events:
             if isinstance(event, Fill):
                 assert event.source not in ("liquidation", "offset")  # those would be no trades of the market
                 self.saw_last(event.price)
@@ -142,6 +145,7 @@ class PlansMachine(RuleBasedStateMachine):
 
     has_last = False
     last_fill: Fraction | None = None
+    cancelling = ""
 
     def saw_last(self, price: Decimal) -> None:
         self.last_fill = Fraction(price)
@@ -171,6 +175,8 @@ class PlansMachine(RuleBasedStateMachine):
             assert sight.reached(sight.held_at + sight.seen), (plan, sight.held_at, sight.seen)
         elif plan.status == "cancelled":
             self.sights.pop(plan.order_id)
+            protected = "long" if plan.request.side is Side.SELL else "short"
+            assert plan.order_id == self.cancelling or (plan.account, protected) in self.closed, plan
 
     # -------------------------------------------------------------------------------------- rules
 
@@ -323,6 +329,7 @@ class PlansMachine(RuleBasedStateMachine):
         order_id = data.draw(st.sampled_from(sorted(self.sights)))
         account = next(a for a in ACCOUNTS if self.venue.plans.plan(a, order_id=order_id))
         assert isinstance(self.venue.plans.cancel(account, self.now_ns, order_id=order_id), Accepted)
+        self.cancelling = order_id
         self.settle([])
 
     # --------------------------------------------------------------------------------------- laws
