@@ -11,18 +11,24 @@ Sides in hedge mode are the *position's* in every order and in REST fills (closi
 
 from __future__ import annotations
 
-from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Context, Decimal
+from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Decimal
 from typing import Any
 
-from shared.simulator.margin import break_even, margin_shown, net_profit, quote_volume
+from shared.simulator.margin import (
+    SHOWN_STEP,
+    break_even,
+    liquidation_shown,
+    margin_shown,
+    net_profit,
+    quote_volume,
+    ratio_shown,
+)
 from shared.simulator.orders import ZERO, Bill, ClosedPosition, Fill, Order, Plan, PlanType, PositionSide, VenuePosition
 from shared.simulator.venue import Venue
 from shared.types import OrderKind, OrderStatus, Side
 
 MS = 1_000_000
 _FORCE = {OrderKind.POST_ONLY: "post_only", OrderKind.IOC: "ioc", OrderKind.FOK: "fok"}
-_STEP_16 = Decimal("1e-16")
-_WIDE = Context(prec=80)
 Row = dict[str, Any]
 
 _FORCED = {"liquidation": "burst", "reduction": "reduce", "offset": "offset", "delivery": "delivery"}
@@ -33,13 +39,15 @@ def plain(value: Decimal | None) -> str:
     """Return a decimal without exponent or trailing zeros; "" for None."""
     if value is None:
         return ""
-    return f"{value.normalize():f}" if value else "0"
+    if not value:
+        return "0"
+    text = f"{value:f}"  # exactly: normalize() would round to 28 digits
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def shown(value: Decimal) -> str:
-    """Return a price or a ratio as Bitget shows it: 16 decimals at most."""
-    # A liquidation price may be absurdly large: more than the usual 28 digits with those behind the point.
-    return plain(value.quantize(_STEP_16, rounding=ROUND_HALF_EVEN, context=_WIDE))
+    """Return an average price as Bitget shows it: 16 decimals at most."""
+    return plain(value.quantize(SHOWN_STEP, rounding=ROUND_HALF_EVEN))
 
 
 def _ms(time_ns: int) -> str:
@@ -199,9 +207,9 @@ def position_row(venue: Venue, account: str, position: VenuePosition) -> Row:
         "leverage": str(leverage), "achievedProfits": plain(position.realised_usdt),
         "openPriceAvg": shown(entry), "marginMode": position.margin_mode,
         "posMode": _position_mode(position.position_side), "unrealizedPL": plain(position.size * mark - position.cost),
-        "liquidationPrice": shown(venue.liquidation_price(account, position) or ZERO),
+        "liquidationPrice": plain(liquidation_shown(venue.liquidation_price(account, position) or ZERO)),
         "keepMarginRate": plain(venue.maintenance_rate(account, position)), "markPrice": plain(mark),
-        "marginRatio": shown(venue.margin_ratio(account, position)),
+        "marginRatio": plain(ratio_shown(venue.margin_ratio(account, position))),
         "breakEvenPrice": plain(break_even(entry, position.size > 0, venue.contracts[symbol].taker_fee)),
         "totalFee": plain(position.funding_usdt) if position.is_funded else "",
         "deductedFee": plain(position.fees_usdt), "grant": "", "assetMode": "single", "autoMargin": "off",
@@ -453,7 +461,7 @@ def position_push(venue: Venue, account: str, position: VenuePosition) -> Row:
         "total": row["total"], "available": row["available"], "frozen": row["locked"],
         "openPriceAvg": row["openPriceAvg"], "leverage": int(row["leverage"]),
         "achievedProfits": row["achievedProfits"], "unrealizedPL": row["unrealizedPL"],
-        "unrealizedPLR": plain((Decimal(row["unrealizedPL"]) / margin).quantize(_STEP_16)) if margin else "0",
+        "unrealizedPLR": plain((Decimal(row["unrealizedPL"]) / margin).quantize(SHOWN_STEP)) if margin else "0",
         "liquidationPrice": row["liquidationPrice"], "keepMarginRate": row["keepMarginRate"],
         "marginRate": row["marginRatio"], "breakEvenPrice": row["breakEvenPrice"], "totalFee": row["totalFee"],
         "deductedFee": row["deductedFee"], "markPrice": row["markPrice"], "assetMode": "single", "autoMargin": "off",

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from shared.simulator import payloads
 from shared.simulator.gate import Refused
-from shared.simulator.margin import tier_at
+from shared.simulator.margin import liquidation_shown, tier_at
 from shared.simulator.orders import ZERO, Bill
 from shared.simulator.rest_common import (
     MIX,
@@ -195,7 +195,7 @@ class AccountRest(Group):
         larger, net = max(sizes.values()), sizes["long"] - sizes["short"]
         rate = tier_at(self.venue.tiers(symbol), larger * price).maintenance_rate
         distance = larger * (rate + contract.taker_fee) - net
-        return {"liqPrice": payloads.shown(worth / distance if distance else ZERO)}
+        return {"liqPrice": payloads.plain(liquidation_shown(worth / distance if distance else ZERO))}
 
     # -------------------------------------------------------------------------------------- helpers
 
