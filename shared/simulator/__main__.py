@@ -48,6 +48,11 @@ def parser() -> argparse.ArgumentParser:
         help="how often books and tickers are pushed: bitget 8 and 9 times a second, as measured, calm 4 and 2 times "
         f"(default: {DEFAULT_CADENCE})",
     )  # fmt: skip
+    p.add_argument(
+        "--history-hours", type=float, metavar="H",
+        help="how far candles and public trades reach back, 1 to 720 (default: 25); computed when asked for, "
+        "3 s an hour of 600 symbols",
+    )  # fmt: skip
     p.add_argument("--checksum", action="store_true", help="books carry the checksum that Bitget sent until May 2026")
     p.add_argument(
         "--sent", type=Path, metavar="FILE",
@@ -119,10 +124,13 @@ async def serve(args: argparse.Namespace) -> int:
     accounts = [parse_account(text) for text in args.account or ()] or [DEFAULT_ACCOUNT]
     log.configure(args.log_level or ("warning" if args.with_parent else "info"))
     clock = Clock(args.speed)
+    if args.history_hours is not None and not 1.0 <= args.history_hours <= 720.0:
+        raise SettingsError(f"--history-hours must be in [1, 720], found {args.history_hours:g}: choose in between")
+    history_s = None if args.history_hours is None else round(args.history_hours * 3600)
     sent = None if args.sent is None else SentLog(args.sent, clock.now_ns)
     async with markets.server_of(
         args, host=args.host, port=args.port, accounts=accounts, cadence=CADENCES[args.cadence], clock=clock,
-        has_checksum=args.checksum, sent=sent, log=log.get("simulator"),
+        has_checksum=args.checksum, history_s=history_s, sent=sent, log=log.get("simulator"),
     ) as server:  # fmt: skip
         await serve_until_told(server, args)
     return 0

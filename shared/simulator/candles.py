@@ -5,11 +5,11 @@ A minute is aggregated once, for all symbols, from `Market.outline` (0.03 s for 
 candles are put together from minutes when asked for. MARK and INDEX candles are made of the values that the ticker
 tells once a second; they have no volume.
 
-What is kept: `retained_s` back from now, eight days for up to 90 symbols and less for more (`SYMBOL_DAYS`: 28.8 hours
-of 600), because a generated market has to compute what it is asked for; beyond that there is nothing, as beyond
-Bitget's own retention. A candle whose beginning is not retained is not shown at all: half a week is no week. A recorded
-market shows what the recording holds; there, its beginning is the listing of its symbols, and the first candle may be
-short.
+What is kept: `retained_s` back from now; beyond that there is nothing, as beyond Bitget's own retention. A generated
+market has to compute what it is asked for, so it keeps 25 hours by default: the running day is always whole, a thousand
+minutes are there, and all of it takes 8 s of 20 symbols and a minute of 600. A candle whose beginning is not retained
+is not shown at all: half a week is no week. A recorded market shows what the recording holds; there, its beginning is
+the listing of its symbols, and the first candle may be short.
 
 The event loop never computes a block: `learn` fills what a request needs in a thread, five minutes at a time and the
 newest first. `forming` and `recent`, which the pushes are made of, tell only what is known.
@@ -36,11 +36,12 @@ from shared.simulator.market import Market
 
 Kind = Literal["MARKET", "MARK", "INDEX"]
 
-RETAINED_S_MAX = 8 * 86_400
-"""Longer than a week, so that the running one is always whole."""
+RETAINED_S = 25 * 3600
+"""Of a market that must be computed: longer than a day, whose beginning depends on who calls it a day."""
 
+RECORDED_S_MAX = 90 * 86_400
 SYMBOL_DAYS = 720
-"""Days kept times symbols: 50 MB, and about a minute of computing for whoever asks for all of it."""
+"""Days kept times symbols, at most: 50 MB. 17 hours of 1,000 symbols are a thousand minutes."""
 
 PAGE_MIN = 5
 """Minutes that are learnt at once: a block of the generated market."""
@@ -111,15 +112,16 @@ class Candles:
 
     Args:
         market: whose trades.
-        retained_s: how far back; None: by the number of symbols, see the module's docstring.
+        retained_s: how far back; None: see the module's docstring.
     """
 
     def __init__(self, market: Market, retained_s: int | None = None) -> None:
         self._market = market
-        by_size = SYMBOL_DAYS * 86_400 // len(market.symbols)
-        self.retained_s = min(RETAINED_S_MAX, by_size) if retained_s is None else retained_s
         self._position = {symbol: n for n, symbol in enumerate(market.symbols)}
         self._first_second: int | None = getattr(market, "first_second", None)  # of a recording; else it never began
+        usual = RETAINED_S if self._first_second is None else RECORDED_S_MAX
+        by_size = SYMBOL_DAYS * 86_400 // max(1, len(market.symbols))
+        self.retained_s = min(usual if retained_s is None else retained_s, by_size)
         self._begin = None if self._first_second is None else self._first_second // 60
         self._minutes: dict[str, _Minutes] = {}
         self._forming: dict[str, tuple[int, int, _Rows]] = {}
@@ -260,7 +262,7 @@ class Candles:
         found = self._minutes.get(kind)
         if found is None:
             market = self._market
-            places = max(p + s for p, s in zip(market.price_places, market.size_places, strict=True))
+            places = max((p + s for p, s in zip(market.price_places, market.size_places, strict=True)), default=0)
             shape = (self.retained_s // 60 + _SLACK_MIN, len(market.symbols))
             found = self._minutes[kind] = _Minutes(shape, places > _WIDE_PLACES)
         return found

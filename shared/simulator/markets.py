@@ -99,7 +99,9 @@ async def server_of(args: argparse.Namespace, **options: Any) -> AsyncIterator[S
     if settings.is_loopback(rest) != settings.is_loopback(ws):
         raise SettingsError(f"--upstream-rest and --upstream-ws lead to one exchange, found {rest} and {ws}: give both")
     async with relay(rest, ws, options["accounts"]) as (feed, desk):
-        yield RelayServer(feed, desk, **{k: v for k, v in options.items() if k not in ("cadence", "has_checksum")})
+        yield RelayServer(
+            feed, desk, **{k: v for k, v in options.items() if k not in ("cadence", "has_checksum", "history_s")}
+        )
 
 
 def market_of(args: argparse.Namespace) -> Market:

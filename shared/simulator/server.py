@@ -65,6 +65,7 @@ class Server:
         clock: market time; None: the wall clock.
         limits: what a client may do on WebSockets; None: Bitget's.
         has_checksum: books carry the checksum of before May 2026.
+        history_s: how far candles and public trades reach back; None: a day, see `candles`.
         sent: where every market frame that leaves is recorded; None: nowhere. Closed by `stop`.
         log: hears a line when a client connects, logs in, subscribes and goes; None: silence.
         feed, desk: what stands in for the market's own; None: nothing does.
@@ -81,6 +82,7 @@ class Server:
         clock: Clock | None = None,
         limits: Limits | None = None,
         has_checksum: bool = False,
+        history_s: int | None = None,
         sent: SentLog | None = None,
         log: Log | None = None,
         feed: Feed | None = None,
@@ -93,7 +95,7 @@ class Server:
         self.candle_streams: CandleStreams | None = None
         candles = None
         if feed is None:
-            candles = Candles(market)
+            candles = Candles(market, history_s)
             feed = PublicFeed(market, cadence or LIVE, candles=candles, has_checksum=has_checksum)
             self.candle_streams = CandleStreams(candles, feed, self.hub, self.clock)
         self.feed = feed

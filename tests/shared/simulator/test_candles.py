@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.simulator.blocks import BLOCK_S, NS, Block, Outline, Trades
-from shared.simulator.candles import GRANULARITIES, RETAINED_S_MAX, Candles, decimal_text
+from shared.simulator.candles import GRANULARITIES, Candles, decimal_text
 from shared.simulator.feed import HISTORY, PublicFeed
 from shared.simulator.market import GeneratedMarket
 
@@ -254,11 +254,13 @@ def test_nothing_is_told_beyond_retention() -> None:
     assert candles.forming(BUSY, "1Dutc", END_S * NS) is None
 
 
-@pytest.mark.parametrize(("n_symbols", "days"), [(20, 8), (600, 1.2), (1000, 0.72)])
-def test_retention_shrinks_with_the_market(n_symbols: int, days: float) -> None:
-    """A running week is whole up to ninety symbols; a thousand minutes are there for a thousand symbols."""
-    assert Candles(GeneratedMarket(1, n_symbols)).retained_s == round(days * 86_400)
-    assert RETAINED_S_MAX > 7 * 86_400
+@pytest.mark.parametrize(("n_symbols", "hours"), [(20, 25.0), (600, 25.0), (1000, 17.28)])
+def test_retention_holds_a_day_or_what_memory_allows(n_symbols: int, hours: float) -> None:
+    """The running day is whole up to 691 symbols; a thousand minutes are there for a thousand."""
+    market = GeneratedMarket(1, n_symbols)
+    assert Candles(market).retained_s == round(hours * 3600)
+    assert Candles(market, 3600).retained_s == 3600
+    assert Candles(market, 10**9).retained_s == 720 * 86_400 // n_symbols
 
 
 def test_snapshots_need_no_more_than_a_day() -> None:

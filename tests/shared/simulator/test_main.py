@@ -77,6 +77,8 @@ def test_taken_port_is_one_sentence_and_exit_2() -> None:
         ["--speed", "0"],
         ["--speed", "nan"],
         ["--speed", "1000"],
+        ["--history-hours", "0"],
+        ["--history-hours", "nan"],
         ["--sent", "/nowhere/sent.jsonl"],
     ],
 )

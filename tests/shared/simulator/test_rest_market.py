@@ -65,10 +65,10 @@ class World:
 
 
 @asynccontextmanager
-async def serving(second: int = START_S, market: Market = MARKET) -> AsyncIterator[World]:
+async def serving(second: int = START_S, market: Market = MARKET, history_s: int | None = None) -> AsyncIterator[World]:
     jumped_ns = [0]
     clock = Clock(start_ns=second * NS, monotonic_ns=lambda: time.monotonic_ns() + jumped_ns[0])
-    server = Server(market, clock=clock)
+    server = Server(market, clock=clock, history_s=history_s)
     server.conditions.rate_limit_scale = 1e6
     await server.start()
     try:
@@ -267,7 +267,7 @@ async def test_depth_has_as_many_levels_as_asked_for(world: World) -> None:
 
 
 async def test_depth_numbers_keep_their_digits(world: World) -> None:
-    """A price of ten decimals is a JSON number without an exponent."""
+    """They are written as the book has them, not through a float."""
     url = world.server.rest_url + PUBLIC + "merge-depth"
     async with world.http.get(url, params=BTC) as answer:
         raw = await answer.text()
@@ -493,3 +493,31 @@ async def test_tiers_are_the_venues(world: World) -> None:
         assert [int(row["leverage"]) for row in rows] == [tier.leverage_max for tier in tiers]
         assert [row["startUnit"] for row in rows[1:]] == [row["endUnit"] for row in rows[:-1]]
         assert int(rows[0]["leverage"]) == world.server.desk.venue.contracts[symbol].leverage_max
+
+
+@pytest.mark.parametrize("endpoint", [path for path in GOLDEN if path != "/api/v2/public/time"])
+async def test_absurd_numbers_get_an_answer_or_a_code(endpoint: str) -> None:
+    """Nothing overflows, nothing hangs: Bitget's envelope, whatever time, id, page or size is asked for."""
+    async with serving(history_s=1200) as world:
+        now_ms = START_S * 1000
+        values = [
+            "0",
+            "1",
+            "-1",
+            "1.5",
+            "x",
+            str(now_ms),
+            str(now_ms + 10**9),
+            "9" * 13,
+            "9" * 18,
+            "9" * 19,
+            "9" * 20,
+            "9" * 21,
+        ]
+        for name in ("startTime", "endTime", "idLessThan", "limit", "pageSize", "pageNo"):
+            for value in values:
+                request = request_of(endpoint) | {"limit": 3, name: value}
+                for granularity in ("1m", "1M") if "candles" in endpoint else ("1m",):
+                    status, body = await world.ask(endpoint, **request | {"granularity": granularity})
+                    assert set(body) == {"code", "msg", "requestTime", "data"}
+                    assert (status, body["data"] is None) in ((200, False), (400, True)), (name, value, body)
