@@ -23,7 +23,7 @@ from shared.types import TickEvent
 from tests.shared.lake import receipts as r
 
 SCRIPT = {
-    "seed": 5,
+    "seed": 6,
     "conditions": {
         "pushes": [
             {"what": "tear", "p": 0.05},
@@ -69,7 +69,7 @@ async def test_recorder_stores_what_came_and_marks_what_did_not(
     marked as a gap."""
     monkeypatch.setattr(transport, "backoff_s", lambda failures, draw: 0.05)
     clock = Clock()
-    market = GeneratedMarket(3, 40)
+    market = GeneratedMarket(3, 20)
     sent = SentLog(tmp_path / "sent.jsonl", clock.now_ns)
     server = Server(market, clock=clock, cadence=Cadence(book_ms=100, ticker_ms=100), sent=sent)
     await server.start()
