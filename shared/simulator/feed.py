@@ -192,8 +192,8 @@ class PublicFeed:
             return _frame_text("snapshot", channel, symbol, _json(bars)[1:-1], now_ns) if bars else None
         if channel == "books":
             told = self._last_told(now_ns, n) if self._shows(n, second) else None
-            if told is None:
-                return None
+            if told is None or (told < second and not self._shows(n, second - 1)):
+                return None  # not listed, or only just listed again
             now = self._at(told)
             ask_texts, bid_texts = now.book(n)
             asks, bids = ",".join(ask_texts), ",".join(bid_texts)
@@ -331,6 +331,8 @@ class PublicFeed:
             return None
         symbol, asks_bids = self.market.symbols[n], sides(now.block, now.t, n)
         before = self._last_told_from(now.second - 1, n)
+        if before is not None and before < now.second - 1 and not self._shows(n, now.second - 1):
+            before = None  # it was not listed in between: who subscribed meanwhile was told nothing
         if before is None:  # nothing that a change could refer to
             ask_texts, bid_texts = now.book(n)
             asks, bids = ",".join(ask_texts), ",".join(bid_texts)

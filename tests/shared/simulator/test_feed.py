@@ -298,6 +298,28 @@ def test_symbol_that_is_just_listed_needs_no_block_before() -> None:
     assert market.asked == {START_S // 10 * 10}
 
 
+def test_symbol_that_is_listed_again_begins_with_a_snapshot() -> None:
+    """Who subscribed while it was gone was told nothing, so that an update would refer to nothing."""
+
+    class Gone(Few):
+        def is_listed(self, second: int) -> Any:
+            return np.full(2, self.fresh[(second - START_S) % 5])
+
+    is_fresh = [True, False, False, True, True]
+    market: Any = Gone([(0, 0), (1, 1), (2, 0), (3, 1), (0, 1)], is_fresh)
+    feed = PublicFeed(market)
+
+    while_gone = feed.snapshot((START_S + 2) * NS, "books", "BUSDT")
+    just_back = feed.snapshot((START_S + 3) * NS, "books", "BUSDT")
+    actions = [
+        json.loads(text)["action"]
+        for *_, text in feed.frames((START_S + 2) * NS, (START_S + 9) * NS, {"books": ["BUSDT"]})
+    ]
+
+    assert (while_gone, just_back) == (None, None)
+    assert actions == ["snapshot", "update", "update", "snapshot"]
+
+
 @settings(max_examples=20)
 @given(st.lists(st.integers(0, 3 * NS), max_size=12))
 def test_second_without_a_trade_is_pushed_in_order(cuts: list[int]) -> None:
