@@ -36,7 +36,7 @@ SCRIPT = {
             {"what": "reorder", "channel": "ticker", "p": 0.1},
             {"what": "cut", "p": 0.0005},
         ],
-        "disconnects": [{"every_s": 1.5, "how": "abort"}, {"every_s": 1.5, "how": "close"}],
+        "disconnects": [{"every_s": 0.8, "how": "abort"}, {"every_s": 0.8, "how": "close"}],
         "requests": [{"what": "gateway", "path": "ws/public", "p": 0.2}],
     },
 }
@@ -79,7 +79,7 @@ async def test_recorder_stores_what_came_and_marks_what_did_not(
         collect.collect(server.rest_url, server.ws_url, tmp_path / "lake", market.source, stop=stop)
     )
     async with asyncio.timeout(60):
-        while min(sum(n for name, n in struck.items() if name.startswith(what)) for what in AWAITED) < 2:
+        while min(sum(n for name, n in struck.items() if name.startswith(what)) for what in AWAITED) < 1:
             assert not recording.done(), recording.result()
             await asyncio.sleep(0.05)
         stop.set()
