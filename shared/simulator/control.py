@@ -115,7 +115,7 @@ class Control:
     def _act(self, change: Change) -> None:
         """Do the deeds of a change, and tell its states to those who keep copies."""
         told, venue = self.faults.conditions, self._desk.venue
-        venue.is_stop_broken = venue.plans.is_broken = told.stop_never_triggers
+        venue.plans.is_broken = told.stop_never_triggers
         self._desk.show_positions_late(int(told.position_delay_ms * 1_000_000 * self._clock.speed))
         self._desk.overlay(told.contracts)
         self._clock.skew_ms = int(told.clock_skew_ms)

@@ -501,6 +501,39 @@ async def test_slow_and_shuffled_feed_is_received_in_order_of_receipt(world: Wor
     assert world.public.quarantine.counts == {}
 
 
+async def test_slow_feed_comes_late_and_whole(world: World) -> None:
+    """What does not pass waits: rows come in order, later than they were said, and none is missing or in doubt."""
+    world.change(slow=[{"bytes_per_s": 60_000, "stream": "public"}])
+    await world.linked("public")
+    gaps(world)
+
+    await world.until(lambda: len(world.buffer) > 150 and any(line._held for line in world.server.faults._lines))
+    ticks = world.buffer.take()
+
+    for n in range(len(world.universe.symbols)):
+        seq = ticks.books.seq[(ticks.books.symbol == n) & (ticks.books.event == TickEvent.DATA)]
+        assert (seq[1:] > seq[:-1]).all()
+    assert TickEvent.GAP not in ticks.books.event
+
+
+@pytest.mark.parametrize("symbol", ["*", SYMBOL])
+async def test_frozen_feed_is_silence_on_a_living_link(world: World, symbol: str) -> None:
+    """A feed that stands still, or one symbol of it, looks like a quiet market: the link is up, pings are answered, and
+    only the age of the rows tells."""
+    await world.linked("public")
+    world.change(pushes=[{"what": "lose", "stream": "public", "symbol": symbol}])
+    await world.until(lambda: world.server.faults.struck["lose ticker"] > 0)
+    world.buffer.take()
+    await world.until(lambda: world.server.faults.struck["lose ticker"] > 100)
+
+    ticks = world.buffer.take()
+
+    frozen = world.universe.index()[SYMBOL]
+    assert not (ticks.tickers.symbol == frozen).any()
+    assert (len(ticks.tickers.symbol) > 0) is (symbol != "*")
+    assert world.public.is_linked
+
+
 # ------------------------------------------------------------------------------------------------- private stream
 
 
