@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from shared.simulator import payloads
 from shared.simulator.gate import Refused
 from shared.simulator.margin import liquidation_shown, tier_at
-from shared.simulator.orders import ZERO, Bill
+from shared.simulator.orders import ZERO, Bill, Refusal
 from shared.simulator.rest_common import (
     MIX,
     MS,
@@ -105,8 +105,12 @@ class AccountRest(Group):
         asked = [(side, self._leverage(leverage)) for side, leverage in wanted if leverage]
         if not asked:
             raise Refused("40019", "Parameter leverage cannot be empty")
+        before = self._leverages(key, symbol)
         for side, leverage in asked:
-            unless_refused(self.venue.set_leverage(key, symbol, leverage, side))
+            answer = self.venue.set_leverage(key, symbol, leverage, side)
+            if isinstance(answer, Refusal) and side == "short" and len(asked) == 2:
+                self.venue.set_leverage(key, symbol, int(before["longLeverage"]), "long")  # both or none
+            unless_refused(answer)
         leverages = self._leverages(key, symbol)
         return {
             "symbol": symbol, "marginCoin": "USDT", **leverages,

@@ -122,6 +122,8 @@ async def test_isolated_leverage_in_hedge_mode_is_set_by_side(client: RestClient
         answer = await client.post("account/set-leverage", **WHERE, **body)
         assert (answer["longLeverage"], answer["shortLeverage"], answer["crossMarginLeverage"]) == (*expected, "")
     assert await leverages(client) == (10, 2, 4)
+    assert await client.code("account/set-leverage", **WHERE, longLeverage="5", shortLeverage="151") == "40797"
+    assert await leverages(client) == (10, 2, 4)  # both or none
 
 
 WRONG_LEVERAGES: list[tuple[dict[str, Any], str]] = [
