@@ -18,11 +18,11 @@ from shared.simulator.path import WARM_UP_S, Quotes, remember
 from shared.simulator.temper import Temper
 
 _WARM_UP_S = 40
-_SIZE_MEMORY, _SIZE_MEMORY_MOVED = 0.75, 0.35
+_SIZE_MEMORY, _SIZE_MEMORY_MOVED = 0.84, 0.35
 _GAP_KEPT = 0.5  # [1] of distances that stay while the quotes rest
 _SKEW = np.float32(0.15)  # touches run low rather than over
 _SWING_MEMORY = 0.65
-_DEEP_LEAN = np.array([1.0, 0.8, 0.65, 0.5, 0.4] + [0.25] * (LEVELS - 5), dtype=np.float32)
+_DEEP_LEAN = np.array([1.0, 0.8, 0.65, 0.5, 0.4] + [0.08] * (LEVELS - 5), dtype=np.float32)
 
 
 def levels(noise: Noise, temper: Temper, b: int, quotes: Quotes, depth: int = LEVELS) -> tuple[Ints, Ints]:
@@ -62,7 +62,8 @@ def sizes(noise: Noise, temper: Temper, b: int, quotes: Quotes) -> tuple[Ints, I
     # Against the pressure: thinned by all of it; with it: fed by a third.
     side = np.stack([pressure, -pressure], axis=2).astype(np.float32)[:, :, :, None]  # (T, N, 2, 1)
     push = np.where(side > 0, np.float32(0.4) * side, np.float32(1.3) * side) * _DEEP_LEAN
-    out = (state - _SKEW * (state * state - np.float32(1.0))) * temper.size_sd + push
+    state[..., 0] -= _SKEW * (state[..., 0] * state[..., 0] - np.float32(1.0))
+    out = state * temper.size_sd + push
     rests = noise.uniform(streams.RESTS, b, (temper.n, 2, LEVELS), _WARM_UP_S) < temper.stays
     rests &= ~moved[:, :, None, None]
     for t in range(1, len(out)):

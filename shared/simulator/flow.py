@@ -17,9 +17,9 @@ from shared.simulator.path import WARM_UP_S, Quotes, Shocks, remember
 from shared.simulator.temper import CHILDREN_MEAN, PARENT_SD, Temper
 
 _TIDE_MEMORY = 0.85
-_BURST, _BUSY = 0.45, 0.55  # how activity changes the rate [ln]
+_BURST, _BUSY = 0.45, 0.45  # how activity changes the rate [ln]
 _VOLUME_DAY = 0.55  # extra half-range of ln activity over a day, beyond volatility's
-_PARENTS_MAX, _CHILDREN_MAX = 60, 80
+_PARENTS_MAX, _CHILDREN_MAX = 60, 120
 _CHILD_SD = 1.4
 
 
@@ -58,8 +58,8 @@ def trades(
 
     large = rng.standard_normal(len(t_of))
     usd = temper.parent_usd[n_of] * np.exp(PARENT_SD * large - PARENT_SD**2 / 2.0)
-    fills = 1.25 * (0.5 * large + 0.866 * rng.standard_normal(len(t_of)))
-    children = np.minimum(1 + np.floor(0.5 * (CHILDREN_MEAN - 0.6) * np.exp(fills)), _CHILDREN_MAX).astype(np.int64)
+    fills = 1.5 * (0.5 * large + 0.866 * rng.standard_normal(len(t_of)))
+    children = np.minimum(1 + np.floor(0.37 * (CHILDREN_MEAN - 0.6) * np.exp(fills)), _CHILDREN_MAX).astype(np.int64)
 
     row = np.repeat(np.arange(len(t_of)), children)
     first = np.cumsum(children) - children

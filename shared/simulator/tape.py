@@ -32,8 +32,8 @@ def premium_bps(noise: Noise, temper: Temper, b: int) -> Floats:
     # A number in [-1, 1) for each symbol, the same for ever: who has a premium keeps it.
     place = 2.0 * (0.7548776662 * (temper.rank + 1) % 1.0) - 1.0
     is_odd = temper.rank % 12 == 7
-    mean = np.where(temper.rank < 2, 0.0, np.where(is_odd, 22.0 * place - 4.0, 1.5 + 3.5 * place))
-    sd = np.where(temper.rank < 2, 1.0, np.where(is_odd, 6.0, 2.2))
+    mean = np.where(temper.rank < 2, 0.0, np.where(is_odd, 22.0 * place - 4.0, 1.5 + 5.0 * place))
+    sd = np.where(temper.rank < 2, 1.0, np.where(is_odd, 6.0, 2.6))
     weights = np.array([[part / _PER_HOUR], [(part + 1) / _PER_HOUR]])
     found: Floats = mean + sd * (drift[0] + weights * (drift[1] - drift[0]))
     return found

@@ -55,7 +55,8 @@ class Series:
 
     def imbalance(self, levels: int) -> Array:
         bid, ask = (side[:, :, :levels].sum(2).astype(float) for side in (self.bid_size, self.ask_size))
-        return (bid - ask) / (bid + ask)
+        found: Array = (bid - ask) / (bid + ask)
+        return found
 
     def order_flow_imbalance(self) -> Array:
         """Return what the touch gained on the bid minus on the ask since the second before (Cont et al. 2014)."""
@@ -69,7 +70,7 @@ class Series:
         return out
 
     def spread_ticks(self) -> Array:
-        return self.ask[:, :, 0] - self.bid[:, :, 0]
+        return np.subtract(self.ask[:, :, 0], self.bid[:, :, 0])
 
     def parents(self, n: int) -> tuple[Array, Array, Array]:
         """Return (ms, sign, USD) of taker orders of symbol n: fills of one millisecond and side."""
@@ -201,6 +202,9 @@ def cross_facts(series: Series, columns: Sequence[int]) -> dict[str, float]:
 
 def recorded_series(market: Any) -> Series:
     """Return a whole recording: its history and one loop of its live part."""
-    history = market.block(market.first_second)
-    live = market.block(market.history_end_ns // 1_000_000_000)
-    return Series(market, [history, live])
+    second, blocks = market.first_second, []
+    end = market.seam_after(market.history_end_ns // 1_000_000_000)
+    while second < end:
+        blocks.append(market.block(second))
+        second = blocks[-1].first_second + len(blocks[-1].is_fresh)
+    return Series(market, blocks)
