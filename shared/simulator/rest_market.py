@@ -328,8 +328,7 @@ class MarketRest(Group):
 
     def _quoted(self, symbol: str) -> dict[str, str]:
         """Return the fields of the ticker, {} of a symbol without a market."""
-        fields = self.feed.ticker_fields(self.context.now_ns(), symbol)
-        return fields if fields is not None and fields["lastPr"] else {}
+        return self.feed.ticker_fields(self.context.now_ns(), symbol) or {}
 
     def _ticker_row(self, f: dict[str, str]) -> Any:
         return {

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import numpy as np
 import pytest
 import pytest_asyncio
 
@@ -25,6 +26,7 @@ from shared.simulator.feed import HISTORY, PublicFeed
 from shared.simulator.gate import DEFAULT_ACCOUNT
 from shared.simulator.market import GeneratedMarket, Market
 from shared.simulator.orders import FundingReport, OrderRequest
+from shared.simulator.recorded import RecordedMarket
 from shared.simulator.server import Server
 from shared.types import OrderKind, Side
 from tests.shared.simulator.structure import differences
@@ -521,3 +523,29 @@ async def test_absurd_numbers_get_an_answer_or_a_code(endpoint: str) -> None:
                     status, body = await world.ask(endpoint, **request | {"granularity": granularity})
                     assert set(body) == {"code", "msg", "requestTime", "data"}
                     assert (status, body["data"] is None) in ((200, False), (400, True)), (name, value, body)
+
+
+async def test_recording_without_trades_or_funding_says_so(tmp_path: Path) -> None:
+    """What was not recorded is "" or an empty list, never invented; every endpoint answers with its keys."""
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    recv_ns = (1_700_000_000 + np.arange(400)) * NS + NS // 5
+    columns: dict[str, Any] = {"recv_ns": recv_ns, "exch_ns": recv_ns}
+    for k in range(1, 21):
+        columns |= {f"bid_price_{k}": 100.0 - k / 10, f"bid_size_{k}": 1.5}
+        columns |= {f"ask_price_{k}": 100.0 + k / 10, f"ask_size_{k}": 2.5}
+    columns = {name: np.broadcast_to(np.asarray(values), (400,)).copy() for name, values in columns.items()}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "BTC.book.parquet")
+
+    async with serving(START_S, RecordedMarket(tmp_path, START_S * NS)) as world:
+        (ticker,) = await world.get("tickers", productType="USDT-FUTURES")
+        assert (ticker["bidPr"], ticker["askPr"], ticker["markPrice"]) == ("99.9", "100.1", "100")
+        assert {ticker[name] for name in ("lastPr", "fundingRate", "indexPrice", "changeUtc24h", "openUtc")} == {""}
+        for endpoint in ("candles", "fills", "fills-history", "history-fund-rate", "history-index-candles"):
+            assert await world.get(endpoint, **request_of(endpoint)) == []
+        marks = await world.get("history-mark-candles", **BTC, granularity="1m")
+        assert {tuple(row[1:5]) for row in marks} == {("100", "100", "100", "100")}
+        (rate,) = await world.get("current-fund-rate", **BTC)
+        assert (rate["fundingRate"], rate["nextUpdate"]) == ("", "")
+        for endpoint in ("ticker", "contracts", "symbol-price", "funding-time", "oi-limit", "query-position-lever"):
+            rows = await world.get(endpoint, **BTC)
+            assert set(rows[0]) == set(GOLDEN[endpoint][0])
