@@ -325,8 +325,8 @@ async def relay(
         contracts = await upstream.fetch(_MIX + "contracts", _OURS)
         if contracts is None:
             raise ExchangeSilent(
-                f"{rest_url} must answer as Bitget's public REST, found no answer that can be read: "
-                "check the network and --upstream-rest"
+                f"{rest_url} must answer as Bitget's public REST, found no answer that can be read "
+                f"({upstream.failure}): check the network and --upstream-rest"
             )
         feed.learn(contracts.data)
         if not feed.listed.symbols:

@@ -96,6 +96,8 @@ class Upstream:
         self._windows: dict[str, Window] = {"": Window(REQUESTS_PER_S, NS)}
         self._kept: OrderedDict[str, tuple[float, Answer]] = OrderedDict()
         self._asked: dict[str, asyncio.Task[Answer | None]] = {}
+        self.failure = ""
+        """Why the last request of REST had no answer."""
 
     async def __aenter__(self) -> Upstream:
         # Proxies of the environment are not used, as everywhere in this project: an address is what it says.
@@ -255,10 +257,10 @@ class Upstream:
                 status, body = response.status, await response.read()
             envelope = msgspec.json.decode(body, type=_Envelope)
         except (*_FAILURES, msgspec.MsgspecError, UnicodeDecodeError) as error:
-            self._log.warning("upstream.unanswered", path=key, reason=f"{type(error).__name__} {error}".strip()[:200])
+            self._unanswered(key, f"{type(error).__name__} {error}".strip()[:200])
             return None
         if status >= 500:
-            self._log.warning("upstream.unanswered", path=key, reason=f"HTTP {status}")
+            self._unanswered(key, f"HTTP {status}")
             return None
         answer = Answer(status, body, envelope.data, envelope.code)
         if envelope.code == "00000":
@@ -267,6 +269,10 @@ class Upstream:
             while len(self._kept) > KEPT_MAX:
                 self._kept.popitem(last=False)
         return answer
+
+    def _unanswered(self, key: str, reason: str) -> None:
+        self.failure = reason
+        self._log.warning("upstream.unanswered", path=key, reason=reason)
 
     async def _turn(self, *windows: Window, within_s: float = math.inf) -> bool:
         """Wait until none of the windows is full, and count one in each; False: it would take too long."""
