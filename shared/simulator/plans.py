@@ -193,13 +193,16 @@ class Plans:
         if watched is None or self.is_broken:
             return
         has_last = self._venue.last_price(symbol) is not None
+        reached: list[tuple[Plan, Decimal]] = []
         for plan in watched:
             trigger_type = plan.request.trigger_type
             if moved is not None and moved != (trigger_type if has_last else "mark_price"):
                 continue
             price = self._price(symbol, trigger_type)
             if price is not None and plan_rules.follow(plan, price):
-                self._due.append((plan, price))
+                reached.append((plan, price))
+        # Where one price reaches a position's stop and its target, the worse is assumed.
+        self._due.extend(sorted(reached, key=_is_target))
 
     def watch(self, symbol: str, now_ns: int, moved: TriggerType | None = None) -> None:
         """Look, and execute what is reached, here or in a `look` before; the venue is between two orders.
@@ -456,6 +459,10 @@ class Plans:
 
     def _report(self, plan: Plan, now_ns: int) -> None:
         self._venue.emit(PlanReport(account=plan.account, time_ns=now_ns, plan=msgspec.structs.replace(plan)))
+
+
+def _is_target(reached: tuple[Plan, Decimal]) -> bool:
+    return reached[0].request.plan_type in ("profit_plan", "pos_profit")
 
 
 def _trigger(request: PlanRequest) -> tuple[Decimal, TriggerType]:

@@ -442,6 +442,24 @@ def test_stop_and_target_of_one_jump_close_once(market: Market) -> None:
     assert market.size() == 0
 
 
+def test_stop_goes_before_a_target_that_the_same_price_reaches(market: Market) -> None:
+    """Two entries of different times fill in one book: the stop of one is above the target of the other."""
+
+    def rest(price: str, **preset: Any) -> None:
+        request = OrderRequest(symbol="AUSDT", side=Side.BUY, kind=OrderKind.LIMIT, size=D(1), price=D(price), **preset)
+        assert isinstance(market.venue.place("a", request, market.now_ns), Accepted)
+
+    rest("99.9", take_profit=D("100.5"))
+    market.price("102")
+    rest("101.9", stop_loss=D("101.5"))
+    market.book("99.8")
+    stop, target = market.plans.protection("a", "AUSDT", "net")
+
+    market.venue.set_mark("AUSDT", 101.0, NAN, NAN, market.now_ns)
+
+    assert (status(stop), status(target), market.size()) == ("executed", "cancelled", D(0))
+
+
 # ------------------------------------------------------------------------------------- what is sent
 
 
