@@ -59,12 +59,12 @@ MANNERS = {
         mark_sd_bps=0.5,
     ),
     "small": Manner(
-        own_events=0.97, bursts=0.15, release=0.50, lean=1.0, lean_slow=0.80, after=0.25, swing=0.35, size_sd=1.2,
+        own_events=0.97, bursts=0.15, release=0.50, lean=1.15, lean_slow=0.88, after=0.25, swing=0.35, size_sd=1.2,
         deep_sd=1.3, stays=0.60, one_tick=0.90, spread_sd=0.60, driven=0.25, forced=0.05, basis_sd_bps=1.5,
         mark_sd_bps=0.9,
     ),
     "stock": Manner(
-        own_events=0.65, bursts=0.4, release=0.50, lean=1.0, lean_slow=0.80, after=0.25, swing=0.35, size_sd=1.2,
+        own_events=0.65, bursts=0.4, release=0.50, lean=1.15, lean_slow=0.88, after=0.25, swing=0.35, size_sd=1.2,
         deep_sd=1.3, stays=0.65, one_tick=0.90, spread_sd=0.50, driven=0.25, forced=0.05, basis_sd_bps=1.0,
         mark_sd_bps=0.9,
     ),
