@@ -50,8 +50,8 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     p.add_argument(
         "--history-hours", type=float, metavar="H",
-        help="how far candles and public trades reach back, 1 to 720 (default: 25); computed when asked for, "
-        "3 s an hour of 600 symbols",
+        help="how far candles and public trades reach back, 1 to 720, at most 720 days over the number of symbols "
+        "(default: 25); computed when asked for, 3 s an hour of 600 symbols",
     )  # fmt: skip
     p.add_argument("--checksum", action="store_true", help="books carry the checksum that Bitget sent until May 2026")
     p.add_argument(

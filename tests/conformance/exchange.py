@@ -73,7 +73,7 @@ def pointed_at(server: Server, account: Credentials | None = ACCOUNT, **options:
 @asynccontextmanager
 async def serving(*accounts: Credentials) -> AsyncIterator[Server]:
     """Run a simulator that matches at once and has no limits of calls."""
-    server = Server(MARKET, accounts=accounts or (ACCOUNT,))
+    server = Server(MARKET, accounts=accounts or (ACCOUNT,), history_s=3 * 3600)  # more would only take longer
     Change(match_ms=0.0, rate_limit_scale=1000.0).apply(server.conditions)
     await server.start()
     try:
