@@ -164,13 +164,13 @@ class Accounts:
             ):
                 most = tier_at(self.tiers(symbol), abs(position.size) * self.mark(symbol)).leverage_max
                 return Refusal("40797", f"Exceeded the maximum settable leverage {most}")
-        margins = [position.margin_usdt for position in mine]
+        margins, free = [position.margin_usdt for position in mine], self.available(account)
         for position in mine if mode == "isolated" else ():
             new, old = getattr(after, position.hold_side), getattr(before, position.hold_side)
             cost = abs(position.cost)
             position.margin_usdt += margin_set_aside(cost, Decimal(1), new) - margin_set_aside(cost, Decimal(1), old)
         held.leverages[symbol] = after
-        is_too_much = after != before and self.available(account) < 0
+        is_too_much = self.available(account) < min(ZERO, free)
         if is_too_much or any(self._is_isolated_lost(position) for position in mine):
             held.leverages[symbol] = before
             for position, margin in zip(mine, margins, strict=True):

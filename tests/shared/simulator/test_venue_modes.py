@@ -339,6 +339,22 @@ def test_leverage_that_would_lose_an_isolated_position_is_refused(isolated: Venu
     assert (isolated.leverage("a", "AUSDT"), isolated.isolated_margin("a")) == (10, D("100.01"))
 
 
+def test_leverage_helps_an_account_in_need() -> None:
+    """A higher one is taken even where it does not free enough; a lower one needs what it takes."""
+    venue = made(leverage=10)
+    deep(venue)
+    accept(venue, order(Side.BUY, "900"))
+    mark(venue, 98.0)
+    venue.deposit("a", -venue.available("a") - 8_000)
+    assert venue.available("a") == -8_000
+
+    lower, higher = venue.set_leverage("a", "AUSDT", 9), venue.set_leverage("a", "AUSDT", 20)
+
+    assert isinstance(lower, Refusal)
+    assert (lower.code, higher) == ("40754", 20)
+    assert venue.available("a") == -8_000 + 98 * 900 / D(20)
+
+
 def test_leverage_beyond_the_step_of_the_notional_is_refused() -> None:
     """A position of 250,000 USDT stands on BTC's second step: 100x at most."""
     venue = made()
