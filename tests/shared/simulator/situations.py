@@ -31,10 +31,10 @@ async def close_side(c: RestClient, side: str, **more: str) -> Any:
     return await c.tell("order/place-order", **ORDER | more, side=side, tradeSide="close")
 
 
-async def one_way_trip(c: RestClient) -> Any:
+async def one_way_trip(c: RestClient, **more: str) -> Any:
     """Open and close a long; return the ack of the close."""
-    await c.post("order/place-order", **ORDER, side="buy")
-    return await c.post("order/place-order", **ORDER, side="sell", reduceOnly="YES")
+    await c.post("order/place-order", **ORDER | more, side="buy")
+    return await c.post("order/place-order", **ORDER | more, side="sell", reduceOnly="YES")
 
 
 async def protect(c: RestClient, plan_type: str, times: float, hold_side: str, **more: str) -> Any:
@@ -184,11 +184,12 @@ async def hedge_tpsl_sl_long(c: RestClient) -> Any:
 
 async def oneway_fills(c: RestClient) -> Any:
     await hedged(c)
+    one_fill = {"size": "0.0001"}  # no level is thinner
     for side in ("sell", "buy"):
-        await open_side(c, side)
-        await close_side(c, side)
+        await open_side(c, side, **one_fill)
+        await close_side(c, side, **one_fill)
     await c.post("account/set-position-mode", **PRODUCT, posMode="one_way_mode")
-    await one_way_trip(c)
+    await one_way_trip(c, **one_fill)
     # The recording's page begins with the one-way trades and ends with a close of hedge mode.
     return await c.ask("order/fills", **PRODUCT, limit="3")
 
