@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -21,6 +22,8 @@ from websockets.exceptions import ConnectionClosed
 
 from shared.errors import ExchangeSilent, ProtocolBroken
 from shared.simulator import relay_desk
+from shared.simulator import upstream as upstream_module
+from shared.simulator.conditions import Change, Disconnect, PushFault, RequestFault, Script
 from shared.simulator.gate import Credentials
 from shared.simulator.link import Heard, Kind
 from shared.simulator.market import NS, GeneratedMarket
@@ -721,3 +724,61 @@ async def test_upstream_that_cannot_be_relayed_is_one_sentence() -> None:
                 async with relay(rest_url, ws_url, [KEYS]):
                     pass
             assert "\n" not in str(caught.value)
+
+
+# ------------------------------------------------------------------------------------------------------- bad weather
+
+STORM = (
+    "lose", "duplicate", "reorder", "gap", "tear", "not_json", "not_utf8", "binary", "cut", "wrong_symbol",
+    "unknown_channel", "unknown_field", "blank_field", "error", "oversize",
+)  # fmt: skip
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_relay_outlives_whatever_the_upstream_sends(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through seconds of every misbehaviour that the simulator knows, over sockets and REST, the relay runs on; when
+    the weather is fair again, books, orders and REST are as if nothing had happened."""
+    monkeypatch.setattr(upstream_module, "LIVED_S", 0.0)  # every connection ends a series of failures: no long waits
+    topics = [(channel, "BTCUSDT") for channel in ("books", "books15", "ticker", "trade")]
+    requests = [
+        RequestFault(what=what, path="*/market/*", when="after", p=0.2)
+        for what in ("gateway", "torn", "not_json", "reset")
+    ]
+    storm = Change(
+        pushes=[PushFault(what=what, p=0.01) for what in STORM],  # type: ignore[arg-type]
+        disconnects=[Disconnect(every_s=1.0)],
+        requests=requests,
+    )
+    print(f"seed {seed}: {storm}")
+    async with simulator() as origin, relaying(origin, listing_s=0.1) as (client, _, _):
+        origin.faults.begin(Script(seed=seed), time.time_ns())
+        origin.faults.change(storm)
+        ends = time.monotonic() + 6.0
+        n_frames = n_losses = 0
+        while time.monotonic() < ends:
+            with contextlib.suppress(ConnectionClosed, TimeoutError):
+                async with client.stream(*topics) as socket, asyncio.timeout(2.0):
+                    while time.monotonic() < ends:
+                        await socket.recv()
+                        n_frames += 1
+                    continue
+            n_losses += 1
+            await client.get("market/tickers", productType="USDT-FUTURES")
+        origin.faults.change(Change(pushes=[], disconnects=[], requests=[]))
+
+        async def is_placed() -> bool:
+            return bool((await client.place())["code"] == "00000")
+
+        await until(is_placed)
+        async with client.stream(*topics) as socket:
+            told = await pushes(socket, lambda found: len(found.get(topics[0], ())) >= 3)
+        async with aiohttp.ClientSession() as http, Client(origin, http).stream(topics[0]) as direct:
+            said = await pushes(direct, lambda found: len(found.get(topics[0], ())) >= 1)
+            assert client.server._pumping is not None
+            assert not client.server._pumping.done()
+
+    assert n_frames > 0
+    assert n_losses > 0
+    assert rebuilt(told[topics[0]])
+    assert rebuilt(said[topics[0]])
