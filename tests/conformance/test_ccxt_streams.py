@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import ccxt
+import msgspec
 import pytest
 import pytest_asyncio
 
-from tests.conformance.exchange import BTC, ETH, World, pointed_at, trading
+from tests.conformance.exchange import ACCOUNT, BTC, ETH, World, pointed_at, trading
 
 
 @pytest_asyncio.fixture
@@ -100,6 +101,22 @@ async def test_unwatched_book_is_silent_and_can_be_watched_again(world: World) -
     assert BTC not in exchange.orderbooks
     book = await exchange.watch_order_book(BTC)
     assert book["bids"][0][0] < book["asks"][0][0]
+
+
+async def test_trades_and_candles_can_be_unwatched(world: World) -> None:
+    """The server confirms the end of each and tells no more of it."""
+    exchange = world.exchange
+
+    def topics() -> set[tuple[str, str]]:
+        return {topic for socket in world.server.hub.sockets for topic in socket.topics}
+
+    await exchange.watch_trades(BTC)
+    await exchange.watch_ohlcv(BTC, "1m")
+    assert topics() == {("trade", "BTCUSDT"), ("candle1m", "BTCUSDT")}
+    await exchange.un_watch_trades(BTC)
+    assert topics() == {("candle1m", "BTCUSDT")}
+    await exchange.un_watch_ohlcv(BTC, "1m")
+    assert topics() == set()
 
 
 async def test_trades_are_those_of_rest(world: World) -> None:
@@ -228,3 +245,12 @@ async def test_wrong_secret_does_not_log_in(world: World) -> None:
             await client.watch_balance()
     finally:
         await client.close()
+
+
+async def test_demo_key_watches_in_the_sandbox() -> None:
+    """Public and private, at the demo addresses."""
+    async with trading(msgspec.structs.replace(ACCOUNT, is_demo=True)) as world:
+        world.exchange.set_sandbox_mode(True)
+        ticker = await world.exchange.watch_ticker(BTC)
+        assert ticker["bid"] < ticker["ask"]
+        assert (await world.exchange.watch_balance())["USDT"]["total"] == 100_000.0

@@ -9,10 +9,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import ccxt
+import msgspec
 import pytest
 import pytest_asyncio
 
-from tests.conformance.exchange import BTC, ETH, TAKER, World, trading
+from tests.conformance.exchange import ACCOUNT, BTC, ETH, TAKER, World, trading
 
 START = 100_000.0
 CENT = 1e-6  # USDT; ccxt computes with floats
@@ -464,8 +465,66 @@ async def test_trailing_order_waits(world: World) -> None:
     assert await exchange.fetch_open_orders(BTC, None, None, {"trailing": True}) == []
 
 
+async def test_trailing_order_follows_the_peak_and_fires(world: World) -> None:
+    """From its trigger on it remembers the highest mark; one per cent below that it closes the position."""
+    exchange = world.exchange
+    order = await long(world)
+    mark = float(world.venue.mark("BTCUSDT"))
+    params = {"trailingPercent": 1, "trailingTriggerPrice": world.price(BTC, 1.02), "reduceOnly": True}
+    await exchange.create_order(BTC, "market", "sell", order["amount"], None, params)
+    for times, is_open in ((0.985, True), (1.03, True), (1.021, True), (1.05, True), (1.041, True), (1.039, False)):
+        world.venue.set_mark("BTCUSDT", mark * times, mark * times, 0.0001, world.server.clock.now_ns())
+        assert (await position(world) is not None) is is_open, times
+    assert await exchange.fetch_open_orders(BTC, None, None, {"trailing": True}) == []
+    assert [trade["side"] for trade in await exchange.fetch_my_trades(BTC)].count("sell") >= 1
+
+
+async def test_stop_closes_the_position_and_cancels_the_target(world: World) -> None:
+    """When the mark falls through it; the other leg is gone with the position."""
+    exchange = world.exchange
+    attached = {
+        "stopLoss": {"triggerPrice": world.price(BTC, 0.98)},
+        "takeProfit": {"triggerPrice": world.price(BTC, 1.05)},
+    }
+    order = await world.filled(await exchange.create_order(BTC, "market", "buy", 0.03, None, attached))
+    mark = float(world.venue.mark("BTCUSDT")) * 0.975
+    world.venue.set_mark("BTCUSDT", mark, mark, 0.0001, world.server.clock.now_ns())
+    assert await position(world) is None
+    closing = [found for found in await exchange.fetch_closed_orders(BTC) if found["id"] != order["id"]]
+    assert [(found["side"], found["filled"], found["reduceOnly"]) for found in closing] == [("sell", 0.03, True)]
+    plans = {"trigger": True, "planType": "profit_loss"}
+    assert await exchange.fetch_open_orders(BTC, None, None, plans) == []
+    assert len(await exchange.fetch_closed_orders(BTC, None, None, plans)) == 1
+    assert len(await exchange.fetch_canceled_orders(BTC, None, None, plans)) == 1
+
+
+async def test_closed_orders_of_both_kinds_are_told_apart(world: World) -> None:
+    """Filled and canceled orders of one symbol, newest last, and none of another's."""
+    exchange = world.exchange
+    filled = await long(world)
+    resting = await exchange.create_order(BTC, "limit", "buy", 0.01, world.price(BTC, 0.97))
+    await exchange.cancel_order(resting["id"], BTC)
+    other = await long(world, symbol=ETH)
+    assert [order["id"] for order in await exchange.fetch_closed_orders(BTC)] == [filled["id"]]
+    assert [order["id"] for order in await exchange.fetch_canceled_orders(BTC)] == [resting["id"]]
+    assert [order["id"] for order in await exchange.fetch_closed_orders(ETH)] == [other["id"]]
+    both = await exchange.fetch_canceled_and_closed_orders(BTC)
+    assert [order["id"] for order in both] == [filled["id"], resting["id"]]
+
+
 async def test_sandbox_is_the_demo_environment(world: World) -> None:
     """A live key with ccxt's sandbox header is in the wrong environment (40099)."""
     world.exchange.set_sandbox_mode(True)
     with pytest.raises(ccxt.ExchangeError, match="40099"):
         await world.exchange.fetch_balance()
+
+
+async def test_demo_key_trades_in_the_sandbox() -> None:
+    """ccxt's sandbox sends `paptrading`; without it the demo key is in the wrong environment."""
+    async with trading(msgspec.structs.replace(ACCOUNT, is_demo=True)) as world:
+        with pytest.raises(ccxt.ExchangeError, match="40099"):
+            await world.exchange.fetch_balance()
+        world.exchange.set_sandbox_mode(True)
+        assert (await world.exchange.fetch_balance())["USDT"]["total"] == START
+        order = await long(world)
+        assert (await position(world))["contracts"] == order["amount"]
