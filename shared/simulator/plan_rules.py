@@ -129,9 +129,11 @@ def _size_refusal(contract: Contract, request: PlanRequest) -> Refusal | None:
 
 def _ratio_refusal(request: PlanRequest) -> Refusal | None:
     ratio = request.callback_ratio
+    name = "rangeRate" if request.plan_type in PROTECTIONS else "callbackRatio"
     if request.plan_type not in TRAILING:
-        return None
-    name = "rangeRate" if request.plan_type == "moving_plan" else "callbackRatio"
+        return None if ratio is None else Refusal("40020", f"Parameter {name} error")
+    if request.execute_price is not None:  # what trails closes at market
+        return Refusal("40020", "Parameter executePrice error")
     if ratio is None:
         return Refusal("40019", f"Parameter {name} cannot be empty")
     if request.plan_type == "moving_plan" and ratio < RATIO_MIN:

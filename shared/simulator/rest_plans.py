@@ -118,9 +118,7 @@ class PlanRest(Group):
         symbol, (side, position_side) = self._symbol(params), self._protected(params, key)
         kinds = tuple(sorted(PROTECTIONS))
         plan_type = cast(PlanType, one_of(params, "planType", kinds))
-        is_moving, execute = plan_type == "moving_plan", optional(params, "executePrice")
-        if is_moving and execute is not None:
-            raise Refused("40020", "Parameter executePrice error")
+        is_moving = plan_type == "moving_plan"
         request = PlanRequest(
             symbol=symbol,
             plan_type=plan_type,
@@ -129,7 +127,7 @@ class PlanRest(Group):
             size=ZERO if plan_type in WHOLE else number(required(params, "size"), "size"),
             trigger_price=number(required(params, "triggerPrice"), "triggerPrice"),
             trigger_type=_trigger_type(params, "triggerType"),
-            execute_price=execute,
+            execute_price=optional(params, "executePrice"),
             callback_ratio=number(required(params, "rangeRate"), "rangeRate") if is_moving else None,
             position_side=position_side,
             client_oid=text(params, "clientOid"),
@@ -202,14 +200,17 @@ class PlanRest(Group):
         self._is_ours(params)
         symbol = self._symbol(params) if text(params, "symbol") else None
         trigger_type = _given_type(params, "newTriggerType")
-        trigger = _given(params, "newTriggerPrice")
+        trigger, price = _given(params, "newTriggerPrice"), _given(params, "newPrice")
+        plan = self._find(params, key)
+        if price is not None and (price == 0 or (plan is not None and plan.request.execute_price is None)):
+            raise Refused("40020", "Parameter newPrice error")  # a limit order stays one, a market order has none
         if trigger_type is not None and trigger is None:
             raise Refused("40019", "Parameter newTriggerPrice cannot be empty")
         change = PlanChange(
             size=_given(params, "newSize"),
             trigger_price=trigger,
             trigger_type=trigger_type,
-            execute_price=_given(params, "newPrice"),
+            execute_price=price,
             callback_ratio=_given(params, "newCallbackRatio"),
             stop_loss=_given(params, "newStopLossTriggerPrice"),
             take_profit=_given(params, "newStopSurplusTriggerPrice"),

@@ -647,6 +647,8 @@ def test_wrong_side_says_the_mark() -> None:
         (trailing(Side.BUY, "99", "1", stop_loss=D(1000)), "40020"),
         (trigger(Side.SELL, "101", plan_type="moving_plan", callback_ratio=D("0.001")), "43032"),
         (trigger(Side.SELL, "99", plan_type="loss_plan"), "43023"),
+        (trigger(Side.BUY, "101", callback_ratio=D(1)), "40020"),
+        (trailing(Side.BUY, "99", "1", execute_price=D(99)), "40020"),
         (whole(Side.SELL, "99", "pos_loss"), "43023"),
     ],
 )

@@ -482,6 +482,8 @@ async def test_refused_changes_change_nothing(client: RestClient) -> None:
         await client.code("order/modify-plan-order", **PRODUCT, orderId=stop["orderId"], newSize="1"),
         await client.code("order/modify-plan-order", **PRODUCT, orderId=order["orderId"], newSize="-1"),
         await client.code("order/modify-plan-order", **WHERE, orderId=order["orderId"], newTriggerType="mark_price"),
+        await client.code("order/modify-plan-order", **WHERE, orderId=order["orderId"], newPrice=body["triggerPrice"]),
+        await client.code("order/modify-plan-order", **WHERE, orderId=order["orderId"], newCallbackRatio="1"),
         await client.code("order/cancel-plan-order", **PRODUCT, orderIdList=[{"orderId": stop["orderId"]}]),
         await client.code("order/cancel-plan-order", **WHERE, orderIdList="all"),
         await client.code("order/cancel-plan-order", **WHERE, orderIdList=[{}] * 51),
@@ -489,7 +491,8 @@ async def test_refused_changes_change_nothing(client: RestClient) -> None:
     ]
 
     assert codes == [
-        "40924", "43020", "43020", "40917", "40924", "43025", "40020", "40019", "40019", "40020", "40912", "40020",
+        "40924", "43020", "43020", "40917", "40924", "43025", "40020", "40019", "40020", "40020", "40019", "40020",
+        "40912", "40020",
     ]  # fmt: skip
     assert (await listed(client), await listed(client, "normal_plan")) == before
 
