@@ -26,7 +26,7 @@ from shared.simulator.listing import (
     listings_per_day_max,
     newcomer_ranks,
 )
-from shared.simulator.market import BLOCK_S, NS, GeneratedMarket
+from shared.simulator.market import BLOCK_S, NS, GeneratedMarket, depth_at
 from shared.simulator.orders import OrderRequest, Refusal
 from shared.types import OrderKind, Side
 
@@ -236,6 +236,34 @@ def test_desk_tells_the_venue_what_is_tradable(busy: GeneratedMarket) -> None:
 
     assert answers["normal"] == {True}
     assert answers["listed"] == answers["off"] == answers[None] == {False}
+
+
+def test_nothing_is_left_in_a_symbol_that_was_removed(busy: GeneratedMarket) -> None:
+    """At its off time a symbol's orders are cancelled and its positions closed; the money is the venue's sum as ever."""
+    rank = newcomer_ranks(16)[0]
+    symbol, row = busy.symbols[rank], busy.contracts()[rank]
+    life = busy.listings[rank].life
+    assert life is not None
+    second = life.launch_s(START_S + PERIOD_S) + 20
+    off = next(s for s in range(second, second + PERIOD_S) if not busy.is_listed(s)[rank])
+    desk = Desk(busy, [Credentials("a", "s", "p", Decimal(10_000))])
+    desk.advance(second * NS)
+    step = Decimal(row["sizeMultiplier"])
+    size = max(Decimal(row["minTradeNum"]), -(-Decimal(10) / Decimal(str(busy.listings[rank].price)) // step) * step)
+    bought = OrderRequest(symbol=symbol, side=Side.BUY, kind=OrderKind.MARKET, size=size)
+    assert not isinstance(desk.venue.place("a", bought, second * NS), Refusal)
+    low = Decimal(str(depth_at(busy, second).bid_price[rank, -1])).quantize(Decimal(1).scaleb(-busy.price_places[rank]))
+    resting = OrderRequest(symbol=symbol, side=Side.BUY, kind=OrderKind.LIMIT, size=size, price=low)
+    assert not isinstance(desk.venue.place("a", resting, second * NS), Refusal)
+    assert desk.venue.positions("a")
+
+    for at in range(second, off + 1):
+        desk.advance(at * NS)
+
+    assert not desk.venue.positions("a")
+    assert not desk.venue.pending("a")
+    deposits, realised, fees, funding = desk.venue.totals("a")
+    assert desk.venue.equity("a") == deposits + realised - abs(fees) + funding
 
 
 def test_contract_fields_are_distributed_as_bitgets_are(outside: Path) -> None:
