@@ -301,7 +301,7 @@ class PlanRest(Group):
     def _know_last(self, symbol: str) -> None:
         # The venue is told trades only where somebody waits for them; which way a new trigger lies, it must know now.
         fields = self.feed.ticker_fields(self.context.now_ns(), symbol)
-        if fields is not None:
+        if fields is not None and fields.get("lastPr"):
             self.venue.set_last(symbol, Decimal(fields["lastPr"]))
 
     def _place(self, key: str, request: PlanRequest) -> Accepted:

@@ -827,6 +827,21 @@ def test_liquidation_cancels_every_plan_of_the_account(market: Market) -> None:
     assert market.plans.pending("b") == [other]
 
 
+def test_modes_cannot_be_switched_under_a_live_plan(market: Market) -> None:
+    """A plan is for the mode that it was placed in: 40920, and 45117 for the margin, until it is gone."""
+    plan = market.place(trigger(Side.BUY, "101"))
+    position_mode = market.venue.set_position_mode("a", "hedge_mode")
+    margin_mode = market.venue.set_margin_mode("a", "AUSDT", "isolated")
+    assert position_mode is not None
+    assert margin_mode is not None
+    assert (position_mode.code, margin_mode.code) == ("40920", "45117")
+
+    market.plans.cancel("a", market.now_ns, order_id=plan.order_id)
+
+    assert market.venue.set_position_mode("a", "hedge_mode") is None
+    assert market.venue.set_margin_mode("a", "AUSDT", "isolated") is None
+
+
 def test_symbols_are_those_with_live_plans(market: Market) -> None:
     """Where nothing waits, nothing is watched."""
     assert not market.plans.symbols()

@@ -255,6 +255,19 @@ async def test_which_way_a_trigger_lies_is_told_by_the_last_price_that_clients_s
     assert plan.direction == -1  # from above, although half of it was below
 
 
+async def test_symbol_without_a_last_price_takes_plans_by_its_mark(
+    client: RestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A market may know a mark and no trade: the ticker's lastPr is empty then."""
+    trigger = await client.price(1.02)
+    monkeypatch.setattr(client.server.feed, "ticker_fields", lambda now_ns, symbol: {"lastPr": ""})
+
+    body = PLAN | {"planType": "normal_plan", "side": "buy", "triggerPrice": trigger, "triggerType": "fill_price"}
+    await client.post("order/place-plan-order", **body)
+
+    assert len(await listed(client, "normal_plan")) == 1
+
+
 # ---------------------------------------------------------------------------------------- both legs at once
 
 
