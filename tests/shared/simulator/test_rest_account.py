@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import AsyncIterator
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -12,8 +14,13 @@ import pytest
 import pytest_asyncio
 from websockets.asyncio.client import connect
 
+from shared.simulator.desk import contract_of
+from shared.simulator.orders import Accepted, OrderRequest
 from shared.simulator.rest import GROUPS
-from tests.shared.simulator.rest_world import ACCOUNT, MIX, ORDER, PRODUCT, WHERE, RestClient, serving
+from shared.simulator.rest_positions import PositionRest
+from shared.simulator.venue import Venue
+from shared.types import OrderKind, Side
+from tests.shared.simulator.rest_world import ACCOUNT, MARKET, MIX, ORDER, PRODUCT, WHERE, RestClient, serving
 
 PRIVATE = sorted(
     (endpoint.method, path)
@@ -335,19 +342,25 @@ async def test_pending_orders_lock_and_delegate(client: RestClient) -> None:
     )
 
 
-async def test_adl_rank_orders_positions_by_profit_and_leverage() -> None:
-    """Of two longs the one with more leverage is nearer to 1 when both gain or further when both lose."""
-    accounts = [msgspec.structs.replace(ACCOUNT, key=key) for key in ("low", "high")]
-    async with serving(*accounts) as clients:
-        rows = []
-        for client, leverage in zip(clients, ("2", "50"), strict=True):
-            await client.post("account/set-leverage", **WHERE, leverage=leverage)
-            await client.post("order/place-order", **ORDER, side="buy")
-        for client in clients:
-            rows += await client.get("position/adlRank", **PRODUCT)
+@pytest.mark.parametrize(("mark", "ranks"), [(110.0, ["0.5", "1"]), (90.0, ["1", "0.5"]), (100.0, ["1", "1"])])
+def test_adl_rank_orders_positions_by_profit_and_leverage(mark: float, ranks: list[str]) -> None:
+    """Of two longs the one with more leverage is nearer to 1 in profit, further away in loss; equals share a rank."""
+    contract = msgspec.structs.replace(contract_of(MARKET.contracts()[0]), symbol="BTCUSDT")
+    venue = Venue([contract])
+    for account, leverage in (("low", 2), ("high", 50)):
+        venue.open_account(account, Decimal(10_000))
+        venue.set_leverage(account, "BTCUSDT", leverage)
+        venue.set_book("BTCUSDT", [(100.0, 9.0)], [(100.0, 9.0)], 1)
+        request = OrderRequest(symbol="BTCUSDT", side=Side.BUY, kind=OrderKind.MARKET, size=Decimal(1))
+        assert isinstance(venue.place(account, request, 1), Accepted)
+    venue.set_mark("BTCUSDT", mark, math.nan, math.nan, 2)
+    desk = SimpleNamespace(positions=lambda account, now_ns: venue.positions(account))
+    context = SimpleNamespace(feed=None, market=None, desk=desk, venue=venue, now_ns=lambda: 2)
 
-    assert [set(row) for row in rows] == [{"symbol", "marginCoin", "adlRank", "rank", "holdSide"}] * 2
-    assert sorted(row["rank"] for row in rows) == ["0.5", "1"]
+    group = PositionRest(context)  # type: ignore[arg-type]
+    rows = [group.adl_rank(PRODUCT, account)[0] for account in ("low", "high")]
+
+    assert [row["rank"] for row in rows] == ranks
     assert all(Decimal(row["rank"]) + Decimal(row["adlRank"]) == 1 for row in rows)
 
 
