@@ -1,5 +1,7 @@
 """One connection to Bitget's public feed, without the socket: text in, text out, the clock is an argument.
 
+The clock is any that never goes back; what a machine's wall clock does, nobody here notices.
+
 The relay is a client of Bitget's WebSocket v2. A `Link` knows which topics it carries, what may be sent now, and what
 a text means; `upstream.Upstream` has the sockets. The decoding is the relay's own: the simulator shares no codec
 with the client that it is there to test.
@@ -72,7 +74,7 @@ class Heard(msgspec.Struct, frozen=True):
     kind: Kind
     channel: str
     symbol: str
-    recv_ns: int
+    recv_ns: int  # of the connection's clock, which is not the wall's
     text: str = ""  # of a FRAME, as it came; of a REFUSED, the exchange's message
     is_update: bool = False  # FRAME: what changed since the frame before
     code: int = 0  # of a REFUSED

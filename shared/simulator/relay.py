@@ -130,14 +130,14 @@ class RelayFeed:
         self.tasks: list[asyncio.Task[None]] = []
         self._log = log.get("relay")
         self._monotonic_ns = monotonic_ns
-        self._queue: deque[tuple[int, Heard]] = deque()  # with the monotonic time of receipt
+        self._queue: deque[Heard] = deque()
         self._pulled_ns = monotonic_ns()
         self._kept: dict[Topic, Kept] = {}
         self._linked: set[Topic] = set()
         self._lost: set[Topic] = set()
         self._refused: dict[Topic, tuple[int, str]] = {}
         self._last_wanted_ns: dict[Topic, int] = {}
-        self._wish_ns = 0
+        self._wish_ns = monotonic_ns() - WISH_NS
         self._known: frozenset[str] = frozenset()
 
     # -------------------------------------------------------------------------------- as PublicFeed
@@ -150,7 +150,8 @@ class RelayFeed:
     ) -> Iterator[Frame]:
         """Yield what has come since the last call of the wanted topics, in the order it came and as it came.
 
-        The wall clock, which a machine may set back, decides nothing: `start_ns` and `end_ns` are not looked at.
+        The wall clock, which a machine may set back, decides nothing: `start_ns` and `end_ns` are not looked at, the
+        time that is told is that of receipt.
 
         Args:
             wanted: channel -> symbols; what is subscribed upstream follows from it.
@@ -159,12 +160,13 @@ class RelayFeed:
         self._wish(wanted)
         now_ns = self._monotonic_ns()
         since_ns = now_ns - PAUSE_NS if now_ns - self._pulled_ns > PAUSE_NS else 0
-        self._pulled_ns = now_ns
+        self._pulled_ns, wall_ns = now_ns, time.time_ns() - now_ns
         while self._queue:
-            at_ns, heard = self._queue.popleft()
+            heard = self._queue.popleft()
             self._absorb(heard)
-            if heard.kind is Kind.FRAME and at_ns >= since_ns and heard.symbol in wanted.get(heard.channel, ()):
-                yield heard.recv_ns, heard.channel, heard.symbol, heard.text
+            is_told = heard.kind is Kind.FRAME and heard.recv_ns >= since_ns
+            if is_told and heard.symbol in wanted.get(heard.channel, ()):
+                yield wall_ns + heard.recv_ns, heard.channel, heard.symbol, heard.text
 
     def wire(
         self, start_ns: int, end_ns: int, wanted: Mapping[str, Collection[str]] | None = None
@@ -244,7 +246,7 @@ class RelayFeed:
                 self.desk.learn()
 
     def _wish(self, wanted: Mapping[str, Collection[str]]) -> None:
-        now_ns = time.time_ns()
+        now_ns = self._monotonic_ns()
         if now_ns - self._wish_ns < WISH_NS:
             return
         self._wish_ns = now_ns
@@ -267,9 +269,9 @@ class RelayFeed:
         """Let the venue see what came at once, clients when the pump comes round."""
         if self.desk is not None:
             self.desk.hear(heard)
-        self._queue.append((self._monotonic_ns(), heard))
+        self._queue.append(heard)
         if len(self._queue) > QUEUE_MAX:
-            self._absorb(self._queue.popleft()[1])
+            self._absorb(self._queue.popleft())
 
     def _absorb(self, heard: Heard) -> None:
         topic = heard.channel, heard.symbol

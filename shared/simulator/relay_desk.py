@@ -78,11 +78,12 @@ class RelayDesk(Desk):
         """Settle funding when it is due; books and marks come when they come."""
         self.venue.settle_funding(now_ns)
         self._second, self._traded_ns = now_ns // NS, max(self._traded_ns, now_ns)
-        if now_ns - self._looked_ns >= NS:
-            self._looked_ns = now_ns
+        looked_ns = time.monotonic_ns()
+        if looked_ns - self._looked_ns >= NS:
+            self._looked_ns = looked_ns
             for symbol in self._open_symbols():
-                self._followed_ns[symbol] = now_ns + FOLLOW_NS
-            for symbol in [symbol for symbol, until_ns in self._followed_ns.items() if until_ns < now_ns]:
+                self._followed_ns[symbol] = looked_ns + FOLLOW_NS
+            for symbol in [symbol for symbol, until_ns in self._followed_ns.items() if until_ns < looked_ns]:
                 del self._followed_ns[symbol]
 
     def _open_symbols(self) -> set[str]:
@@ -158,7 +159,7 @@ class RelayDesk(Desk):
     def is_fresh(self, symbol: str) -> bool:
         """Claim that the venue's book of a symbol is what the exchange shows now."""
         at_ns = self._heard_ns.get(symbol)
-        is_recent = at_ns is not None and time.time_ns() - at_ns < STALE_NS
+        is_recent = at_ns is not None and time.monotonic_ns() - at_ns < STALE_NS
         return is_recent and symbol in self._books and self._feed.is_up(symbol)
 
     def hear(self, heard: Heard) -> None:
@@ -179,16 +180,16 @@ class RelayDesk(Desk):
             self._see(heard)
 
     def _see(self, heard: Heard) -> None:
-        symbol = heard.symbol
+        symbol, now_ns = heard.symbol, time.time_ns()  # the venue lives by the wall clock, as its clients do
         try:
             if heard.channel == "books15":
-                self._book(symbol, _BOOK.decode(heard.text).data[-1], heard.recv_ns)
+                self._book(symbol, _BOOK.decode(heard.text).data[-1], now_ns)
             elif heard.channel == "ticker":
-                self._mark(symbol, _TICKER.decode(heard.text).data[-1], heard.recv_ns)
+                self._mark(symbol, _TICKER.decode(heard.text).data[-1], now_ns)
             elif heard.channel == "trade" and heard.is_update:  # a snapshot's trades were before we listened
                 for row in reversed(_TRADES.decode(heard.text).data):  # newest first on the wire
                     price, size = _number(row.price), _number(row.size)
-                    self.venue.trade(symbol, price, size, Side(row.side.lower()), heard.recv_ns)
+                    self.venue.trade(symbol, price, size, Side(row.side.lower()), now_ns)
         except (msgspec.MsgspecError, ValueError, InvalidOperation, IndexError) as error:
             reason = f"{type(error).__name__} {error}"[:200]
             self._log.warning("push.unreadable", channel=heard.channel, symbol=symbol, reason=reason)
@@ -202,7 +203,7 @@ class RelayDesk(Desk):
             self._asked.add(symbol)
             self.laddered.put_nowait(symbol)
         is_followed = symbol in self._followed_ns
-        self._followed_ns[symbol] = time.time_ns() + FOLLOW_NS
+        self._followed_ns[symbol] = time.monotonic_ns() + FOLLOW_NS
         if is_followed:
             return
         for channel, texts in (("ticker", self._tickers), ("books15", self._books)):

@@ -180,7 +180,7 @@ class Upstream:
                     self._log.warning("upstream.lost", connection=link.number, reason=link.dead_because or reason)
                 elif not failures:
                     self._log.warning("upstream.unreachable", connection=link.number, reason=reason, url=self.ws_url)
-                for heard in link.closed(time.time_ns()):
+                for heard in link.closed(time.monotonic_ns()):
                     self._on_heard(heard)
             failures = 0 if time.monotonic() - began_s >= LIVED_S else failures + 1
             # Full jitter under 1, 2, 4 ... 30 s: connections that were lost together come back apart.
@@ -196,12 +196,12 @@ class Upstream:
                 timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
             )
         async with socket:
-            link.opened(time.time_ns())
+            link.opened(time.monotonic_ns())
             self._log.info("upstream.connected", connection=link.number, topics=len(link.states))
 
             async def send_due() -> None:
                 while not link.dead_because:
-                    for text in link.due(time.time_ns()):
+                    for text in link.due(time.monotonic_ns()):
                         await socket.send_str(text)
                     await asyncio.sleep(TICK_S)
 
@@ -221,7 +221,7 @@ class Upstream:
         async for message in socket:
             if message.type is not aiohttp.WSMsgType.TEXT:
                 raise Unreadable(f"a {message.type.name} message")
-            for heard in link.heard(message.data, time.time_ns()):
+            for heard in link.heard(message.data, time.monotonic_ns()):
                 self._on_heard(heard)
             if link.dead_because:
                 return

@@ -26,7 +26,7 @@ from shared.simulator import upstream as upstream_module
 from shared.simulator.conditions import Change, Disconnect, PushFault, RequestFault, Script
 from shared.simulator.gate import Credentials
 from shared.simulator.link import Heard, Kind
-from shared.simulator.market import NS, GeneratedMarket
+from shared.simulator.market import GeneratedMarket
 from shared.simulator.relay import PAUSE_NS, RelayFeed, RelayMarket, relay
 from shared.simulator.relay_desk import RelayDesk
 from shared.simulator.relay_server import RelayServer
@@ -127,16 +127,22 @@ async def read_on(socket: Any) -> None:
 
 
 @asynccontextmanager
-async def relaying(upstream: Any, **options: Any) -> AsyncIterator[tuple[Client, RelayFeed, RelayDesk]]:
+async def relaying(
+    upstream: Any, *, fails: bool = False, **options: Any
+) -> AsyncIterator[tuple[Client, RelayFeed, RelayDesk]]:
     async with (
         relay(upstream.rest_url, upstream.ws_url, [KEYS], **options) as (feed, desk),
         aiohttp.ClientSession() as http,
     ):
         server = RelayServer(feed, desk, accounts=[KEYS])
         await server.start()
+        running = asyncio.create_task(server.run_until(asyncio.Event()))
         try:
             yield Client(server, http), feed, desk
+            assert running.done() is fails, running
         finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
             await server.stop()
 
 
@@ -467,7 +473,7 @@ async def test_risk_ladder_is_the_upstreams() -> None:
 
 async def test_error_of_our_own_ends_the_relay_loudly() -> None:
     """A relay whose connection died of a bug does not go on in silence."""
-    async with scripted() as upstream, relaying(upstream) as (client, feed, _):
+    async with scripted() as upstream, relaying(upstream, fails=True) as (client, feed, _):
 
         def fail(heard: Any) -> None:
             raise ZeroDivisionError
@@ -579,7 +585,9 @@ async def test_nonsense_in_a_push_reaches_clients_and_never_the_venue(row: Frame
     assert filled[0][0] == Decimal(80001)
 
 
-async def test_what_came_is_told_whatever_the_wall_clock_does_and_not_after_a_pause() -> None:
+async def test_what_came_is_told_whatever_the_wall_clock_does_and_not_after_a_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A clock that is set back loses nothing; what came while pushes were frozen is not told late, but is known."""
     now_ns = 0
     feed = RelayFeed(
@@ -587,25 +595,26 @@ async def test_what_came_is_told_whatever_the_wall_clock_does_and_not_after_a_pa
     )
     wanted = {"ticker": {"BTCUSDT"}}
 
-    def hear(text: str, recv_ns: int) -> None:
-        feed._hear(Heard(Kind.FRAME, "ticker", "BTCUSDT", recv_ns, text))
+    def hear(text: str) -> None:
+        feed._hear(Heard(Kind.FRAME, "ticker", "BTCUSDT", now_ns, text))
 
     def told() -> list[str]:
         return [text for *_, text in feed.frames(0, 0, wanted)]
 
     async with feed.upstream:
-        hear("first", 10**18)
-        hear("after the clock was set back", 10**18 - 10 * NS)
+        hear("first")
+        monkeypatch.setattr("time.time_ns", lambda: 0)  # the clock is set back, by half a century
+        hear("second")
         both = told()
-        hear("frozen", 10**18)
+        hear("frozen")
         now_ns += 2 * PAUSE_NS
-        hear("thawed", 10**18)
+        hear("thawed")
         fresh = told()
-        hear("frozen again", 10**18)
+        hear("frozen again")
         now_ns += 2 * PAUSE_NS
         nothing = told()
 
-    assert (both, fresh, nothing) == (["first", "after the clock was set back"], ["thawed"], [])
+    assert (both, fresh, nothing) == (["first", "second"], ["thawed"], [])
     assert feed.snapshot(0, "ticker", "BTCUSDT") == "frozen again"
 
 
