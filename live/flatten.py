@@ -5,7 +5,8 @@
 
 It needs no model, no journal and no session, so that it works when all of these are broken. Orders are reduce-only:
 run it twice, or beside a session that flattens too, and nothing is opened. A closing order without an answer is not
-sent again before the exchange was asked what is still open.
+sent again before the exchange was asked what is still open. What no order may close (a position below the minimum or
+the step that its contract has today) is left to the exchange's own flash close.
 """
 
 from __future__ import annotations
@@ -87,8 +88,19 @@ async def _close(
     except ExchangeRefused as refusal:
         if refusal.code != NO_POSITION:
             logger.warning("close.refused", symbol=position.symbol, code=refusal.code, message=refusal.bitget_message)
+            await _flash_close(client, position)
     except ExchangeSilent as error:
         logger.warning("close.unanswered", symbol=position.symbol, error=str(error))
+
+
+async def _flash_close(client: MeteredClient, position: Position) -> None:
+    """Let the exchange close what it does not let us close: the contract's steps or minimum have changed."""
+    logger = log.get("flatten")
+    try:
+        await client.flash_close(position.symbol)
+        logger.info("position.flash_closing", symbol=position.symbol, size=str(position.size))
+    except ExchangeError as error:
+        logger.warning("flash_close.failed", symbol=position.symbol, error=str(error))
 
 
 def closing_order(universe: Universe, position: Position, name: str) -> PlaceOrder:

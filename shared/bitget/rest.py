@@ -73,8 +73,8 @@ def _setting(path: str) -> Endpoint:
     return Endpoint("POST", "/api/v2/mix/account/" + path, 5, is_signed=True, is_repeatable=True)
 
 
-def _order(path: str) -> Endpoint:
-    return Endpoint("POST", "/api/v2/mix/order/" + path, 10, is_signed=True, is_repeatable=False)
+def _order(path: str, per_s: int = 10) -> Endpoint:
+    return Endpoint("POST", "/api/v2/mix/order/" + path, per_s, is_signed=True, is_repeatable=False)
 
 
 SERVER_TIME = _public("public/time")
@@ -92,6 +92,7 @@ SET_MARGIN_MODE = _setting("set-margin-mode")
 SET_POSITION_MODE = _setting("set-position-mode")
 PLACE = _order("place-order")
 CANCEL = _order("cancel-order")
+FLASH_CLOSE = _order("close-positions", 1)
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -200,6 +201,10 @@ def place(order: PlaceOrder) -> Request:
 
 def cancel(order: CancelOrder) -> Request:
     return _post(CANCEL, wire.cancel_body(order))
+
+
+def flash_close(symbol: str) -> Request:
+    return _post(FLASH_CLOSE, {"symbol": symbol, "productType": wire.PRODUCT_TYPE})
 
 
 def _of_symbol(symbol: str) -> dict[str, str]:

@@ -251,6 +251,23 @@ class RestClient:
         """Ask for the cancellation; that it happened is reported by the private stream or `detail`."""
         self._told(await self._send(rest.cancel(order)), rest.CANCEL)
 
+    async def flash_close(self, symbol: str) -> None:
+        """Ask the exchange to close a whole position at market: for what no order of ours may close any more.
+
+        A position may be smaller than the step or the minimum that its contract has today.
+
+        Raises:
+            ExchangeRefused: nothing was sent (22002: there is nothing to close).
+            ExchangeSilent: it may be closing; ask for the positions.
+        """
+        data = await self._send(rest.flash_close(symbol))
+        try:
+            told = self._one(data, wire.ClosePage, rest.FLASH_CLOSE)
+        except ProtocolBroken as error:
+            raise ExchangeSilent(f"{error}: it may have happened") from None
+        for failed in told.failure_list:
+            raise ExchangeRefused(failed.error_code, f"{failed.error_msg} ({rest.FLASH_CLOSE.path})")
+
     async def detail(self, symbol: str, client_oid: str) -> wire.OrderState | None:
         """Return the order; None where Bitget does not know it (proof of absence only after SIGNATURE_WINDOW_S)."""
         try:

@@ -255,6 +255,30 @@ class PlacedRow(Row, frozen=True):
     client_oid: str = ""
 
 
+class FailedRow(Row, frozen=True):
+    """One of several orders that was refused."""
+
+    IGNORED: ClassVar[str] = "orderId clientOid symbol"
+
+    error_code: str
+    error_msg: str = ""
+
+
+class ClosedRow(Row, frozen=True):
+    IGNORED: ClassVar[str] = "clientOid symbol"
+
+    order_id: str = ""
+
+
+class ClosePage(Row, frozen=True):
+    """What a flash close has sent, and what it could not (POST order/close-positions)."""
+
+    NESTED: ClassVar[dict[str, type[Row]]] = {"successList": ClosedRow, "failureList": FailedRow}
+
+    success_list: list[ClosedRow] = []
+    failure_list: list[FailedRow] = []
+
+
 class LeverageRow(Row, frozen=True):
     IGNORED: ClassVar[str] = "marginCoin longLeverage shortLeverage shortLeveage marginMode"
 

@@ -13,17 +13,20 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from decimal import Decimal
+from decimal import ROUND_UP, Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
+from live import flatten as live_flatten
 from live import replay
+from live.executor import MeteredClient
 from shared import journal, simulator_process
 from shared.settings import ROOT
 from shared.simulator_process import SimulatorProcess
+from shared.types import Cause, OrderKind, PlaceOrder, Side
 from tests.live import storms
 from tests.live.test_session import at_venue, control, orders_and_fills, truth, wait_for
 
@@ -115,6 +118,44 @@ def test_session_begins_in_bad_weather(
 
     summary = assert_ended_well(simulator, folder, live.returncode)
     assert summary["symbols_tradable"] == 12
+
+
+def test_flatten_closes_what_no_order_may(
+    tmp_path: Path,
+    environment: dict[str, str],
+    simulator: SimulatorProcess,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A contract's step grows above what is held: every order of ours is refused, and the exchange's own flash close
+    ends it."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    async def open_one(client: MeteredClient) -> None:
+        universe = await client.contracts(simulator.source)
+        contract = universe.contracts[universe.index()["XRPUSDT"]]
+        ask = Decimal(str((await client.merge_depth("XRPUSDT")).asks[0][0]))
+        size = (10 / ask / contract.size_step).to_integral_value(ROUND_UP) * contract.size_step
+        await client.place(
+            PlaceOrder(
+                client_oid="one", symbol="XRPUSDT", side=Side.BUY, kind=OrderKind.MARKET, size=size, price=None,
+                reduce_only=False, stop_price=None, cause=Cause.ENTRY,
+            )
+        )  # fmt: skip
+
+    at_venue(simulator, open_one)
+    wait_for(lambda: bool(truth(simulator).positions), "a position")
+    control(simulator, "conditions", contracts={"XRPUSDT": {"sizeMultiplier": "1000", "minTradeNum": "1000"}})
+
+    code = live_flatten.main([])
+
+    assert code == 0
+    assert truth(simulator).positions == ()
+    told = capsys.readouterr()
+    assert "close.refused" in told.err
+    assert "position.flash_closing" in told.err
 
 
 @pytest.mark.nightly

@@ -198,6 +198,21 @@ async def test_refused_placement_does_not_exist(world: World, code: str) -> None
     assert world.server.faults.conditions.requests[0].count == 1
 
 
+async def test_flash_close_is_sent_once_and_never_misjudged(world: World) -> None:
+    """Nothing to close is a refusal, an answer that is lost leaves it open, and the position is closed once."""
+    with pytest.raises(ExchangeRefused, match="22002"):
+        await world.client.flash_close(SYMBOL)
+    await world.client.place(await world.order())
+    await world.until(lambda: world.server.desk.venue.positions("key"))
+    world.change(requests=[{"what": "torn", "when": "after", "path": "close-positions", "count": 9}])
+
+    with pytest.raises(ExchangeSilent):
+        await world.client.flash_close(SYMBOL)
+
+    await world.until(lambda: not world.server.desk.venue.positions("key"))
+    assert world.server.faults.conditions.requests[0].count == 8
+
+
 async def test_slow_answers_are_waited_for(world: World) -> None:
     """Latency within patience costs time only, also a heavy-tailed one on every path."""
     world.change(requests=[{"what": "delay", "delay": {"kind": "lognormal", "p50_ms": 2, "p99_ms": 20}}])
