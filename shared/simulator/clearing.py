@@ -29,7 +29,7 @@ from shared.types import OrderStatus, Side
 
 FUNDING_BILL = "contract_settle_fee"
 _HOUR_NS = 3_600_000_000_000
-_FORCED = ("liquidation", "reduction", "offset")
+_FORCED = {"liquidation": "force_", "reduction": "force_", "offset": "force_", "delivery": "delivery_"}
 
 
 class Clearing(Accounts):
@@ -250,12 +250,11 @@ class Clearing(Accounts):
 
 def _bill_kind(order: Order) -> str:
     """Return Bitget's businessType of a trade (v2, Get Account Bills)."""
-    if order.position_side == "net":
-        kind = order.side.value
-        return f"force_{kind}" if order.source in _FORCED else kind
-    is_opening = (order.side is Side.BUY) is (order.position_side == "long")
-    kind = f"{'open' if is_opening else 'close'}_{order.position_side}"
-    return f"force_{kind}" if order.source in _FORCED else kind
+    kind: str = order.side.value
+    if order.position_side != "net":
+        is_opening = (order.side is Side.BUY) is (order.position_side == "long")
+        kind = f"{'open' if is_opening else 'close'}_{order.position_side}"
+    return _FORCED.get(order.source, "") + kind
 
 
 def _closed(position: VenuePosition, order: Order, now_ns: int) -> ClosedPosition:

@@ -184,24 +184,9 @@ class Desk:
             row = now.get(symbol) or before | {"symbolStatus": "off"}
             if row != before:
                 if row["symbolStatus"] == "off" and before["symbolStatus"] in _TRADABLE:
-                    self._settle(symbol, second * NS)
+                    self.venue.delist(symbol, second * NS)
                 self.venue.contracts[symbol] = contract_of(row)
                 self._rows[symbol] = row
-
-    def _settle(self, symbol: str, now_ns: int) -> None:
-        """End everything in a symbol that is removed: cancel orders and plans, close positions at its last book.
-
-        Bitget settles at an average of the index; here it costs what closing would have cost a moment before.
-        """
-        venue = self.venue
-        for account in venue.accounts:
-            for order in venue.pending(account):
-                if order.symbol == symbol:
-                    venue.cancel(account, symbol, now_ns, order_id=order.order_id)
-            for plan in venue.plans.pending(account, symbol):
-                venue.plans.cancel(account, now_ns, order_id=plan.order_id)
-            if any(position.symbol == symbol for position in venue.positions(account)):
-                venue.close_at_market(account, now_ns, symbol)
 
     def _trade_until(self, end_ns: int) -> None:
         """Show resting orders and plans the public trades of this second up to `end_ns`."""

@@ -95,7 +95,7 @@ class Liquidation(Checks):
             if len(mine) == 2:
                 size = min(abs(position.size) for position in mine)
                 for position in mine:
-                    order = self._create(account, _closing(position, size), now_ns, "offset")
+                    order = self._create(account, closing_request(position, size), now_ns, "offset")
                     self._fill(
                         order, self.mark(symbol), order.remaining, is_maker=False, now_ns=now_ns, is_public=False
                     )
@@ -112,7 +112,7 @@ class Liquidation(Checks):
             excess = abs(position.size) - target / mark
             size = min(abs(position.size), (excess / step).to_integral_value(ROUND_CEILING) * step)
             worst = self._bankruptcy_price(position, self._worth_when_bankrupt(held, position))
-            order = self._create(account, _closing(position, size), now_ns, "reduction")
+            order = self._create(account, closing_request(position, size), now_ns, "reduction")
             self._take(order, worst, now_ns)
             if not order.status.is_final:
                 self._close(order, OrderStatus.CANCELED, "market_cancel", now_ns)
@@ -139,7 +139,7 @@ class Liquidation(Checks):
     def _take_over(self, account: str, position: VenuePosition, worth: Decimal, now_ns: int) -> None:
         """Let the fund have a position at its bankruptcy price, and close it."""
         size, price = position.size, self._bankruptcy_price(position, worth)
-        order = self._create(account, _closing(position, abs(size)), now_ns, "liquidation")
+        order = self._create(account, closing_request(position, abs(size)), now_ns, "liquidation")
         self._fill(
             order, price, order.remaining, is_maker=False, now_ns=now_ns, fee_rate=self.rules.liquidation_fee,
             is_public=False,
@@ -175,7 +175,8 @@ class Liquidation(Checks):
         return proceeds if size > 0 else -proceeds
 
 
-def _closing(position: VenuePosition, size: Decimal) -> OrderRequest:
+def closing_request(position: VenuePosition, size: Decimal) -> OrderRequest:
+    """Return the market order that closes a size of a position."""
     side = Side.SELL if position.size > 0 else Side.BUY
     return OrderRequest(
         symbol=position.symbol, side=side, kind=OrderKind.MARKET, size=size,

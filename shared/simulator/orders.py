@@ -195,7 +195,8 @@ class Order(msgspec.Struct, kw_only=True):
     take_profit: Decimal | None
     stp: str
     # "api", or who else sent it: "stop_loss", "take_profit", "plan", "trailing"; the risk engine: "offset" (both sides
-    # of a hedge netted), "reduction" (down the risk ladder), "liquidation" (taken over by the insurance fund)
+    # of a hedge netted), "reduction" (down the risk ladder), "liquidation" (taken over by the insurance fund),
+    # "delivery" (settled with its symbol)
     source: str
     leverage: int
     created_ns: int

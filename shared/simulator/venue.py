@@ -31,7 +31,7 @@ import msgspec
 
 from shared.simulator.accounts import unknown
 from shared.simulator.levels import Levels
-from shared.simulator.liquidation import Liquidation
+from shared.simulator.liquidation import Liquidation, closing_request
 from shared.simulator.margin import FEE_STEP, maintenance_rate
 from shared.simulator.orders import (
     ZERO,
@@ -127,6 +127,22 @@ class Venue(Liquidation):
         """Let plans follow what fills have changed; here no order is half matched."""
         if self.plans.symbols():
             self.plans.watch(symbol, now_ns, "fill_price")
+
+    def delist(self, symbol: str, now_ns: int) -> None:
+        """End a symbol: cancel its orders and plans, and settle its positions at the last mark, for the taker's fee.
+
+        Bitget settles at an average of the index (its announcements of delistings); ours is one price, and all of a
+        position goes, however thin the last book was.
+        """
+        for account, held in self._accounts.items():
+            for order in list(held.pending_of.get(symbol, {}).values()):
+                self._close(order, OrderStatus.CANCELED, "delivery_cancel", now_ns)
+            for plan in self.plans.pending(account, symbol):
+                self.plans.cancel(account, now_ns, order_id=plan.order_id)
+            for position in held.of_symbol(symbol):
+                request = closing_request(position, abs(position.size))
+                order = self._create(account, request, now_ns, "delivery")
+                self._fill(order, self.mark(symbol), order.remaining, is_maker=False, now_ns=now_ns, is_public=False)
 
     # -------------------------------------------------------------------------------------- orders
 
@@ -271,11 +287,7 @@ class Venue(Liquidation):
         return done, failed
 
     def _close_whole(self, account: str, position: VenuePosition, now_ns: int, *, matches: bool) -> Accepted | Refusal:
-        request = OrderRequest(
-            symbol=position.symbol, side=Side.SELL if position.size > 0 else Side.BUY, kind=OrderKind.MARKET,
-            size=abs(position.size), reduce_only=position.position_side == "net",
-            position_side=position.position_side, margin_mode=position.margin_mode,
-        )  # fmt: skip
+        request = closing_request(position, abs(position.size))
         refusal = self._checked(account, request, "flash")
         if isinstance(refusal, Refusal):
             return refusal

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from shared.simulator.orders import Accepted, Fill, Order, OrderReport, OrderRequest, Refusal, VenueRules
+from shared.simulator.orders import Accepted, Fill, Order, OrderReport, OrderRequest, PlanRequest, Refusal, VenueRules
 from shared.simulator.venue import Venue
 from shared.types import OrderKind, OrderStatus, Side
 from tests.shared.simulator.venue_made import NOW, D, accept, contract, deep, made, mark, order, refuse, size
@@ -524,6 +524,35 @@ def test_nothing_to_reverse_is_refused(venue: Venue) -> None:
     answers = [venue.reverse("a", symbol, NOW) for symbol in ("AUSDT", "NOPEUSDT")]
 
     assert [answer.code for answer in answers if isinstance(answer, Refusal)] == ["22002", "40034"]
+
+
+def test_removed_symbol_leaves_nothing_behind() -> None:
+    """Orders and plans go, and positions settle whole at the last mark, also where the last book was empty."""
+    for is_isolated in (False, True):
+        venue = made(hedged=True, isolated=is_isolated)
+        deep(venue)
+        deep(venue, symbol="BUSDT")
+        accept(venue, order(Side.BUY, "500", position_side="long"))
+        accept(venue, order(Side.SELL, "5", position_side="short"))
+        other = accept(venue, order(Side.BUY, "5", symbol="BUSDT", position_side="long"))
+        resting = accept(venue, order(Side.BUY, "1", "95", position_side="long"))
+        closing = accept(venue, order(Side.SELL, "500", "109", position_side="long"))
+        plan = PlanRequest(
+            symbol="AUSDT", plan_type="normal_plan", side=Side.BUY, size=D(1), trigger_price=D(99),
+            position_side="long",
+        )  # fmt: skip
+        assert isinstance(venue.plans.place("a", plan, NOW), Accepted)
+        mark(venue, 97.5)
+        venue.set_book("AUSDT", [], [], NOW)
+
+        venue.delist("AUSDT", NOW)
+
+        assert [position.symbol for position in venue.positions("a")] == ["BUSDT"]
+        assert [found.cancel_reason for found in (resting, closing)] == ["delivery_cancel"] * 2
+        assert venue.pending("a") == venue.plans.pending("a") == []
+        assert [(fill.price, fill.source) for fill in venue.fills("a")[-2:]] == [(D("97.5"), "delivery")] * 2
+        assert [bill.kind for bill in venue.bills("a")[-2:]] == ["delivery_close_long", "delivery_close_short"]
+        assert other.status is OrderStatus.FILLED
 
 
 # --------------------------------------------------------------------------------------- queues and books
