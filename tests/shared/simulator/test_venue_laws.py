@@ -155,6 +155,14 @@ class Laws(RuleBasedStateMachine):
         )
         self.venue.set_contract(changed)
 
+    @rule(really=st.sampled_from([False, False, True]))
+    def delist(self, really: bool) -> None:
+        """End the symbol that has a market; it may come back."""
+        if really:
+            self.venue.delist("BUSDT", self.now)
+            assert not any(p.symbol == "BUSDT" for account in ACCOUNTS for p in self.venue.positions(account))
+            self.see("delisted")
+
     # ------------------------------------------------------------------------------------------ orders
 
     def sided(self, account: str, side: Side, closes: bool) -> PositionSide:
@@ -482,6 +490,14 @@ def test_laws_hold_for_long() -> None:
     run_state_machine_as_test(Laws, settings=settings(max_examples=2500, stateful_step_count=80, deadline=None))
 
     wanted = {"isolated liquidation", "crossed liquidation", "modified", "reversed", "flash close", "margin moved"}
-    wanted |= {"net crossed", "net isolated", "long crossed", "long isolated", "short isolated", "closed position"}
+    wanted |= {
+        "fill by delivery",
+        "net crossed",
+        "net isolated",
+        "long crossed",
+        "long isolated",
+        "short isolated",
+        "closed position",
+    }
     wanted |= {f"fill by {source}" for source in ("api", "stop_loss", "take_profit", "plan", "trailing", *FORCED)}
     assert wanted <= set(Laws.seen), wanted - set(Laws.seen)
