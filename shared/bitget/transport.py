@@ -378,7 +378,8 @@ class RestClient:
         pace = self._paces.get(endpoint.path)
         if pace is None:
             # Four fifths: the engine places up to eight orders at once in a decision second, of Bitget's ten.
-            pace = self._paces[endpoint.path] = Pace(max(1, endpoint.per_s * 4 // 5))
+            allowed = endpoint.per_s * 4 // 5
+            pace = self._paces[endpoint.path] = Pace(allowed) if allowed else Pace(1, NS * 5 // 4)
         while (wait_ns := max(pace.ready_ns(), self._all_pace.ready_ns()) - time.monotonic_ns()) > 0:
             await asyncio.sleep(wait_ns / NS)
         now_ns = time.monotonic_ns()

@@ -78,14 +78,15 @@ def test_demo_header_is_sent_only_for_demo() -> None:
 
 
 def test_only_orders_may_not_be_repeated() -> None:
-    """Placing and cancelling are sent once; reads and settings may be sent again."""
+    """Placing, closing and cancelling are sent once; reads and settings may be sent again."""
     endpoints = [value for value in vars(rest).values() if isinstance(value, rest.Endpoint)]
 
     assert {endpoint.path for endpoint in endpoints if not endpoint.is_repeatable} == {
         "/api/v2/mix/order/place-order",
         "/api/v2/mix/order/cancel-order",
+        "/api/v2/mix/order/close-positions",
     }
-    assert len(endpoints) == 15
+    assert len(endpoints) == 16
 
 
 @pytest.mark.parametrize("data", [None, [], {}, {"a": "1"}, [1]])
