@@ -136,12 +136,13 @@ async def relaying(
     ):
         server = RelayServer(feed, desk, accounts=[KEYS])
         await server.start()
-        running = asyncio.create_task(server.run_until(asyncio.Event()))
+        stopped = asyncio.Event()
+        running = asyncio.create_task(server.run_until(stopped))
         try:
             yield Client(server, http), feed, desk
             assert running.done() is fails, running
         finally:
-            running.cancel()
+            stopped.set()
             await asyncio.gather(running, return_exceptions=True)
             await server.stop()
 
