@@ -40,6 +40,8 @@ def check(script: dict[str, Any]) -> Script:
 
 
 def _latency(dice: random.Random) -> dict[str, Any]:
+    if dice.random() < 0.1:  # longer than a session waits: accepted after it was given up
+        return {"kind": "constant", "ms": 8000}
     if dice.random() < 0.5:
         return {"kind": "uniform", "ms_min": 0, "ms_max": dice.choice([20, 200, 1000])}
     p50 = dice.choice([2, 20, 100])

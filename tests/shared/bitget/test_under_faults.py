@@ -198,6 +198,23 @@ async def test_refused_placement_does_not_exist(world: World, code: str) -> None
     assert world.server.faults.conditions.requests[0].count == 1
 
 
+async def test_absent_order_may_still_come(world: World) -> None:
+    """A request that is held up on its way is accepted after the client gave up and was told that there is no order:
+    absence is proven by time only."""
+    order = await world.order()
+    late = {"kind": "constant", "ms": TIMEOUT_S * 1000 + 400}
+    world.change(requests=[{"what": "delay", "path": "order/place-order", "delay": late}])
+
+    with pytest.raises(ExchangeSilent):
+        await world.client.place(order)
+
+    assert await world.client.detail(SYMBOL, order.client_oid) is None
+    async with asyncio.timeout(10):
+        while (found := await world.client.detail(SYMBOL, order.client_oid)) is None:
+            pass
+    assert found.client_oid == order.client_oid
+
+
 async def test_flash_close_is_sent_once_and_never_misjudged(world: World) -> None:
     """Nothing to close is a refusal, an answer that is lost leaves it open, and the position is closed once."""
     with pytest.raises(ExchangeRefused, match="22002"):
