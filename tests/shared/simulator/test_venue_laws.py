@@ -81,6 +81,8 @@ class Laws(RuleBasedStateMachine):
         self.margins: dict[Key, Decimal] = {}  # of isolated positions
         self.among_us = self.outside = ZERO  # cash and size of all accounts in the symbol without a market
         self.insured = ZERO
+        self.is_slow = False  # acks come at once, matches when `match` says so
+        self.unmatched: list[tuple[str, str]] = []
         for account in ACCOUNTS:
             self.venue.open_account(account, D(1000))
             self.cash[account] = D(1000)
@@ -246,8 +248,22 @@ class Laws(RuleBasedStateMachine):
         covered = held is not None and held.size * request.side.sign < 0
         if not order.reduce_only and not covered:
             assert self.venue.available(account) >= 0
-        self.venue.match(account, answer.order_id, self.now)
+        if self.is_slow:
+            self.unmatched.append((account, answer.order_id))
+        else:
+            self.venue.match(account, answer.order_id, self.now)
         self.see(f"{order.position_side} {order.margin_mode}")
+
+    @rule(is_slow=st.booleans())
+    def slow_down(self, is_slow: bool) -> None:
+        self.is_slow = is_slow
+
+    @rule(which=st.integers(0, 5))
+    def match(self, which: int) -> None:
+        """Match an order some time after its ack, whatever has happened to it and its position meanwhile."""
+        if self.unmatched:
+            self.venue.match(*self.unmatched.pop(which % len(self.unmatched)), self.now)
+            self.see("matched later")
 
     @rule(account=accounts, which=st.integers(0, 5))
     def cancel(self, account: str, which: int) -> None:
@@ -452,7 +468,9 @@ class Laws(RuleBasedStateMachine):
     def book_never_crosses_itself(self) -> None:
         """No resting bid at or above a resting ask, whoever they belong to."""
         for symbol in SYMBOLS:
-            rest = [o for account in ACCOUNTS for o in self.venue.pending(account) if o.symbol == symbol]
+            waiting = {order_id for _, order_id in self.unmatched}
+            pending = [order for account in ACCOUNTS for order in self.venue.pending(account)]
+            rest = [order for order in pending if order.symbol == symbol and order.order_id not in waiting]
             bids = [o.price for o in rest if o.side is Side.BUY and o.price is not None]
             asks = [o.price for o in rest if o.side is Side.SELL and o.price is not None]
             assert not bids or not asks or max(bids) < min(asks)
