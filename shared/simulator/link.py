@@ -212,7 +212,7 @@ class Link:
             return []
         try:
             frame = _DECODER.decode(text)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             raise Unreadable(f"unreadable: {error}") from None
         if frame.arg is None:
             if frame.event == "error":

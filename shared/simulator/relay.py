@@ -384,7 +384,7 @@ async def _source_at(rest_url: str) -> str:
             f"an upstream on this machine must be a running simulator, found {type(error).__name__} at {url}: "
             "start `python -m shared.simulator`, or check --upstream-rest"
         ) from None
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise ProtocolBroken(
             f"an upstream on this machine must be a simulator that names its source, found {error} at {url}: "
             "check --upstream-rest"

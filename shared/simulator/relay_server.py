@@ -114,7 +114,7 @@ class RelayRest(Rest):
             envelope = json.loads(answer.body, parse_float=JsonNumber)
             if answer.code != "00000":
                 raise Refused(answer.code, str(envelope.get("msg")), answer.status)
-            return envelope["data"]
+            return envelope.get("data")
 
         return proxied
 

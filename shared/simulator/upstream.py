@@ -256,7 +256,7 @@ class Upstream:
             ):
                 status, body = response.status, await response.read()
             envelope = msgspec.json.decode(body, type=_Envelope)
-        except (*_FAILURES, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (*_FAILURES, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             self._unanswered(key, f"{type(error).__name__} {error}".strip()[:200])
             return None
         if status >= 500:

@@ -184,7 +184,19 @@ def test_renewed_topic_is_ended_and_asked_for() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "<html>502 Bad Gateway</html>", '{"action":"snap', "[1,2]", "null", "{}", '{"arg":7}', '{"action":5}', "pung"],
+    [
+        "",
+        "<html>502 Bad Gateway</html>",
+        '{"action":"snap',
+        "[1,2]",
+        "null",
+        "{}",
+        '{"arg":7}',
+        '{"action":5}',
+        "pung",
+        push(BTC)[:-1] + ',"x":' + "[" * 100_000 + "]" * 100_000 + "}",
+    ],
+    ids=range(10),
 )
 def test_what_is_no_frame_ends_the_connection(text: str) -> None:
     """What it told is lost, and nobody knows what it was."""

@@ -667,6 +667,7 @@ async def test_broken_sequence_is_subscribed_anew() -> None:
         (502, "Bad Gateway"),
         (200, '{"code":"00000","da'),
         (503, '{"code":"45001","msg":"busy"}'),
+        (200, "[" * 100_000 + "]" * 100_000),
     ],
 )
 async def test_bad_rest_answers_are_bitgets_word_for_later(answer: tuple[int, str]) -> None:
