@@ -284,8 +284,8 @@ class Accounts:
         return (first if notional_usdt <= first.end_usdt else tier_at(tiers, notional_usdt)).maintenance_rate
 
     def _is_isolated_lost(self, position: VenuePosition) -> bool:
-        """Tell whether an isolated position has fallen to its own maintenance margin."""
-        if position.margin_mode != "isolated":
+        """Tell whether an isolated position has fallen to its own maintenance margin; a closed one has not."""
+        if position.margin_mode != "isolated" or not position.size:
             return False
         value = position.size * self.mark(position.symbol)
         return position.margin_usdt + value - position.cost <= self._maintenance(position.symbol, abs(value))

@@ -276,6 +276,8 @@ class Venue(Liquidation):
         for position in self.positions(account):
             if symbol not in (None, position.symbol) or hold_side not in (None, position.hold_side):
                 continue
+            if not position.size:
+                continue  # the one before has closed against what was waiting to close this one
             answer = self._close_whole(account, position, now_ns, matches=matches)
             if isinstance(answer, Accepted):
                 done.append(answer)

@@ -123,6 +123,24 @@ def test_crossed_equity_knows_nothing_of_a_lost_isolated_position(isolated: Venu
     assert isolated.maintenance("a") == 0
 
 
+def test_fund_may_close_the_other_side_of_what_it_took_over() -> None:
+    """A lost long is sold into the account's own bid, which was to close its short: nothing is lost twice."""
+    venue = made(hedged=True, isolated=True, leverage=50)
+    deep(venue, 100.0, 100.0)
+    accept(venue, order(Side.BUY, "10", position_side="long"))
+    accept(venue, order(Side.SELL, "10", position_side="short"))
+    venue.set_book("AUSDT", [], [], NOW)
+    accept(venue, order(Side.BUY, "10", "99.5", position_side="short"))
+
+    mark(venue, 98.5)
+
+    assert venue.positions("a") == []
+    assert [(fill.position_side, fill.source) for fill in venue.fills("a")[-2:]] == [
+        ("long", "liquidation"),
+        ("short", "api"),
+    ]
+
+
 # ----------------------------------------------------------------------------------------------- crossed
 
 

@@ -462,6 +462,20 @@ def test_flash_close_of_nothing_is_refused_by_name_only(venue: Venue) -> None:
     assert [(symbol, refusal.code) for symbol, refusal in failed] == [("BUSDT", "40844")]
 
 
+def test_flash_close_may_trade_one_side_against_the_other() -> None:
+    """The long is sold into the bid that was to close the short: then there is no short to close."""
+    venue = alone(made(hedged=True))
+    deep(venue, 100.0, 100.0)
+    accept(venue, order(Side.BUY, "5", position_side="long"))
+    accept(venue, order(Side.SELL, "5", position_side="short"))
+    alone(venue)
+    accept(venue, order(Side.BUY, "5", "99", position_side="short"))
+
+    done, failed = venue.close_at_market("a", NOW)
+
+    assert (len(done), failed, venue.positions("a")) == (1, [], [])
+
+
 def test_flash_close_knows_no_largest_order(venue: Venue) -> None:
     """A position above maxMarketOrderQty closes whole."""
     deep(venue)
@@ -566,16 +580,6 @@ def test_queue_shrinks_with_the_level_it_stands_in(venue: Venue) -> None:
         bids = [(99.99, 5.0), (99.98, shown)] if shown else [(99.99, 5.0)]
         venue.set_book("AUSDT", bids, [(100.01, 5.0)], NOW)
         assert str(resting.queue_ahead) == ahead
-
-
-def test_a_book_may_be_of_strings(venue: Venue) -> None:
-    """As the wire says them; their digits are kept."""
-    venue.set_book("AUSDT", [("99.990", "5")], [("100.010", "0"), ("100.020", "2.50")], NOW)
-
-    taken = accept(venue, order(Side.BUY, "2.5", kind=OrderKind.MARKET))
-
-    assert [str(fill.price) for fill in venue.fills("a")] == ["100.020"]
-    assert taken.status is OrderStatus.FILLED
 
 
 def test_orders_of_one_account_do_not_wait_for_another_symbols_book(venue: Venue) -> None:
