@@ -183,14 +183,16 @@ def generate(
 
 
 def discover_virtually(market: Market, feed: PublicFeed, lake: Path, start_s: int, end_s: int) -> Universe:
-    """Write what is listed at the start and at every full hour; return the axis of the whole history."""
-    rows, _ = wire.parse_rows(market.contracts(), wire.ContractRow, "contracts of the simulated market")
+    """Write what is listed at the start and at every full hour; return the axis of the whole history: all of them."""
     hours = layout.hours_between(start_s, end_s, NS)
+    found: dict[str, wire.ContractRow] = {}
     for second in sorted({start_s, *(hour * layout.HOUR_S for hour in hours if hour * layout.HOUR_S > start_s)}):
+        rows, _ = wire.parse_rows(market.contracts(second), wire.ContractRow, "contracts of the simulated market")
+        found |= {row.symbol: row for row in rows if row.symbol not in found}
         tickers = [feed.ticker_fields(second * NS, symbol) for symbol in market.symbols]
         known, _ = wire.parse_rows([row for row in tickers if row], wire.TickerRow, "tickers of the simulated market")
         write.write_universe(lake, wire.universe(rows, market.source, second * NS), tickers_frame(known))
-    return wire.universe(rows, market.source, start_s * NS)
+    return wire.universe(list(found.values()), market.source, start_s * NS)
 
 
 # ------------------------------------------------------------------------------------------------ command line

@@ -31,6 +31,11 @@ def parser() -> argparse.ArgumentParser:
         "--predictability", type=float, default=DEFAULT_PREDICTABILITY,
         help="10 s R2 that small alts are given; 0: nothing can be predicted",
     )  # fmt: skip
+    p.add_argument(
+        "--listings-per-day", type=float,
+        help="how many perpetuals are listed in a day, and how many removed: 0 none, 1440 one a minute "
+        "(default: Bitget's pace for so many symbols, none below 100)",
+    )  # fmt: skip
     p.add_argument("--recording", type=Path, help="replay a folder of recorded books instead of a generated market")
     p.add_argument(
         "--anchor-ns", type=int, help="when a recording's history ends and its live part begins (default: now)"
@@ -52,7 +57,7 @@ def _port(text: str) -> int:
 
 def market_of(args: argparse.Namespace) -> Market:
     if args.recording is None:
-        return GeneratedMarket(args.seed, args.symbols, args.predictability)
+        return GeneratedMarket(args.seed, args.symbols, args.predictability, args.listings_per_day)
     return RecordedMarket(args.recording, time.time_ns() if args.anchor_ns is None else args.anchor_ns)
 
 

@@ -55,6 +55,8 @@ class Clock:
         self._is_wall = speed == 1.0 and start_ns is None
         self._start_ns = wall_ns() if start_ns is None else start_ns
         self._begin_ns = monotonic_ns()
+        self.skew_ms = 0
+        """The exchange's clock is ahead of market time by so much; it tells, and judges signatures, by its clock."""
 
     def now_ns(self) -> int:
         """Return market time."""
@@ -66,6 +68,10 @@ class Clock:
     def now_ms(self) -> int:
         return self.now_ns() // MS
 
+    def told_ms(self) -> int:
+        """Return what the exchange says the time is."""
+        return self.now_ms() + self.skew_ms
+
     def monotonic_s(self) -> float:
         """Return real seconds since an arbitrary instant; never goes back."""
         return self._monotonic_ns() / NS
@@ -76,4 +82,4 @@ class Clock:
 
     def clocks_ms(self) -> tuple[int, ...]:
         """Return what a client may think the time is: market time and, where that differs, the wall clock's."""
-        return (self.now_ms(),) if self._is_wall else (self.now_ms(), self._wall_ns() // MS)
+        return (self.told_ms(),) if self._is_wall else (self.told_ms(), self._wall_ns() // MS + self.skew_ms)

@@ -7,16 +7,26 @@ happen, funding when due) and is called before anything else is asked of it, so 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shared.simulator import payloads
 from shared.simulator.gate import Credentials
+from shared.simulator.late import LatePositions
 from shared.simulator.market import NS, Market, depth_at
-from shared.simulator.orders import ClosedPosition, Fill, FundingReport, OrderReport, PlanReport
+from shared.simulator.orders import (
+    ClosedPosition,
+    Fill,
+    FundingReport,
+    OrderReport,
+    OrderRequest,
+    PlanReport,
+    VenuePosition,
+)
 from shared.simulator.venue import Venue
 from shared.types import Contract, Side
 
@@ -34,11 +44,17 @@ class Desk:
 
     def __init__(self, market: Market, accounts: Iterable[Credentials]) -> None:
         self.market = market
+        # Every symbol that ever is, so that the venue knows what it is asked for; who is listed, `_learn` tells it.
         self.venue = Venue(contract_of(row) for row in market.contracts())
+        self._rows: dict[str, dict[str, Any]] = {row["symbol"]: row for row in market.contracts()}
+        self._known: list[dict[str, Any]] | None = None
         for account in accounts:
             self.venue.open_account(account.key, account.deposit_usdt)
         self._second: int | None = None
+        self._listed: NDArray[np.bool_] | None = None
         self._traded_ns = 0
+        self._overlay: Mapping[str, dict[str, str]] = {}
+        self._late = LatePositions(self.venue)
 
     def advance(self, now_ns: int) -> None:
         """Bring the venue to `now_ns`; calls must not go back in time."""
@@ -53,7 +69,7 @@ class Desk:
     def pushes(self) -> list[tuple[str, str, str]]:
         """Return what clients are told of since the last call: (account, channel, frame)."""
         frames: list[tuple[str, str, str]] = []
-        touched: dict[str, None] = {}
+        touched: dict[str, None] = self._late.appeared(self._now_ns)
         for event in self.venue.drain():
             touched[event.account] = None
             if isinstance(event, OrderReport):
@@ -64,24 +80,68 @@ class Desk:
             else:
                 assert isinstance(event, FundingReport | PlanReport | ClosedPosition)
         for account in touched:
+            self._late.note(account, self._now_ns)
             for channel in ("positions", "account"):
                 frames.append((account, channel, self.state(account, channel)))
         return frames
 
     def state(self, account: str, channel: str) -> str:
         """Return the full snapshot of `positions` or `account`."""
-        now_ns = max(self._traded_ns, (self._second or 0) * NS)
+        now_ns = self._now_ns
         if channel == "account":
             return push_text("account", [payloads.account_push(self.venue, account)], now_ns)
-        rows = [payloads.position_push(self.venue, account, p) for p in self.venue.positions(account)]
+        rows = [payloads.position_push(self.venue, account, p) for p in self.positions(account, now_ns)]
         return push_text("positions", rows, now_ns)
 
+    def positions(self, account: str, now_ns: int) -> list[VenuePosition]:
+        """Return the positions as clients see them: the venue's, or older ones while they are visible late."""
+        return self._late.positions(account, now_ns)
+
+    def shows_position(self, account: str, request: OrderRequest, now_ns: int) -> bool:
+        """Tell whether clients see what an order wants to close; True where there is nothing to see at all."""
+        return self._late.shows(account, request.symbol, request.position_side, now_ns)
+
+    def show_positions_late(self, delay_ns: int) -> None:
+        """Show positions so much later than they are (market time); 0: at once."""
+        self._late.delay_ns = delay_ns
+
+    def reject(self, account: str, symbol: str, order_id: str, now_ns: int, *, is_told: bool) -> None:
+        """Cancel an accepted order in place of matching it; silently where the client is not told."""
+        self.venue.cancel(account, symbol, now_ns, order_id=order_id)
+        if is_told:
+            return
+        for event in self.venue.drain():
+            is_news = (
+                isinstance(event, OrderReport) and event.order.order_id == order_id and event.order.status.is_final
+            )
+            if not is_news:
+                self.venue.emit(event)
+
     # ----------------------------------------------------------------------------------- the market
+
+    @property
+    def _now_ns(self) -> int:
+        return max(self._traded_ns, (self._second or 0) * NS)
+
+    def contract_rows(self, now_ns: int) -> list[dict[str, Any]]:
+        """Return the contract rows of a time, with what somebody has changed in them."""
+        rows = self.market.contracts(now_ns // NS)
+        if not self._overlay:
+            return rows
+        return [row | self._overlay.get(row["symbol"], {}) for row in rows]
+
+    def overlay(self, changes: Mapping[str, dict[str, str]]) -> None:
+        """Change contract rules from now on: symbol -> fields of its row that are different. {}: as the market says."""
+        if changes != self._overlay:
+            self._overlay, self._known = dict(changes), None
+            if self._second is not None:
+                self._learn(self._second)
 
     def _show(self, second: int) -> None:
         """Give the venue the books and marks of a second."""
         # First: who holds at the instant pays the last rate before it (Bitget v2, funding), and no fill of it counts.
         self.venue.settle_funding(second * NS)
+        self._learn(second)
         block = self.market.block(second)
         t = second - block.first_second
         depth = depth_at(self.market, second)
@@ -89,11 +149,27 @@ class Desk:
         asks = np.stack((depth.ask_price, depth.ask_size), axis=2)
         now_ns = second * NS
         marks, indices, rates = block.mark[t].tolist(), block.index[t].tolist(), block.funding_rate[t].tolist()
+        listed = self.market.is_listed(second)
+        went = ~listed if self._listed is None else self._listed & ~listed
+        self._listed = listed
         for n, symbol in enumerate(self.market.symbols):
-            if block.is_fresh[t, n] or self._second is None:
+            if block.is_fresh[t, n] or went[n] or self._second is None:
                 self.venue.set_book(symbol, bids[n], asks[n], now_ns)
                 self.venue.set_mark(symbol, marks[n], indices[n], rates[n], now_ns)
         self._second, self._traded_ns = second, now_ns
+
+    def _learn(self, second: int) -> None:
+        """Give the venue the contract rules of a second where they changed; who is no longer listed is off."""
+        rows = self.market.contracts(second)
+        if rows is self._known:
+            return
+        self._known = rows
+        now = {row["symbol"]: row | self._overlay.get(row["symbol"], {}) for row in rows}
+        for symbol, before in self._rows.items():
+            row = now.get(symbol) or before | {"symbolStatus": "off"}
+            if row != before:
+                self.venue.contracts[symbol] = contract_of(row)
+                self._rows[symbol] = row
 
     def _trade_until(self, end_ns: int) -> None:
         """Show resting orders the public trades of this second up to `end_ns`."""

@@ -40,6 +40,8 @@ class OrderRequest(msgspec.Struct, frozen=True, kw_only=True):
     margin_mode: MarginMode | None = None  # None: as the symbol is set
     stop_loss_execute: Decimal | None = None  # limit price of the stop once triggered; None: market
     take_profit_execute: Decimal | None = None
+    stop_loss_type: TriggerType = "mark_price"  # what the protections watch
+    take_profit_type: TriggerType = "mark_price"
 
     @property
     def closes(self) -> bool:
@@ -79,7 +81,25 @@ class PlanRequest(msgspec.Struct, frozen=True, kw_only=True):
     take_profit: Decimal | None = None
     stop_loss_execute: Decimal | None = None
     take_profit_execute: Decimal | None = None
+    stop_loss_type: TriggerType = "mark_price"
+    take_profit_type: TriggerType = "mark_price"
     stp: str = "none"
+
+
+class PlanChange(msgspec.Struct, frozen=True, kw_only=True):
+    """New values of a live plan; None leaves a value as it is, 0 takes an optional one away."""
+
+    size: Decimal | None = None
+    trigger_price: Decimal | None = None
+    trigger_type: TriggerType | None = None
+    execute_price: Decimal | None = None  # 0: market
+    callback_ratio: Decimal | None = None
+    stop_loss: Decimal | None = None
+    take_profit: Decimal | None = None
+    stop_loss_execute: Decimal | None = None
+    take_profit_execute: Decimal | None = None
+    stop_loss_type: TriggerType | None = None
+    take_profit_type: TriggerType | None = None
 
 
 class Plan(msgspec.Struct, kw_only=True):
@@ -92,10 +112,21 @@ class Plan(msgspec.Struct, kw_only=True):
     created_ns: int
     updated_ns: int
     status: PlanStatus = "live"
+    direction: int = 0  # +1: its price must rise to the trigger, -1: fall to it, 0: it stood there already
     peak: Decimal | None = None  # best price since the trailing has started; None: not started, or no trailing plan
     triggered_ns: int | None = None
     execute_order_id: str = ""  # of the order that it sent
     fail_reason: str = ""  # code and message of the refusal of that order
+
+
+class Tier(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of a contract's risk ladder (Bitget v2, Get Position Tier)."""
+
+    level: int  # from 1
+    start_usdt: Decimal  # notional, exclusive but for 0
+    end_usdt: Decimal  # notional, inclusive
+    leverage_max: int
+    maintenance_rate: Decimal  # [1] of notional
 
 
 class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,6 +180,8 @@ class Order(msgspec.Struct, kw_only=True):
     margin_mode: MarginMode = "crossed"
     stop_loss_execute: Decimal | None = None
     take_profit_execute: Decimal | None = None
+    stop_loss_type: TriggerType = "mark_price"
+    take_profit_type: TriggerType = "mark_price"
     queue_ahead: Decimal = ZERO  # visible size that trades before us at our price
 
     @property

@@ -4,6 +4,9 @@ Key order, types and quirks as recorded in October 2026 (Bitget v2, demo trading
 `detail` says `state` where the lists say `status`; `reduceOnly` is upper case in REST and lower case on the socket;
 `tradeScope` is taker/maker in `fill` and T/M in `orders`; leverage is a string in rows, an integer in the account and
 in pushed positions; empty strings stand for what is missing.
+
+Sides in hedge mode are the *position's* in every order and in REST fills (closing a long is `side: buy`,
+`tradeSide: close`); the `fill` channel alone says the economic side (documented; the recordings hold no such push).
 """
 
 from __future__ import annotations
@@ -11,14 +14,17 @@ from __future__ import annotations
 from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_HALF_EVEN, Decimal
 from typing import Any
 
-from shared.simulator.orders import Bill, Fill, Order, VenuePosition
-from shared.simulator.venue import Venue, maintenance_rate
+from shared.simulator.orders import ZERO, Bill, ClosedPosition, Fill, Order, PositionSide, VenuePosition
+from shared.simulator.venue import Venue
 from shared.types import OrderKind, OrderStatus, Side
 
 MS = 1_000_000
 _FORCE = {OrderKind.POST_ONLY: "post_only", OrderKind.IOC: "ioc", OrderKind.FOK: "fok"}
 _STEP_16 = Decimal("1e-16")
 Row = dict[str, Any]
+
+_FORCED = {"liquidation": "burst", "reduction": "reduce", "delivery": "delivery"}
+"""Who else sends orders, and how `tradeSide` begins then (Bitget v2, Get Order Detail)."""
 
 
 def plain(value: Decimal | None) -> str:
@@ -32,8 +38,37 @@ def _ms(time_ns: int) -> str:
     return str(time_ns // MS)
 
 
-def _trade_side(side: Side, source: str) -> str:
-    return ("burst_" if source == "liquidation" else "") + f"{side.value}_single"
+def _side(side: Side, position_side: PositionSide) -> str:
+    """Return the side as Bitget stores it: in hedge mode that of the position."""
+    return side.value if position_side == "net" else "buy" if position_side == "long" else "sell"
+
+
+def _trade_side(side: Side, position_side: PositionSide, source: str) -> str:
+    forced = _FORCED.get(source)
+    if position_side == "net":
+        if source == "adl":
+            return f"dte_sys_adl_{side.value}_in_single_side_mode"
+        return (forced + "_" if forced else "") + f"{side.value}_single"
+    if source == "adl":
+        return f"dte_sys_adl_close_{position_side}"
+    if forced:
+        return f"{forced}_close_{position_side}"
+    return "open" if (side is Side.BUY) == (position_side == "long") else "close"
+
+
+def _position_mode(position_side: PositionSide) -> str:
+    return "one_way_mode" if position_side == "net" else "hedge_mode"
+
+
+def _closes(order: Order) -> bool:
+    return order.reduce_only or (
+        order.position_side != "net" and (order.side is Side.BUY) != (order.position_side == "long")
+    )
+
+
+def _entered(source: str) -> str:
+    # Plans are our own orders, sent by the venue; SYS is what nobody of the account has asked for.
+    return "SYS" if source in _FORCED or source == "adl" else "API"
 
 
 def _order_type(kind: OrderKind) -> str:
@@ -57,23 +92,30 @@ def _quote(value: Decimal) -> str:
 
 
 def order_row(order: Order) -> Row:
-    """Return a row of `orders-pending` and `orders-history`."""
+    """Return a row of `orders-pending`."""
     return {
         "symbol": order.symbol, "size": plain(order.size), "orderId": order.order_id, "clientOid": order.client_oid,
         "baseVolume": plain(order.filled), "fee": _signed_fee(order), "price": plain(order.price),
-        "priceAvg": _average(order), "status": order.status.value, "side": order.side.value,
-        "force": _FORCE.get(order.kind, "gtc"), "totalProfits": plain(order.realised_usdt), "posSide": "net",
-        "marginCoin": "USDT", "quoteVolume": _quote(order.quote), "leverage": str(order.leverage),
-        "marginMode": "crossed", "enterPointSource": "api" if order.source == "api" else "sys",
-        "tradeSide": _trade_side(order.side, order.source), "posMode": "one_way_mode",
-        "orderType": _order_type(order.kind), "orderSource": _order_source(order),
-        "presetStopSurplusPrice": plain(order.take_profit), "presetStopSurplusExecutePrice": "",
-        "presetStopSurplusTriggerType": "mark_price" if order.take_profit is not None else "",
-        "presetStopLossPrice": plain(order.stop_loss), "presetStopLossExecutePrice": "",
-        "presetStopLossTriggerType": "mark_price" if order.stop_loss is not None else "",
-        "reduceOnly": "YES" if order.reduce_only else "NO",
+        "priceAvg": _average(order), "status": order.status.value, "side": _side(order.side, order.position_side),
+        "force": _FORCE.get(order.kind, "gtc"), "totalProfits": plain(order.realised_usdt),
+        "posSide": order.position_side, "marginCoin": "USDT", "quoteVolume": _quote(order.quote),
+        "leverage": str(order.leverage), "marginMode": order.margin_mode,
+        "enterPointSource": _entered(order.source).lower(),
+        "tradeSide": _trade_side(order.side, order.position_side, order.source),
+        "posMode": _position_mode(order.position_side), "orderType": _order_type(order.kind),
+        "orderSource": _order_source(order), "presetStopSurplusPrice": plain(order.take_profit),
+        "presetStopSurplusExecutePrice": plain(order.take_profit_execute),
+        "presetStopSurplusTriggerType": order.take_profit_type if order.take_profit is not None else "",
+        "presetStopLossPrice": plain(order.stop_loss), "presetStopLossExecutePrice": plain(order.stop_loss_execute),
+        "presetStopLossTriggerType": order.stop_loss_type if order.stop_loss is not None else "",
+        "reduceOnly": "YES" if _closes(order) else "NO",
         "cTime": _ms(order.created_ns), "uTime": _ms(order.updated_ns),
     }  # fmt: skip
+
+
+def history_row(order: Order) -> Row:
+    """Return a row of `orders-history`: two fields more, documented and empty but for closes that we do not price."""
+    return order_row(order) | {"posAvg": "", "liqPrice": ""}
 
 
 def detail_row(order: Order) -> Row:
@@ -81,38 +123,48 @@ def detail_row(order: Order) -> Row:
     return {
         "symbol": order.symbol, "size": plain(order.size), "orderId": order.order_id, "clientOid": order.client_oid,
         "baseVolume": plain(order.filled), "fee": _signed_fee(order), "price": plain(order.price),
-        "priceAvg": _average(order), "state": order.status.value, "side": order.side.value,
-        "force": _FORCE.get(order.kind, "gtc"), "totalProfits": plain(order.realised_usdt), "posSide": "net",
-        "marginCoin": "USDT", "presetStopSurplusPrice": plain(order.take_profit),
-        "presetStopSurplusType": "mark_price" if order.take_profit is not None else "",
-        "presetStopSurplusExecutePrice": "", "presetStopLossPrice": plain(order.stop_loss),
-        "presetStopLossExecutePrice": "", "presetStopLossType": "mark_price" if order.stop_loss is not None else "",
+        "priceAvg": _average(order), "state": order.status.value, "side": _side(order.side, order.position_side),
+        "force": _FORCE.get(order.kind, "gtc"), "totalProfits": plain(order.realised_usdt),
+        "posSide": order.position_side, "marginCoin": "USDT", "presetStopSurplusPrice": plain(order.take_profit),
+        "presetStopSurplusType": order.take_profit_type if order.take_profit is not None else "",
+        "presetStopSurplusExecutePrice": plain(order.take_profit_execute),
+        "presetStopLossPrice": plain(order.stop_loss), "presetStopLossExecutePrice": plain(order.stop_loss_execute),
+        "presetStopLossType": order.stop_loss_type if order.stop_loss is not None else "",
         "quoteVolume": _quote(order.quote), "orderType": _order_type(order.kind), "leverage": str(order.leverage),
-        "marginMode": "crossed", "reduceOnly": "YES" if order.reduce_only else "NO",
-        "enterPointSource": "API" if order.source == "api" else "SYS",
-        "tradeSide": _trade_side(order.side, order.source), "posMode": "one_way_mode",
-        "orderSource": _order_source(order), "newTradeSide": None,
+        "marginMode": order.margin_mode, "reduceOnly": "YES" if _closes(order) else "NO",
+        "enterPointSource": _entered(order.source),
+        "tradeSide": _trade_side(order.side, order.position_side, order.source),
+        "posMode": _position_mode(order.position_side), "orderSource": _order_source(order), "newTradeSide": None,
         "cancelReason": order.cancel_reason if order.status is OrderStatus.CANCELED else "",
         "cTime": _ms(order.created_ns), "uTime": _ms(order.updated_ns),
     }  # fmt: skip
 
 
+_ORDER_SOURCES = {
+    "stop_loss": "pos_loss", "take_profit": "pos_profit", "plan": "plan", "trailing": "tracking",
+}  # fmt: skip
+
+
 def _order_source(order: Order) -> str:
-    if order.source == "stop_loss":
-        return "pos_loss_market"
-    if order.source == "take_profit":
-        return "pos_profit_market"
-    return "market" if order.kind is OrderKind.MARKET else "normal"
+    is_market = order.kind is OrderKind.MARKET
+    begin = _ORDER_SOURCES.get(order.source)
+    if begin is not None:
+        return f"{begin}_{'market' if is_market else 'limit'}"
+    if order.source in ("liquidation", "reverse"):
+        return order.source
+    return "market" if is_market else "normal"
 
 
 def fill_row(fill: Fill) -> Row:
     """Return a row of `order/fills`."""
     return {
         "tradeId": fill.trade_id, "symbol": fill.symbol, "orderId": fill.order_id, "price": plain(fill.price),
-        "baseVolume": plain(fill.size), "feeDetail": [_fee_detail(fill)], "side": fill.side.value,
-        "quoteVolume": _quote(fill.price * fill.size), "profit": plain(fill.realised_usdt), "enterPointSource": "api",
-        "tradeSide": _trade_side(fill.side, "api"), "posMode": "one_way_mode",
-        "tradeScope": "maker" if fill.is_maker else "taker", "cTime": _ms(fill.time_ns),
+        "baseVolume": plain(fill.size), "feeDetail": [_fee_detail(fill)],
+        "side": _side(fill.side, fill.position_side), "quoteVolume": _quote(fill.price * fill.size),
+        "profit": plain(fill.realised_usdt), "enterPointSource": _entered(fill.source).lower(),
+        "tradeSide": _trade_side(fill.side, fill.position_side, fill.source),
+        "posMode": _position_mode(fill.position_side), "tradeScope": "maker" if fill.is_maker else "taker",
+        "cTime": _ms(fill.time_ns),
     }  # fmt: skip
 
 
@@ -131,76 +183,135 @@ def bill_row(bill: Bill) -> Row:
 
 def position_row(venue: Venue, account: str, position: VenuePosition) -> Row:
     """Return a row of `all-position`. Arithmetic: PROTOCOL-derived, e.g. break-even = open (1 + f) / (1 - f)."""
-    symbol, mark = position.symbol, venue.mark(position.symbol)
-    contract, size = venue.contracts[symbol], abs(position.size)
-    leverage, rate = venue.leverage(account, symbol), maintenance_rate(contract)
-    entry, taker = position.entry_price, contract.taker_fee
+    symbol, mark, size = position.symbol, venue.mark(position.symbol), abs(position.size)
+    entry, taker = position.entry_price, venue.contracts[symbol].taker_fee
     is_long = position.size > 0
-    equity = venue.equity(account)
-    up, down = (entry, Decimal(1)) if is_long else (entry, Decimal(-1))
-    ratio = mark * size * (rate + taker) / equity if equity > 0 else Decimal(1)
-    # Cross, one symbol: (E - q mark) / (|q| (mmr + fee) - q), q signed.
-    distance = size * (rate + taker) - position.size
-    liquidation = (equity - position.size * mark) / distance if distance else Decimal(0)
-    locked = sum((o.remaining for o in venue.pending(account) if o.symbol == symbol and o.reduce_only), Decimal(0))
+    is_crossed = position.margin_mode == "crossed"
+    leverage = venue.leverage(account, symbol, position.hold_side)
+    unrealised, needing = position.size * mark - position.cost, size
+    if is_crossed:
+        # Both sides of a symbol need the margin of the larger one (recorded in hedge mode).
+        needing = max(abs(p.size) for p in venue.positions(account) if p.symbol == symbol)
+        margin, behind = mark * size / leverage, venue.cross_equity(account)
+    else:
+        margin, behind = position.margin_usdt, position.margin_usdt + unrealised
+    rate = _maintenance_rate(venue, symbol, needing * mark)
+    ratio = mark * needing * (rate + taker) / behind if behind > 0 else Decimal(1)
+    up, down = entry, Decimal(1) if is_long else Decimal(-1)
+    opening, closing = _pending_of(venue, account, position)
+    stop, target = venue.plans.protection(account, symbol, position.position_side)
     return {
-        "marginCoin": "USDT", "symbol": symbol, "holdSide": "long" if is_long else "short",
-        "openDelegateSize": "0",
-        "marginSize": plain((mark * size / leverage).quantize(_STEP_16, rounding=ROUND_CEILING)),
-        "available": plain(max(Decimal(0), size - locked)), "locked": plain(min(size, locked)), "total": plain(size),
+        "marginCoin": "USDT", "symbol": symbol, "holdSide": position.hold_side, "openDelegateSize": plain(opening),
+        "marginSize": plain(margin.quantize(_STEP_16, rounding=ROUND_CEILING)),
+        "available": plain(max(ZERO, size - closing)), "locked": plain(min(size, closing)), "total": plain(size),
         "leverage": str(leverage), "achievedProfits": plain(position.realised_usdt),
-        "openPriceAvg": plain(entry.quantize(_STEP_16)), "marginMode": venue.margin_mode(account, symbol),
-        "posMode": "one_way_mode", "unrealizedPL": plain(position.size * mark - position.cost),
-        "liquidationPrice": plain(liquidation.quantize(_STEP_16)), "keepMarginRate": plain(rate),
-        "markPrice": plain(mark), "marginRatio": plain(ratio.quantize(_STEP_16)),
+        "openPriceAvg": plain(entry.quantize(_STEP_16)), "marginMode": position.margin_mode,
+        "posMode": _position_mode(position.position_side), "unrealizedPL": plain(unrealised),
+        "liquidationPrice": plain((venue.liquidation_price(account, position) or ZERO).quantize(_STEP_16)),
+        "keepMarginRate": plain(rate), "markPrice": plain(mark), "marginRatio": plain(ratio.quantize(_STEP_16)),
         "breakEvenPrice": plain((up * (1 + taker * down) / (1 - taker * down)).quantize(_STEP_16)),
         "totalFee": plain(position.funding_usdt) if position.is_funded else "",
         "deductedFee": plain(position.fees_usdt), "grant": "", "assetMode": "single", "autoMargin": "off",
         "takeProfit": plain(position.take_profit), "stopLoss": plain(position.stop_loss),
-        "takeProfitId": _plan_id(position, 1) if position.take_profit is not None else "",
-        "stopLossId": _plan_id(position, 2) if position.stop_loss is not None else "", "cashDividend": "",
+        "takeProfitId": target.order_id if target is not None else "",
+        "stopLossId": stop.order_id if stop is not None else "", "cashDividend": "",
         "cTime": _ms(position.opened_ns), "uTime": _ms(position.updated_ns),
     }  # fmt: skip
 
 
-def _plan_id(position: VenuePosition, leg: int) -> str:
-    return str(int(position.position_id) + leg)
+def _maintenance_rate(venue: Venue, symbol: str, notional_usdt: Decimal) -> Decimal:
+    tiers = venue.tiers(symbol)
+    return next((tier.maintenance_rate for tier in tiers if notional_usdt <= tier.end_usdt), tiers[-1].maintenance_rate)
+
+
+def _pending_of(venue: Venue, account: str, position: VenuePosition) -> tuple[Decimal, Decimal]:
+    """Return what pending orders would open in the direction of a position, and what they would close of it."""
+    opening = closing = ZERO
+    for order in venue.pending(account):
+        if order.symbol == position.symbol and order.position_side == position.position_side:
+            if _closes(order):
+                closing += order.remaining
+            elif order.side.sign * position.size > 0:
+                opening += order.remaining
+    return opening, closing
+
+
+def closed_row(position: ClosedPosition) -> Row:
+    """Return a row of `history-position`; times are lower case here (recorded)."""
+    return {
+        "positionId": position.position_id, "symbol": position.symbol, "marginCoin": "USDT",
+        "holdSide": position.hold_side, "openAvgPrice": _price(position.open_average),
+        "closeAvgPrice": _price(position.close_average), "marginMode": position.margin_mode,
+        "openTotalPos": plain(position.opened_size), "closeTotalPos": plain(position.closed_size),
+        "pnl": plain(position.realised_usdt), "netProfit": _cut8(_net(position)),
+        "totalFunding": plain(position.funding_usdt), "openFee": _cut8(-position.open_fee_usdt),
+        "closeFee": _cut8(-position.close_fee_usdt), "posMode": _closed_mode(position), "cashDividend": "0.00000000",
+        "utime": _ms(position.time_ns), "ctime": _ms(position.opened_ns),
+    }  # fmt: skip
+
+
+def _net(position: ClosedPosition) -> Decimal:
+    return position.realised_usdt - position.open_fee_usdt - position.close_fee_usdt + position.funding_usdt
+
+
+def _closed_mode(position: ClosedPosition) -> str:
+    return "hedge_mode" if position.is_hedged else "one_way_mode"
+
+
+def _price(value: Decimal) -> str:
+    return plain(value.quantize(_STEP_16, rounding=ROUND_HALF_EVEN))
 
 
 def account_row(venue: Venue, account: str, symbol: str | None) -> Row:
     """Return `account/account` (with a symbol) or a row of `account/accounts` (without)."""
-    equity, available = venue.equity(account), max(Decimal(0), venue.available(account))
-    unrealised, free = venue.unrealised(account), _cut8(available)
-    risk = venue.maintenance(account) / equity if equity > 0 else Decimal(1)
+    equity, available = venue.equity(account), max(ZERO, venue.available(account))
+    positions, free = venue.positions(account), _cut8(available)
+    by_mode: dict[str, Decimal] = {}
+    for position in positions:
+        profit = position.size * venue.mark(position.symbol) - position.cost
+        by_mode[position.margin_mode] = by_mode.get(position.margin_mode, ZERO) + profit
     pending_margin = sum(
         (
-            o.remaining * o.price / o.leverage
-            for o in venue.pending(account)
-            if o.price is not None and not o.reduce_only
+            order.remaining * order.price / order.leverage
+            for order in venue.pending(account)
+            if order.price is not None and not _closes(order)
         ),
-        Decimal(0),
+        ZERO,
     )
+    isolated = venue.isolated_margin(account)
+    crossed = venue.margin_used(account) - isolated - pending_margin
     head = {
         "marginCoin": "USDT", "locked": _cut8(pending_margin), "available": free, "crossedMaxAvailable": free,
         "isolatedMaxAvailable": free, "maxTransferOut": free, "accountEquity": _cut8(equity),
-        "usdtEquity": plain(equity), "btcEquity": "0", "crossedRiskRate": plain(risk.quantize(Decimal("1e-4"))),
+        "usdtEquity": plain(equity), "btcEquity": "0", "crossedRiskRate": _risk(venue, account),
     }  # fmt: skip
     tail = {
-        "unrealizedPL": plain(unrealised), "coupon": "0", "crossedUnrealizedPL": plain(unrealised),
-        "isolatedUnrealizedPL": "", "grant": "", "assetMode": "single", "isolatedMargin": None, "crossedMargin": None,
+        "unrealizedPL": plain(venue.unrealised(account)), "coupon": "0",
+        "crossedUnrealizedPL": plain(by_mode.get("crossed", ZERO)),
+        "isolatedUnrealizedPL": plain(by_mode.get("isolated")), "grant": "", "assetMode": "single",
+        "isolatedMargin": _cut8(isolated) if "isolated" in by_mode else None,
+        "crossedMargin": _cut8(crossed) if "crossed" in by_mode else None,
     }  # fmt: skip
     if symbol is None:
-        used = plain(venue.margin_used(account))
         return head | tail | {
-            "unionTotalMargin": used, "unionAvailable": free, "unionMm": plain(venue.maintenance(account)),
+            "unionTotalMargin": plain(venue.margin_used(account)), "unionAvailable": free,
+            "unionMm": plain(venue.maintenance(account)),
             "assetList": [{"coin": "USDT", "balance": plain(venue.balance(account)), "available": free}],
         }  # fmt: skip
-    leverage = venue.leverage(account, symbol)
     middle = {
-        "crossedMarginLeverage": leverage, "isolatedLongLever": leverage, "isolatedShortLever": leverage,
+        "crossedMarginLeverage": venue.leverage(account, symbol),
+        "isolatedLongLever": venue.leverage(account, symbol, "long"),
+        "isolatedShortLever": venue.leverage(account, symbol, "short"),
         "marginMode": venue.margin_mode(account, symbol), "posMode": venue.position_mode(account),
     }  # fmt: skip
     return head | middle | tail
+
+
+def _risk(venue: Venue, account: str) -> str:
+    """Return maintenance margin / equity of what is crossed: liquidation at 1."""
+    behind = venue.cross_equity(account)
+    risk = venue.maintenance(account) / behind if behind > 0 else Decimal(1)
+    return plain(risk.quantize(Decimal("1e-4")))
 
 
 def _cut8(value: Decimal) -> str:
@@ -217,18 +328,21 @@ def order_push(order: Order, fill: Fill | None) -> Row:
     row: Row = {
         "accBaseVolume": plain(order.filled), "cTime": _ms(order.created_ns),
         "cancelReason": order.cancel_reason if order.status is OrderStatus.CANCELED else "",
-        "clientOid": order.client_oid, "enterPointSource": "API" if order.source == "api" else "SYS",
+        "clientOid": order.client_oid, "enterPointSource": _entered(order.source),
         "feeDetail": [{"feeCoin": "USDT", "fee": f"{-order.fee_usdt if order.fee_usdt else 0:.8f}"}],
         "force": _FORCE.get(order.kind, "gtc"), "instId": order.symbol, "leverage": str(order.leverage),
-        "marginCoin": "USDT", "marginMode": "crossed", "notionalUsd": plain(order.size * reference),
-        "orderId": order.order_id, "orderType": _order_type(order.kind), "posMode": "one_way_mode", "posSide": "net",
-        "presetStopLossExecutePrice": "", "presetStopLossPrice": plain(order.stop_loss),
-        "presetStopLossType": "mark_price" if order.stop_loss is not None else "",
-        "presetStopSurplusExecutePrice": "", "presetStopSurplusPrice": plain(order.take_profit),
-        "presetStopSurplusType": "mark_price" if order.take_profit is not None else "",
-        "price": plain(price), "reduceOnly": "yes" if order.reduce_only else "no", "side": order.side.value,
-        "size": plain(order.size), "status": order.status.value, "stpMode": order.stp,
-        "totalProfits": plain(order.realised_usdt), "tradeSide": _trade_side(order.side, order.source),
+        "marginCoin": "USDT", "marginMode": order.margin_mode, "notionalUsd": plain(order.size * reference),
+        "orderId": order.order_id, "orderType": _order_type(order.kind),
+        "posMode": _position_mode(order.position_side), "posSide": order.position_side,
+        "presetStopLossExecutePrice": plain(order.stop_loss_execute), "presetStopLossPrice": plain(order.stop_loss),
+        "presetStopLossType": order.stop_loss_type if order.stop_loss is not None else "",
+        "presetStopSurplusExecutePrice": plain(order.take_profit_execute),
+        "presetStopSurplusPrice": plain(order.take_profit),
+        "presetStopSurplusType": order.take_profit_type if order.take_profit is not None else "",
+        "price": plain(price), "reduceOnly": "yes" if _closes(order) else "no",
+        "side": _side(order.side, order.position_side), "size": plain(order.size), "status": order.status.value,
+        "stpMode": order.stp, "totalProfits": plain(order.realised_usdt),
+        "tradeSide": _trade_side(order.side, order.position_side, order.source),
         "uTime": _ms(order.updated_ns),
     }  # fmt: skip
     if fill is not None:
@@ -242,14 +356,27 @@ def order_push(order: Order, fill: Fill | None) -> Row:
 
 
 def fill_push(fill: Fill) -> Row:
-    """Return a row of the `fill` channel."""
+    """Return a row of the `fill` channel, where a hedged close has its economic side."""
     return {
         "orderId": fill.order_id, "clientOid": fill.client_oid, "tradeId": fill.trade_id, "symbol": fill.symbol,
-        "side": fill.side.value, "orderType": _order_type(fill.kind), "posMode": "one_way_mode",
+        "side": fill.side.value, "orderType": _order_type(fill.kind), "posMode": _position_mode(fill.position_side),
         "price": plain(fill.price), "baseVolume": plain(fill.size), "quoteVolume": _quote(fill.price * fill.size),
-        "profit": plain(fill.realised_usdt), "tradeSide": _trade_side(fill.side, "api"),
+        "profit": plain(fill.realised_usdt), "tradeSide": _trade_side(fill.side, fill.position_side, fill.source),
         "tradeScope": "maker" if fill.is_maker else "taker", "feeDetail": [_fee_detail(fill)],
         "cTime": _ms(fill.time_ns), "uTime": _ms(fill.time_ns),
+    }  # fmt: skip
+
+
+def closed_push(position: ClosedPosition) -> Row:
+    """Return a row of the `positions-history` channel (documented: other names than REST's)."""
+    return {
+        "posId": position.position_id, "instId": position.symbol, "marginCoin": "USDT",
+        "marginMode": position.margin_mode, "holdSide": position.hold_side, "posMode": _closed_mode(position),
+        "openPriceAvg": _price(position.open_average), "closePriceAvg": _price(position.close_average),
+        "openSize": plain(position.opened_size), "closeSize": plain(position.closed_size),
+        "achievedProfits": plain(position.realised_usdt), "settleFee": plain(position.funding_usdt),
+        "openFee": _cut8(-position.open_fee_usdt), "closeFee": _cut8(-position.close_fee_usdt),
+        "cTime": _ms(position.opened_ns), "uTime": _ms(position.time_ns),
     }  # fmt: skip
 
 

@@ -14,21 +14,25 @@ from typing import Any
 
 from aiohttp import web
 
+from shared.simulator.faults import POLITE
 from shared.simulator.gate import Gate, RateLimit, Refused
 from shared.simulator.rest_account import AccountRest
-from shared.simulator.rest_common import Context, Group, JsonNumber, Params
+from shared.simulator.rest_common import Context, Endpoint, Group, JsonNumber, Params
 from shared.simulator.rest_market import MarketRest
 from shared.simulator.rest_orders import OrderRest
+from shared.simulator.spoil import spoiled
 
+JSON = "application/json"
 _GROUPS: tuple[type[Group], ...] = (MarketRest, AccountRest, OrderRest)
 
 
 class Rest:
     """Answers REST requests from a feed (public) and a desk (private)."""
 
-    def __init__(self, context: Context, gate: Gate) -> None:
-        self._context, self._gate, self._conditions = context, gate, context.conditions
-        self._limits = RateLimit()
+    def __init__(self, context: Context, gate: Gate, limits: RateLimit | None = None) -> None:
+        self._context, self._gate, self._faults = context, gate, context.faults
+        self._limits = limits or RateLimit()
+        self.clock = context.clock
         groups = [group(context) for group in _GROUPS]
         self._endpoints = {path: endpoint for group in groups for path, endpoint in group.ENDPOINTS.items()}
         self._handlers = {
@@ -38,56 +42,79 @@ class Rest:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request in Bitget's envelope, whatever it is."""
         headers: dict[str, str] = {}
+        fate = POLITE
         try:
+            remote = request.remote or ""
+            self._limits.admit(remote, self._context.clock.monotonic_s())
             endpoint = self._endpoints.get(request.path)
             if endpoint is None or endpoint.method != request.method:
-                raise Refused("40404", "Request URL NOT FOUND", 404)
-            body = (await request.read()).decode("utf-8", "replace") if request.method == "POST" else ""
+                raise not_found()
+            body = await _body(request) if request.method == "POST" else ""
+            fate = self._faults.request(request.path)
+            wait_ms = fate.wait_before_ms + (self._faults.conditions.latency_ms if endpoint.is_private else 0.0)
+            if wait_ms > 0:
+                await asyncio.sleep(wait_ms / 1000)
             key = ""
             if endpoint.is_private:
-                if self._conditions.latency_ms > 0:
-                    await asyncio.sleep(self._conditions.latency_ms / 1000)
-                stamps_ms = self._context.clock.clocks_ms()
-                key = self._gate.check(request.method, request.raw_path, request.headers, body, *stamps_ms)
-            caller = key or request.remote or ""
-            remaining = self._limits.take(caller, request.path, endpoint.per_s, self._context.clock.monotonic_s())
+                key = self._enter(request, endpoint, body, remote)
+            per_s = max(1, int(endpoint.per_s * self._faults.conditions.rate_limit_scale))
+            remaining = self._limits.take(key or remote, request.path, per_s, self._context.clock.monotonic_s())
             headers["x-mbx-used-remain-limit"] = str(remaining)
-            self._strike(request.path)
-            params = dict(request.query) if request.method == "GET" else _decode(body)
-            is_silent = False
-            if endpoint.handler == "place_order":
-                if self._conditions.lose_next_place > 0:
-                    self._conditions.lose_next_place -= 1
-                    return await _never()
-                is_silent = self._conditions.timeout_next_place > 0
-                self._conditions.timeout_next_place -= is_silent
+            if fate.before is not None:
+                if fate.before.what != "refuse":
+                    return await spoiled(request, fate.before, self._context.clock.told_ms())
+                raise Refused(fate.before.code, fate.before.message, fate.before.http_status)
+            params = dict(request.query) if request.method == "GET" else _decode(request, body)
             if endpoint.is_private:
                 self._context.desk.advance(self._context.now_ns())
                 data = self._handlers[request.path](params, key)
                 self._context.after_ms(0.0, self._context.push)
             else:
                 data = self._handlers[request.path](params, "")
-            if is_silent:
-                return await _never()
+            answer = self._answer("00000", "success", data, 200, headers)
         except Refused as refused:
-            return self._answer(refused.code, refused.message, None, refused.status, headers)
-        return self._answer("00000", "success", data, 200, headers)
+            answer = self._answer(refused.code, refused.message, None, refused.status, headers)
+        if fate is not POLITE:
+            if fate.wait_after_ms > 0:
+                await asyncio.sleep(fate.wait_after_ms / 1000)
+            if fate.after is not None:
+                return await spoiled(request, fate.after, self._context.clock.told_ms(), answer)
+        return answer
+
+    def _enter(self, request: web.Request, endpoint: Endpoint, body: str, remote: str) -> str:
+        """Return the key of who asks a private endpoint, if it may."""
+        clocks_ms = self._context.clock.clocks_ms()
+        key = self._gate.check(request.method, request.raw_path, request.headers, body, *clocks_ms, remote=remote)
+        if endpoint.is_classic:
+            self._gate.permit(key, "read" if endpoint.method == "GET" else "trade")
+        if self._gate.account(key).is_demo and not endpoint.is_in_demo:
+            raise not_found()
+        return key
 
     def _answer(self, code: str, message: str, data: Any, status: int, headers: dict[str, str]) -> web.Response:
-        body = {"code": code, "msg": message, "requestTime": self._context.clock.now_ms(), "data": data}
-        return web.Response(text=_dump(body), status=status, content_type="application/json", headers=headers)
-
-    def _strike(self, path: str) -> None:
-        for strike in self._conditions.refuse_next:
-            if path.endswith(strike.path):
-                self._conditions.refuse_next.remove(strike)
-                raise Refused(strike.code, strike.msg, strike.status)
+        body = {"code": code, "msg": message, "requestTime": self._context.clock.told_ms(), "data": data}
+        # A lone surrogate of the client's (JSON may escape one) comes back as "?".
+        raw = _dump(body).encode("utf-8", "replace")
+        return web.Response(body=raw, status=status, content_type="application/json", charset="utf-8", headers=headers)
 
 
-def _decode(body: str) -> Params:
+def not_found() -> Refused:
+    return Refused("40404", "Request URL NOT FOUND", 404)
+
+
+async def _body(request: web.Request) -> str:
+    try:
+        return (await request.read()).decode("utf-8", "replace")
+    except web.HTTPRequestEntityTooLarge:
+        raise Refused("40017", "Parameter verification failed") from None
+
+
+def _decode(request: web.Request, body: str) -> Params:
+    if body and request.headers.get("Content-Type", JSON).split(";")[0].strip().lower() != JSON:
+        raise Refused("40007", "Invalid Content_Type")
     try:
         # Numbers keep their digits: ccxt sends some prices as JSON numbers.
-        decoded = json.loads(body or "{}", parse_float=str, parse_int=str)
+        decoded = json.loads(body or "{}", parse_float=str, parse_int=str, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise Refused("40017", "Parameter verification failed") from None
     if not isinstance(decoded, dict):
@@ -95,10 +122,8 @@ def _decode(body: str) -> Params:
     return decoded
 
 
-async def _never() -> web.StreamResponse:
-    """Keep a client waiting until it or the server gives up."""
-    await asyncio.sleep(3600)
-    return web.Response(status=504)
+def _no_constant(name: str) -> Any:
+    raise ValueError(name)  # NaN and Infinity are Python's JSON, not JSON
 
 
 def _dump(value: Any) -> str:

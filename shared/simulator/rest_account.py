@@ -108,7 +108,7 @@ class AccountRest(Group):
     def all_position(self, params: Params, key: str) -> Any:
         if not self._is_ours(params):
             return []
-        return [payloads.position_row(self.venue, key, p) for p in self.venue.positions(key)]
+        return [payloads.position_row(self.venue, key, p) for p in self.desk.positions(key, self.context.now_ns())]
 
     def single_position(self, params: Params, key: str) -> Any:
         symbol = self._symbol(params)

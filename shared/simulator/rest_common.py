@@ -7,15 +7,16 @@ or raises `Refused`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
 from shared.simulator.clock import Clock
-from shared.simulator.conditions import Conditions
 from shared.simulator.desk import Desk
+from shared.simulator.faults import Faults
 from shared.simulator.feed import PublicFeed
 from shared.simulator.gate import Refused
 from shared.simulator.orders import Refusal
@@ -34,10 +35,12 @@ class Endpoint(msgspec.Struct, frozen=True):
     per_s: int  # per IP where public, per account where private
     is_private: bool
     handler: str  # name of the method of its group
+    is_classic: bool = True  # private: not served to unified accounts
+    is_in_demo: bool = True  # private: served to demo keys
 
 
 class Context:
-    """What handlers reach: the market as pushed, the venue, the conditions, the clock.
+    """What handlers reach: the market as pushed, the venue, the faults, the clock.
 
     Args:
         after_ms: calls a function so many milliseconds later: matching and pushes follow the ack.
@@ -49,13 +52,13 @@ class Context:
         self,
         feed: PublicFeed,
         desk: Desk,
-        conditions: Conditions,
+        faults: Faults,
         after_ms: Callable[[float, Callable[[], None]], None],
         push: Callable[[], None],
         clock: Clock | None = None,
     ) -> None:
         self.feed, self.market, self.desk, self.venue = feed, feed.market, desk, desk.venue
-        self.conditions, self.after_ms, self.push = conditions, after_ms, push
+        self.faults, self.conditions, self.after_ms, self.push = faults, faults.conditions, after_ms, push
         self.clock = clock or Clock()
 
     def now_ns(self) -> int:
@@ -72,19 +75,17 @@ class Group:
         self.feed, self.market, self.desk, self.venue = context.feed, context.market, context.desk, context.venue
 
     def _is_ours(self, params: Params) -> bool:
-        product = str(params.get("productType", ""))
+        product = text(params, "productType")
         if product.upper() not in PRODUCT_TYPES:
             raise Refused("40019", f"Parameter {product or 'productType'} cannot be empty")
         return product.upper() == "USDT-FUTURES"
 
     def _symbol(self, params: Params) -> str:
         self._is_ours(params)
-        symbol = params.get("symbol")
-        if not symbol:
-            raise Refused("40019", "Parameter symbol cannot be empty")
-        if not self.feed.knows(str(symbol)):
+        symbol = required(params, "symbol")
+        if not self.feed.knows(symbol):
             raise Refused("40034", f"Parameter {symbol} does not exist")
-        return str(symbol)
+        return symbol
 
     def _fields(self, symbol: str) -> dict[str, str]:
         fields = self.feed.ticker_fields(self.context.now_ns(), symbol)
@@ -93,50 +94,84 @@ class Group:
         return fields
 
 
-def required(params: Params, name: str) -> Any:
+def text(params: Params, name: str) -> str:
+    """Return a parameter, "" where it is absent or null; JSON numbers are as good as strings."""
     value = params.get(name)
-    if value in (None, ""):
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise Refused("40020", f"Parameter {name} error")
+    return value
+
+
+def required(params: Params, name: str) -> str:
+    value = text(params, name)
+    if not value:
         raise Refused("40019", f"Parameter {name} cannot be empty")
     return value
 
 
-def one_of(params: Params, name: str, allowed: tuple[str, ...]) -> str:
+def one_of(params: Params, name: str, allowed: tuple[str, ...], default: str = "") -> str:
     """Return an enumerated parameter in lower case; Bitget does not mind the case."""
-    value = str(required(params, name)).lower()
+    value = (text(params, name) if default else required(params, name)).lower() or default
     if value not in allowed:
         raise Refused("40020", f"Parameter {name} error")
     return value
 
 
+# Python would also read "1_000", "１" and " 1 ". Beyond the exponents, price x size would not fit into 28 digits.
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?", re.ASCII)
+_EXPONENT_MAX = 24
+
+
 def number(value: Any, name: str) -> Decimal:
-    if not isinstance(value, str) or len(value) > 40:
+    if not isinstance(value, str) or len(value) > 40 or not _NUMBER.fullmatch(value):
         raise Refused("40020", f"Parameter {name} error")
-    try:
-        number = Decimal(value)
-    except InvalidOperation:
-        raise Refused("40020", f"Parameter {name} error") from None
-    if not number.is_finite():
+    number = Decimal(value)
+    if number and not -_EXPONENT_MAX <= number.adjusted() <= _EXPONENT_MAX:
         raise Refused("40020", f"Parameter {name} error")
     return number
 
 
 def optional(params: Params, name: str) -> Decimal | None:
-    value = params.get(name)
-    return None if value in (None, "", "0") else number(value, name)
+    """Return a number, None where it is absent, empty or 0."""
+    value = text(params, name)
+    return (number(value, name) or None) if value else None
 
 
-def limit(params: Params, default: int = 100) -> int:
-    """Return the page size, 100 at most: more is silently cut."""
-    value = str(params.get("limit") or default)
-    if not value.isdigit() or int(value) == 0:
+def whole(params: Params, name: str) -> int | None:
+    """Return an id or a time in ms, None where it is absent or empty."""
+    value = text(params, name)
+    if not value:
+        return None
+    if not (value.isascii() and value.isdigit() and len(value) <= 20):
+        raise Refused("40020", f"Parameter {name} error")
+    return int(value)
+
+
+def limit(params: Params, default: int = 100, most: int = 100) -> int:
+    """Return the page size: more than `most` is silently cut."""
+    size = whole(params, "limit")
+    if size == 0:
         raise Refused("40020", "Parameter limit error")
-    return min(100, int(value))
+    return min(most, default if size is None else size)
 
 
 def in_time(params: Params, time_ns: int) -> bool:
-    start, end = params.get("startTime"), params.get("endTime")
+    start, end = whole(params, "startTime"), whole(params, "endTime")
     at_ms = time_ns // MS
-    return (not start or at_ms >= number(start, "startTime")) and (not end or at_ms <= number(end, "endTime"))
+    return (start is None or at_ms >= start) and (end is None or at_ms <= end)
+
+
+def window(params: Params, days_max: int) -> None:
+    """Check that startTime and endTime are in order and not too far apart."""
+    start, end = whole(params, "startTime"), whole(params, "endTime")
+    if start is None or end is None:
+        return
+    if start > end:
+        raise Refused("40707", "Start time is greater than end time")
+    if end - start > days_max * DAY_MS:
+        raise Refused("00001", f"startTime and endTime interval cannot be greater than {days_max} days")
 
 
 def unless_refused(answer: Answer | Refusal) -> Answer:

@@ -27,12 +27,16 @@ class MarketRest(Group):
         self._rows = {row["symbol"]: row for row in self.market.contracts()}
 
     def server_time(self, params: Params, key: str) -> Any:
-        return {"serverTime": str(self.context.now_ns() // MS)}
+        return {"serverTime": str(self.context.clock.told_ms())}
 
     def contracts(self, params: Params, key: str) -> Any:
         if not self._is_ours(params):
             return []
-        return [self._rows[self._symbol(params)]] if "symbol" in params else list(self._rows.values())
+        rows = self.desk.contract_rows(self.context.now_ns())
+        if "symbol" not in params:
+            return rows
+        symbol = self._symbol(params)
+        return [row for row in rows if row["symbol"] == symbol]
 
     def ticker(self, params: Params, key: str) -> Any:
         return [self._ticker_row(self._symbol(params))]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from shared.simulator import payloads
+from shared.simulator.conditions import MESSAGES
 from shared.simulator.gate import Refused
 from shared.simulator.orders import Accepted, Order, OrderRequest
 from shared.simulator.rest_common import (
@@ -47,13 +48,19 @@ class OrderRest(Group):
         # One-way accounts refuse tradeSide, hedge accounts refuse its absence, with the same words (recorded).
         if (self.venue.position_mode(key) == "one_way_mode") == bool(params.get("tradeSide")):
             raise Refused("40774", "The order type for unilateral position must also be the unilateral position type.")
+        if request.closes and not self.desk.shows_position(key, request, self.context.now_ns()):
+            raise Refused("43023", MESSAGES["43023"])
         accepted = unless_refused(self.venue.accept(key, request, self.context.now_ns()))
         assert isinstance(accepted, Accepted)
 
         def match() -> None:
             now_ns = self.context.now_ns()
             self.desk.advance(now_ns)
-            self.venue.match(key, accepted.order_id, now_ns)
+            fault = self.context.faults.order(request.symbol)
+            if fault is None:
+                self.venue.match(key, accepted.order_id, now_ns)
+            else:
+                self.desk.reject(key, request.symbol, accepted.order_id, now_ns, is_told=fault.is_pushed)
             self.context.push()
 
         self.context.after_ms(self.context.conditions.match_ms, match)

@@ -21,8 +21,9 @@ import msgspec
 from aiohttp import WSMsgType, web
 
 from shared.simulator import payloads
-from shared.simulator.conditions import Change, Conditions
+from shared.simulator.conditions import Change
 from shared.simulator.desk import Desk
+from shared.simulator.faults import Faults
 from shared.simulator.feed import Cadence, PublicFeed
 from shared.simulator.gate import DEFAULT_ACCOUNT, Credentials, Gate
 from shared.simulator.market import NS, Market
@@ -63,12 +64,13 @@ class Server:
     ) -> None:
         accounts = tuple(accounts)
         self.market, self.host, self.port = market, host, port
-        self.conditions = Conditions()
+        self.faults = Faults(0, self._act)
+        self.conditions = self.faults.conditions
         self.feed = PublicFeed(market, cadence or Cadence())
         self.hub = Hub(self.feed)
         self.desk = Desk(market, accounts)
         self.gate = Gate(accounts)
-        context = Context(self.feed, self.desk, self.conditions, self._after_ms, self._push)
+        context = Context(self.feed, self.desk, self.faults, self._after_ms, self._push)
         self.rest = Rest(context, self.gate)
         self._numbers = 0
         self._runner: web.AppRunner | None = None
@@ -287,6 +289,16 @@ class Server:
             for p in paid
         ]
 
+    def _act(self, change: Change) -> None:
+        """Do the deeds of a change, and tell its states to those who keep copies."""
+        told = self.conditions
+        self.desk.venue.is_stop_broken = told.stop_never_triggers
+        self.desk.show_positions_late(int(told.position_delay_ms * 1_000_000))
+        self.desk.overlay(told.contracts)
+        self.rest.clock.skew_ms = int(told.clock_skew_ms)
+        if change.drop_sockets:
+            self.close_sockets(change.drop_sockets if isinstance(change.drop_sockets, str) else "all")
+
     async def _control(self, request: web.Request) -> web.Response:
         """Serve `/_control/market`, `/_control/conditions` and `/_control/funding`, to this machine only."""
         if request.remote not in ("127.0.0.1", "::1"):
@@ -304,8 +316,5 @@ class Server:
                 change = msgspec.json.decode(await request.read(), type=Change)
             except msgspec.ValidationError as error:
                 return web.json_response({"error": f"expected fields of Change, found: {error}"}, status=400)
-            change.apply(self.conditions)
-            self.desk.venue.is_stop_broken = self.conditions.stop_never_triggers
-            if change.drop_sockets:
-                self.close_sockets(change.drop_sockets if isinstance(change.drop_sockets, str) else "all")
+            self.faults.change(change)
         return web.json_response(msgspec.to_builtins(self.conditions))

@@ -36,15 +36,19 @@ from shared.simulator.orders import (
     ZERO,
     Accepted,
     Bill,
+    ClosedPosition,
     Fill,
     FundingReport,
     Order,
     OrderReport,
     OrderRequest,
+    PositionSide,
     Refusal,
+    Tier,
     VenueEvent,
     VenuePosition,
 )
+from shared.simulator.plans import Plans
 from shared.strategy.exact import share_of
 from shared.types import Contract, OrderKind, OrderStatus, Side
 
@@ -138,6 +142,9 @@ class Venue:
         self._events: list[VenueEvent] = []
         self._sequence = 0
         self._funded_hour: int | None = None
+        self._tiers: dict[str, tuple[Tier, ...]] = {}
+        self._last: dict[str, Any] = {}
+        self.plans = Plans(self)
         self.is_stop_broken = False
         """A stop that never triggers: one of the misbehaviours."""
 
@@ -156,7 +163,29 @@ class Venue:
         self._accounts[account].deposit += amount_usdt
         self._accounts[account].balance += amount_usdt
 
-    def set_leverage(self, account: str, symbol: str, leverage: int) -> int | Refusal:
+    def set_contract(self, contract: Contract) -> None:
+        """Replace the trading rules of a symbol, or list a new one."""
+        self.contracts[contract.symbol] = contract
+
+    def set_tiers(self, symbol: str, tiers: tuple[Tier, ...]) -> None:
+        self._tiers[symbol] = tiers
+
+    def tiers(self, symbol: str) -> tuple[Tier, ...]:
+        """Return the risk ladder of a symbol, the smallest notional first."""
+        contract = self.contracts[symbol]
+        whole = Tier(
+            level=1, start_usdt=ZERO, end_usdt=Decimal(10_000_000), leverage_max=contract.leverage_max,
+            maintenance_rate=maintenance_rate(contract),
+        )  # fmt: skip
+        return self._tiers.get(symbol, (whole,))
+
+    def set_margin(
+        self, account: str, symbol: str, hold_side: str, amount_usdt: Decimal, now_ns: int
+    ) -> Refusal | None:
+        """Add margin to an isolated position, or take some away (< 0); None means done."""
+        return Refusal("22002", "No position to close")
+
+    def set_leverage(self, account: str, symbol: str, leverage: int, hold_side: str | None = None) -> int | Refusal:
         """Set the leverage of one symbol and return the obtained one."""
         contract = self.contracts.get(symbol)
         if contract is None:
@@ -171,7 +200,7 @@ class Venue:
             return Refusal("40754", "balance not enough")
         return leverage
 
-    def leverage(self, account: str, symbol: str) -> int:
+    def leverage(self, account: str, symbol: str, hold_side: str = "long") -> int:
         contract = self.contracts[symbol]
         return self._accounts[account].leverage.get(symbol, min(LEVERAGE_DEFAULT, contract.leverage_max))
 
@@ -261,7 +290,38 @@ class Venue:
     def positions(self, account: str) -> list[VenuePosition]:
         return list(self._accounts[account].positions.values())
 
-    def position(self, account: str, symbol: str) -> VenuePosition | None:
+    def isolated_margin(self, account: str) -> Decimal:
+        """Return what is set aside for isolated positions."""
+        return sum((p.margin_usdt for p in self.positions(account)), ZERO)
+
+    def cross_equity(self, account: str) -> Decimal:
+        """Return the equity without isolated positions: their margin and their profit are their own."""
+        return self.equity(account) - self.isolated_margin(account)
+
+    def closed_positions(self, account: str) -> list[ClosedPosition]:
+        """Return the remembered closed positions, oldest first."""
+        return []
+
+    def last_price(self, symbol: str) -> Decimal | None:
+        """Return the price of the last trade, public or of an account; None before the first."""
+        last = self._last.get(symbol)
+        return None if last is None else _decimal(last)
+
+    def max_open(self, account: str, symbol: str, side: Side, price: Decimal) -> Decimal:
+        """Return the largest size that could be opened at a price."""
+        contract = self.contracts[symbol]
+        cost = price * (1 / Decimal(self.leverage(account, symbol)) + contract.taker_fee)
+        return max(ZERO, self.available(account) / cost // contract.size_step * contract.size_step)
+
+    def liquidation_price(self, account: str, position: VenuePosition) -> Decimal | None:
+        """Return the mark at which a position is liquidated, as it comes out of the formula; None where none."""
+        contract, size = self.contracts[position.symbol], abs(position.size)
+        distance = size * (maintenance_rate(contract) + contract.taker_fee) - position.size
+        if not distance:
+            return None
+        return (self.equity(account) - position.size * self.mark(position.symbol)) / distance
+
+    def position(self, account: str, symbol: str, position_side: PositionSide = "net") -> VenuePosition | None:
         """Return the position of a symbol, None where flat."""
         return self._accounts[account].positions.get(symbol)
 
@@ -296,6 +356,14 @@ class Venue:
         """Return what happened since the last call, in order: per order live, then each fill with its report."""
         events, self._events = self._events, []
         return events
+
+    def emit(self, event: VenueEvent) -> None:
+        """Add to what happened."""
+        self._events.append(event)
+
+    def new_id(self, now_ns: int) -> str:
+        """Return a snowflake of the venue's sequence."""
+        return self._id(now_ns)
 
     # -------------------------------------------------------------------------------------- market
 
@@ -406,6 +474,54 @@ class Venue:
             return Refusal("22001", "No order to cancel")
         self._close(found, OrderStatus.CANCELED, "normal_cancel", now_ns)
         return Accepted(found.order_id, found.client_oid)
+
+    def modify(
+        self,
+        account: str,
+        symbol: str,
+        now_ns: int,
+        *,
+        order_id: str | None = None,
+        client_oid: str | None = None,
+        new_client_oid: str,
+        new_size: Decimal | None = None,
+        new_price: Decimal | None = None,
+        new_stop_loss: Decimal | None = None,
+        new_take_profit: Decimal | None = None,
+        matches: bool = True,
+    ) -> Accepted | Refusal:
+        """Change a live limit order.
+
+        Another size or price (both are needed) is a cancel and a new order; other presets keep the order, and a preset
+        of 0 removes it.
+
+        Args:
+            matches: False leaves the new order to `match`, as `accept` does.
+        """
+        return Refusal("40725", "service return an error")
+
+    def close_at_market(
+        self, account: str, now_ns: int, symbol: str | None = None, hold_side: str | None = None, *,
+        matches: bool = True,
+    ) -> tuple[list[Accepted], list[tuple[str, Refusal]]]:  # fmt: skip
+        """Flash close: send a market order against each position; return (acks, (symbol, refusal))."""
+        return [], []
+
+    def reverse(
+        self, account: str, symbol: str, now_ns: int, *, size: Decimal | None = None, hold_side: str | None = None,
+        client_oid: str = "", matches: bool = True,
+    ) -> Accepted | Refusal:  # fmt: skip
+        """Close a position and open the opposite one (Bitget: click-backhand)."""
+        return Refusal("22002", "No position to close")
+
+    def accept_triggered(self, account: str, request: OrderRequest, now_ns: int, source: str) -> Order | Refusal:
+        """Accept and match an order that a plan sends; return it, working or final."""
+        refusal = self._refusal(account, request)
+        if refusal is not None:
+            return refusal
+        order = self._create(account, request, now_ns, source)
+        self._match(order, now_ns)
+        return order
 
     # ----------------------------------------------------------------------------- checks of orders
 

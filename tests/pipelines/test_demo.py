@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipelines import demo
+from shared import journal, simulator_process
+from shared.errors import JournalError
 from shared.settings import ROOT
+from shared.types import Filled
 
 SESSION: dict[str, Any] = {
     "folder": "somewhere",
@@ -58,6 +64,58 @@ def test_unknown_recording_is_one_sentence(tmp_path: Path) -> None:
     assert "book.parquet" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not (tmp_path / "lake").exists()
+
+
+LIVE_STEP = """
+import signal, sys
+from pathlib import Path
+from pipelines.demo import Demo
+
+# As demo.main does: a process that a shell starts in the background is born deaf to SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+road = Demo(Path(sys.argv[1]), 60)
+road.environment |= {"BITGET_REST_URL": sys.argv[2], "BITGET_WS_URL": sys.argv[3]}
+try:
+    road.side_by_side(
+        lambda: road.run("live.run", "--model", "coin", "--session-dir", sys.argv[4], quiet=True),
+        lambda: road.run("live.doctor", "--model", "coin", quiet=True),
+    )
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def test_interrupt_waits_until_a_session_is_flat(tmp_path: Path) -> None:
+    """Ctrl-C during the live step stops each session once and waits for it: it ends flat while its venue stands.
+
+    It would catch a simulator that is stopped before the sessions on it: positions open, and nobody to ask.
+    """
+    folder = tmp_path / "session"
+
+    def is_trading() -> bool:
+        with contextlib.suppress(JournalError):  # no file yet, or no header in it
+            return any(isinstance(r.value, Filled) for r in journal.JournalReader(folder / journal.FILE_NAME))
+        return False
+
+    with simulator_process.start(["--symbols", "4"]) as simulator, subprocess.Popen(
+        [sys.executable, "-c", LIVE_STEP, str(tmp_path / "lake"), simulator.rest, simulator.ws, str(folder)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as step:  # fmt: skip
+        try:
+            while step.poll() is None and not is_trading():
+                time.sleep(0.2)  # a file that another process writes cannot be awaited
+            step.send_signal(signal.SIGINT)
+            said, _ = step.communicate(timeout=60)
+        finally:
+            step.kill()
+
+    told = json.loads((folder / "session.json").read_text())
+    assert step.returncode == 130, said
+    assert told["ended_by"] == "stopped by SIGTERM"
+    assert told["fills"] > 0
+    assert told["flat_at_end"]
+    assert told["pnl_usdt"]["ledger_equals_venue"]
+    assert "stopping when the sessions are flat" in said
 
 
 @pytest.mark.nightly

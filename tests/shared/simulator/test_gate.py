@@ -7,6 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from urllib.parse import quote
 
+import msgspec
 import pytest
 
 from shared.errors import SettingsError
@@ -72,7 +73,7 @@ def test_body_is_signed_byte_for_byte() -> None:
     [
         ({"key": None}, "40006"), ({"key": "other"}, "40037"), ({"passphrase": None}, "40011"),
         ({"passphrase": "wrong"}, "40012"), ({"sign": None}, "40002"), ({"sign": "wrong"}, "40009"),
-        ({"timestamp": None}, "40003"), ({"timestamp": "soon"}, "40005"), ({"timestamp": str(NOW_MS - 30_001)}, "40008"),
+        ({"timestamp": None}, "40005"), ({"timestamp": "soon"}, "40005"), ({"timestamp": str(NOW_MS - 30_001)}, "40008"),
         ({"timestamp": str(NOW_MS + 30_001)}, "40008"), ({"key": "other", "sign": "wrong"}, "40037"),
     ],
 )  # fmt: skip
@@ -119,6 +120,117 @@ def test_rate_limit_counts_down_and_recovers() -> None:
     assert limit.take("you", "place", 3, 0.5) == 2
     assert limit.take("me", "cancel", 3, 0.5) == 2
     assert limit.take("me", "place", 3, 1.05) == 0
+
+
+def test_an_address_is_blocked_for_five_minutes_after_its_calls_of_a_minute() -> None:
+    """The call too many begins the block, calls during it do not prolong it, other addresses are free."""
+    limit = RateLimit(calls_per_minute=3, block_s=300.0)
+    for k in range(3):
+        limit.admit("here", 10.0 * k)
+
+    for now_s in (30.0, 31.0, 329.9):
+        with pytest.raises(Refused) as refused:
+            limit.admit("here", now_s)
+        assert refused.value.status == 429
+    limit.admit("there", 31.0)
+    limit.admit("here", 330.0)
+
+
+def test_calls_of_a_minute_ago_no_longer_count() -> None:
+    """A client that keeps to the pace is never blocked."""
+    limit = RateLimit(calls_per_minute=3)
+
+    for k in range(20):
+        limit.admit("here", 20.0 * k)
+
+
+def test_environment_and_header_must_agree() -> None:
+    """A demo key without the header and a live key with it are refused (40099) before the signature is looked at."""
+    demo = msgspec.structs.replace(ACCOUNT, is_demo=True)
+    signed = headers(f"GET{PATH}")
+
+    assert Gate([demo]).check("GET", PATH, signed | {"paptrading": "1"}, "", NOW_MS) == "key"
+    for account, extra in ((demo, {}), (demo, {"paptrading": "0"}), (ACCOUNT, {"paptrading": "1"})):
+        with pytest.raises(Refused, match="40099 exchange environment is incorrect"):
+            Gate([account]).check("GET", PATH, signed | {"ACCESS-SIGN": "wrong"} | extra, "", NOW_MS)
+
+
+@pytest.mark.parametrize(
+    ("addresses", "remote", "is_in"),
+    [
+        ((), "10.0.0.9", True), (("10.0.0.9",), "10.0.0.9", True), (("10.0.0.8",), "10.0.0.9", False),
+        (("10.0.0.8", "10.0.0.0/28"), "10.0.0.9", True), (("::1",), "::1", True), (("::1",), "127.0.0.1", False),
+        (("10.0.0.9",), "", False),
+    ],
+)  # fmt: skip
+def test_key_works_from_its_addresses_only(addresses: tuple[str, ...], remote: str, is_in: bool) -> None:
+    """A right signature from another address is 40038 on REST and 30005 on the socket."""
+    gate = Gate([msgspec.structs.replace(ACCOUNT, addresses=addresses)])
+
+    if is_in:
+        assert gate.check("GET", PATH, headers(f"GET{PATH}"), "", NOW_MS, remote=remote) == "key"
+        assert gate.check_login(login(), NOW_MS // 1000, remote=remote) == "key"
+    else:
+        with pytest.raises(Refused, match="40038"):
+            gate.check("GET", PATH, headers(f"GET{PATH}"), "", NOW_MS, remote=remote)
+        assert gate.check_login(login(), NOW_MS // 1000, remote=remote) == (30005, "error")
+
+
+@pytest.mark.parametrize(
+    ("permissions", "asked", "message"),
+    [
+        ({"read"}, "read", None), ({"trade"}, "read", None), ({"trade"}, "trade", None),
+        ({"read", "transfer"}, "trade", "need future order write permissions"),
+        ({"transfer"}, "read", "need future order read or future order write permissions"),
+    ],
+)  # fmt: skip
+def test_permissions_of_a_key(permissions: set[str], asked: str, message: str | None) -> None:
+    """Who may trade may read; what is missing is named as Bitget names it."""
+    gate = Gate([msgspec.structs.replace(ACCOUNT, permissions=frozenset(permissions))])
+
+    if message is None:
+        gate.permit("key", asked)
+    else:
+        with pytest.raises(Refused, match=f"40014 Incorrect permissions, {message}$"):
+            gate.permit("key", asked)
+
+
+def test_each_generation_of_accounts_has_its_api() -> None:
+    """Unified accounts get 40085 from v2 and do not log in to its socket, classic ones get 40084 from v3."""
+    classic, gate = Gate([ACCOUNT]), Gate([msgspec.structs.replace(ACCOUNT, is_unified=True)])
+
+    gate.permit("key", "read", is_classic=False)
+    with pytest.raises(Refused, match="40085 You are in Unified Account mode"):
+        gate.permit("key", "read")
+    with pytest.raises(Refused, match="40084 You are in Classic Account mode"):
+        classic.permit("key", "read", is_classic=False)
+    assert gate.check_login(login(), NOW_MS // 1000) == (30005, "error")
+
+
+def test_undecodable_header_is_a_wrong_signature() -> None:
+    """Bytes that are no text reach the gate as surrogates and must not break it."""
+    for name in ("sign", "passphrase"):
+        with pytest.raises(Refused, match=r"400(09|12)"):
+            Gate([ACCOUNT]).check("GET", PATH, headers(f"GET{PATH}", **{name: "\udcff"}), "", NOW_MS)
+
+
+def test_account_options_are_read() -> None:
+    """Permissions, addresses, environment and generation ride behind the money."""
+    plain, full = parse_account("k:s:p:12.5"), parse_account("k:s:p:5:read,ip=::1,ip=10.0.0.0/8,demo,unified")
+
+    assert plain == Credentials("k", "s", "p", Decimal("12.5"))
+    assert full == Credentials(
+        "k", "s", "p", Decimal(5), frozenset({"read"}), ("::1", "10.0.0.0/8"), is_demo=True, is_unified=True
+    )
+
+
+@pytest.mark.parametrize("option", ["", "admin", "ip=here", "ip=", "read,", "demo=1"])
+def test_unknown_account_option_is_refused_without_its_secret(option: str) -> None:
+    """A typing error in an option never opens a wider door than meant."""
+    with pytest.raises(SettingsError, match="an option of --account must be one of") as refused:
+        parse_account(f"key:hidden:pass:5:{option}")
+
+    assert "hidden" not in str(refused.value)
 
 
 @pytest.mark.parametrize("text", ["a:b:c", "a:b:c:d:e", "a:b:c:money", "a:b:c:-5", "a::c:5", "a:b:c:NaN"])

@@ -133,6 +133,72 @@ def test_trades_keep_their_time_and_order(folder: Path) -> None:
     assert len(frames) == 20
 
 
+def add(folder: Path, name: str, recv_ns: np.ndarray, **columns: np.ndarray) -> None:
+    parquet.write_table(pyarrow.table({"recv_ns": recv_ns, "exch_ns": recv_ns} | columns), folder / f"{name}.parquet")
+
+
+def test_ticker_comes_from_bbo_and_the_venue_matches_on_the_book(folder: Path) -> None:
+    """The quotes that are pushed are the bbo's, the depth is the book's; before its first row bbo is unknown."""
+    ones = np.ones(BBO_S := 100)
+    recv_ns = (BEGIN_S + LENGTH_S - BBO_S + np.arange(BBO_S)) * NS
+    quotes = {"bid_price_1": 50.25 * ones, "bid_size_1": 3 * ones, "ask_price_1": 50.5 * ones, "ask_size_1": 4 * ones}
+    add(folder, "AAA.bbo", recv_ns, **quotes)
+    market = RecordedMarket(folder, ANCHOR_S * NS)
+
+    fields = PublicFeed(market).ticker_fields(ANCHOR_S * NS, "AAAUSDT") or {}
+    early = PublicFeed(market).ticker_fields(market.first_second * NS, "AAAUSDT") or {}
+    asks, bids = PublicFeed(market).book_rows(ANCHOR_S * NS, "AAAUSDT", 1)
+
+    assert [fields[name] for name in ("bidPr", "bidSz", "askPr", "askSz")] == ["50.25", "3", "50.5", "4"]
+    assert float(bids[0][0]) > 100
+    assert float(asks[0][0]) > 100
+    assert [early[name] for name in ("bidPr", "bidSz", "askPr", "askSz")] == [""] * 4
+
+
+def test_recorded_mark_is_shown_and_the_mid_before_its_first_row(folder: Path) -> None:
+    """Mark, index and funding come from their file from their first receipt on; before, the mark is the mid."""
+    recv_ns = (BEGIN_S + np.arange(100, LENGTH_S)) * NS
+    ones = np.ones(len(recv_ns))
+    add(folder, "AAA.mark", recv_ns, mark_price=77.77 * ones, index_price=77.7 * ones, funding_rate=-1e-4 * ones)
+    market = RecordedMarket(folder, ANCHOR_S * NS)
+
+    fields = PublicFeed(market).ticker_fields(ANCHOR_S * NS, "AAAUSDT") or {}
+    early = PublicFeed(market).ticker_fields(market.first_second * NS, "AAAUSDT") or {}
+
+    assert [fields[name] for name in ("markPrice", "indexPrice", "fundingRate")] == ["77.77", "77.7", "-0.0001"]
+    assert [early[name] for name in ("indexPrice", "fundingRate")] == ["", ""]
+    assert float(early["bidPr"]) <= float(early["markPrice"]) <= float(early["askPr"])
+
+
+def test_one_sided_book_has_no_mark(folder: Path) -> None:
+    """Half a price is not the middle of a book."""
+    path = folder / "AAA.book.parquet"
+    table = parquet.read_table(path)
+    for k in range(1, 21):
+        column = table.column_names.index(f"bid_size_{k}")
+        table = table.set_column(column, f"bid_size_{k}", pyarrow.array(np.zeros(table.num_rows)))
+    parquet.write_table(table, path)
+    market = RecordedMarket(folder, ANCHOR_S * NS)
+
+    block = market.block(ANCHOR_S)
+
+    assert np.isnan(block.mark[0, 0])
+    assert np.isfinite(block.mark[0, 1])
+    assert not block.bid_steps[0, 0].any()
+    assert block.ask_steps[0, 0].all()
+
+
+def test_decimals_of_any_level_count(folder: Path) -> None:
+    """A finer price in the seventh level is not rounded away."""
+    path = folder / "AAA.book.parquet"
+    table = parquet.read_table(path)
+    column = table.column_names.index("ask_price_7")
+    finer = np.asarray(table.column(column)) + 0.001
+    parquet.write_table(table.set_column(column, "ask_price_7", pyarrow.array(finer)), path)
+
+    assert RecordedMarket(folder, ANCHOR_S * NS).price_places == (3, 5)
+
+
 @pytest.mark.parametrize("what", ["empty", "short", "torn"])
 def test_what_is_no_recording_is_refused(tmp_path: Path, what: str) -> None:
     """An empty folder, a recording of seconds, and a broken file each end in a sentence."""
@@ -184,6 +250,22 @@ def test_real_recording_replays_with_its_own_decimals(outside: Path) -> None:
 
     assert market.symbols == ("BTCUSDT", "ETHUSDT", "SOLUSDT", "WLFIUSDT")
     assert market.price_places == (0, 1, 2, 5)
+    assert [row["pricePlace"] for row in market.contracts()] == ["0", "1", "2", "5"]
     for _, channel, _, text in PublicFeed(market).frames((ANCHOR_S - 20) * NS, (ANCHOR_S + 20) * NS):
         row = json.loads(text)["data"][0]
         assert channel != "books15" or float(row["bids"][0][0]) < float(row["asks"][0][0])
+
+
+def test_real_recording_with_marks_shows_them(outside: Path) -> None:
+    """Of the public recordings one has mark, index and funding: they are what is pushed, and differ from the mid."""
+    market = RecordedMarket(outside / "market/recordings/binance_usdm_20230404", ANCHOR_S * NS)
+    fields = PublicFeed(market).ticker_fields(ANCHOR_S * NS, "BTCUSDT")
+    assert fields is not None
+
+    mid = (float(fields["bidPr"]) + float(fields["askPr"])) / 2
+
+    assert float(fields["indexPrice"]) > 0
+    assert fields["fundingRate"] != ""
+    assert abs(float(fields["markPrice"]) - mid) < 0.001 * mid
+    assert float(fields["markPrice"]) != mid
+    assert fields["baseVolume"] == fields["holdingAmount"] == ""
