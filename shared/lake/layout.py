@@ -286,13 +286,18 @@ def log_folder(root: Path, source: str, hour: int) -> Path:
 
 def hours_below(folder: Path) -> list[int]:
     """Return the epoch hours that have a folder below `…/source=…`, sorted."""
-    found = []
-    for path in folder.glob("date=*/hour=*"):
+    return hours_of((path.parent.name, path.name) for path in folder.glob("date=*/hour=*"))
+
+
+def hours_of(folders: Iterable[tuple[str, str]]) -> list[int]:
+    """Return the epoch hours that pairs of folder names (date=…, hour=…) mean, sorted."""
+    found = set()
+    for date, hour in folders:
         try:
-            at = dt.datetime.strptime(f"{path.parent.name[5:]} {path.name[5:]}", "%Y-%m-%d %H").replace(tzinfo=dt.UTC)
+            at = dt.datetime.strptime(f"{date} {hour}", "date=%Y-%m-%d hour=%H").replace(tzinfo=dt.UTC)
         except ValueError:
             continue  # not ours: people put things into folders
-        found.append(int(at.timestamp()) // HOUR_S)
+        found.add(int(at.timestamp()) // HOUR_S)
     return sorted(found)
 
 

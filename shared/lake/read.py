@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, cast
 
 import msgspec
@@ -25,6 +25,7 @@ from shared.errors import SchemaMismatch, TableCorrupt, TableEmpty
 from shared.features.sampler import COLUMNS
 from shared.lake import layout, wal
 from shared.lake.layout import RAW, TABLES, Footer
+from shared.lake.remote import remote_of
 from shared.types import (
     NS,
     SCHEMA_VERSION,
@@ -50,7 +51,11 @@ _LISTING_RETRIES = 5  # of an hour that is sealed while it is read; a seal takes
 
 def sources(root: Path) -> list[str]:
     """Return every source that has rows in any table, sorted."""
-    found = {path.name for table in TABLES for path in (root / table).glob("source=*")}
+    remote = remote_of(root)
+    if remote is None:
+        found = {path.name for table in TABLES for path in (root / table).glob("source=*")}
+    else:
+        found = {name for table in TABLES for name in remote.folders(table) if name.startswith("source=")}
     found |= {path.name for path in (root / ".wal").glob("source=*") if layout.hours_below(path)}
     return sorted(name.removeprefix("source=") for name in found)
 
@@ -58,9 +63,18 @@ def sources(root: Path) -> list[str]:
 def hours(root: Path, table: str, source: str) -> list[int]:
     """Return the epoch hours that have rows, sorted; for raw tables also those that are not sealed."""
     layout.check_name(source, "source")
-    folders = [root / table / f"source={source}"] + ([root / ".wal" / f"source={source}"] if table in RAW else [])
-    found = {hour for folder in folders for hour in layout.hours_below(folder)}
-    return sorted(hour for hour in found if _parts(root, table, source, hour) or _has_logs(root, table, source, hour))
+    sealed = _sealed_hours(root, table, source)
+    logged = layout.hours_below(root / ".wal" / f"source={source}") if table in RAW else []
+    return sorted(sealed | {hour for hour in logged if _has_logs(root, table, source, hour)})
+
+
+def _sealed_hours(root: Path, table: str, source: str) -> set[int]:
+    remote = remote_of(root)
+    if remote is None:
+        found = layout.hours_below(root / table / f"source={source}")
+        return {hour for hour in found if _local_parts(root, table, source, hour)}
+    keys = [PurePosixPath(key) for key in remote.keys(f"{table}/source={source}")]
+    return set(layout.hours_of((key.parents[1].name, key.parent.name) for key in keys if key.suffix == ".parquet"))
 
 
 def symbols_of(root: Path, table: str, source: str, *, start_s: int, end_s: int) -> tuple[str, ...]:
@@ -245,8 +259,8 @@ def raw_hour(root: Path, table: str, source: str, hour: int, logs: Sequence[wal.
     else:
         raise TableCorrupt(f"the logs of {layout.hour_name(hour)} must stay while they are read, found them removed")
     frames = [frame for frame, _ in read]
-    path = layout.partition_path(root, table, source, hour)
-    if path.exists():
+    path = sealed_file(root, table, source, hour)
+    if path is not None:
         frames.insert(0, rows_of(path))
     if not frames:
         raise _empty(root, table, source, f"the hour {layout.hour_name(hour)}")
@@ -297,7 +311,7 @@ def read_ticks(root: Path, source: str, start_ns: int, end_ns: int, symbols: Seq
             if _has_logs(root, table, source, hour):
                 rows = raw_hour(root, table, source, hour).frame.lazy()
             else:
-                path = layout.partition_path(root, table, source, hour)
+                path = sealed_file(root, table, source, hour) or layout.partition_path(root, table, source, hour)
                 _verify_once(path)
                 rows = pl.scan_parquet(path, glob=False, hive_partitioning=False)
             at = pl.col("recv_ns")
@@ -391,7 +405,7 @@ def _snapshots(root: Path, source: str, start_ns: int | None, end_ns: int) -> pl
     known = hours(root, "universe", source)
     frames: list[pl.DataFrame] = []
     for hour in reversed([hour for hour in known if hour * layout.HOUR_NS < end_ns]):
-        path = layout.partition_path(root, "universe", source, hour)
+        path = sealed_file(root, "universe", source, hour) or layout.partition_path(root, "universe", source, hour)
         frames.append(rows_of(path).filter(pl.col("as_of_ns") < end_ns))
         first = cast("int | None", frames[-1]["as_of_ns"].min())
         if first is not None and (start_ns is None or first <= start_ns):
@@ -420,8 +434,26 @@ def _universe(source: str, rows: pl.DataFrame) -> Universe:
 
 
 def _parts(root: Path, table: str, source: str, hour: int) -> list[Path]:
+    """Return the sealed files of one hour, as local files that are up to date."""
+    remote = remote_of(root)
+    if remote is None:
+        return _local_parts(root, table, source, hour)
+    folder = layout.partition_path(root, table, source, hour).parent
+    keys = remote.keys(folder.relative_to(root).as_posix())
+    return [root / key for key in keys if key.endswith(".parquet") and remote.fetch(root / key)]
+
+
+def _local_parts(root: Path, table: str, source: str, hour: int) -> list[Path]:
     path = layout.partition_path(root, table, source, hour)
     return sorted(path.parent.glob(f"{path.stem}*.parquet"))
+
+
+def sealed_file(root: Path, table: str, source: str, hour: int) -> Path | None:
+    """Return the file of an hour of a table that has one an hour, as a local file that is up to date, or None."""
+    path = layout.partition_path(root, table, source, hour)
+    remote = remote_of(root)
+    is_there = path.exists() if remote is None else remote.fetch(path)
+    return path if is_there else None
 
 
 def _has_logs(root: Path, table: str, source: str, hour: int) -> bool:

@@ -31,6 +31,7 @@ import polars as pl
 from shared.errors import LakeError, SchemaMismatch, TableCorrupt
 from shared.lake import layout, read, wal
 from shared.lake.layout import HOUR_NS, RAW, TABLES, Footer
+from shared.lake.remote import remote_of
 from shared.types import SCHEMA_VERSION, TickEvent, Universe
 
 LOCK_S_MAX = 120.0
@@ -182,7 +183,7 @@ def write_universe(root: Path, universe: Universe, tickers: pl.DataFrame | None 
     hour = universe.as_of_ns // HOUR_NS
     path = layout.partition_path(root, "universe", universe.source, hour)
     with hour_lock(root, universe.source, hour):
-        if path.exists():
+        if read.sealed_file(root, "universe", universe.source, hour) is not None:
             older = read.rows_of(path)
             frame = pl.concat([older.filter(pl.col("as_of_ns") != universe.as_of_ns), frame])
         frame = frame.sort(about.key)
@@ -216,7 +217,7 @@ def hour_lock(root: Path, source: str, hour: int) -> Iterator[None]:
 def _replace(root: Path, table: str, source: str, hour: int, frame: pl.DataFrame, logs: list[wal.Log]) -> Written:
     path = layout.partition_path(root, table, source, hour)
     sessions = {log.session_id for log in logs}
-    if path.exists():
+    if read.sealed_file(root, table, source, hour) is not None:
         before = read.footer(path)
         if not logs:
             return Written(path=path, rows=before.rows, bytes=path.stat().st_size, content_hash=before.content_hash)
@@ -275,7 +276,11 @@ def _write(
             )
             with unfinished.open("rb") as file:
                 os.fsync(file.fileno())
-            unfinished.rename(path)
+            remote = remote_of(root)
+            if remote is None:
+                unfinished.rename(path)
+            else:
+                remote.publish(unfinished, path, is_merged=table in RAW or table == "universe")
         except BaseException:
             unfinished.unlink(missing_ok=True)
             raise
