@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -25,7 +26,7 @@ import msgspec
 from pipelines.collector import Collector
 from pipelines.universe import discover, source_at
 from shared import entry, log, settings, simulator_process
-from shared.bitget.transport import ReceiveClock, RestClient, stream
+from shared.bitget.transport import ROTATE_S, ReceiveClock, RestClient, rotate
 from shared.errors import CrosscutError, ExchangeSilent, SettingsError
 from shared.lake import layout, write
 from shared.lake.layout import RAW
@@ -56,6 +57,8 @@ async def collect(
     *,
     stop: asyncio.Event,
     symbols: Sequence[str] = (),
+    copies: int = 1,
+    rotate_s: float = ROTATE_S,
     clock: ReceiveClock | None = None,
     progress: Callable[[str], None] = lambda line: None,
     on_notes: Callable[[Sequence[Note]], None] = lambda notes: None,
@@ -64,6 +67,8 @@ async def collect(
 
     Args:
         symbols: () is everything that is listed.
+        copies: connections that carry each channel.
+        rotate_s: age at which a connection is replaced by a new one.
         clock: stamps every receipt; None: the wall clock.
 
     Raises:
@@ -78,12 +83,21 @@ async def collect(
         universe = await discover(rest, lake, source)
     began_ns = clock()
     session_id = f"collect-{began_ns // NS}-{os.getpid()}"
-    collector = Collector(lake, universe, session_id, symbols=symbols)
+    collector = Collector(lake, universe, session_id, symbols=symbols, copies=copies)
     progress(f"recording {len(collector.symbols)} symbols of {source} over {len(collector.sessions)} connections")
     gone = asyncio.Event()  # of the streams: set when the writer has failed, too
     streams = [
-        asyncio.create_task(stream(f"{ws_url}/public", session, clock=clock, stop=gone, on_notes=on_notes))
-        for session in collector.sessions
+        asyncio.create_task(
+            rotate(
+                f"{ws_url}/public",
+                functools.partial(collector.new_session, part),
+                clock=clock,
+                stop=gone,
+                every_s=rotate_s,
+                on_notes=on_notes,
+            )
+        )
+        for part in range(len(collector.parts))
     ]
     sealer = _Sealer(lake, source, progress)
     try:
@@ -184,6 +198,9 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--lake", help="the lake's folder (default: LAKE_URI, which is data_lake)")
     p.add_argument("--seconds", type=float, help="stop after so many seconds (default: when told to)")
+    p.add_argument(
+        "--copies", type=int, default=1, help="connections that carry each channel; 2 outlives the loss of one"
+    )
     p.add_argument("--symbols", help="comma separated (default: SYMBOLS, which is everything that is listed)")
     return p
 
@@ -194,6 +211,10 @@ async def run(args: argparse.Namespace) -> Collected:
     lake = config.lake
     if args.seconds is not None and not args.seconds > 0:
         raise SettingsError(f"--seconds must be above 0, found {args.seconds:g}")
+    if not 1 <= args.copies <= 3:
+        raise SettingsError(
+            f"--copies must be 1 to 3, found {args.copies}: every copy is another full set of connections"
+        )
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -214,7 +235,9 @@ async def run(args: argparse.Namespace) -> Collected:
         else:
             source = await source_at(urls[0])
         async with _stopping_after(args.seconds, simulator, stop):
-            done = await collect(*urls, lake, source, stop=stop, symbols=symbols, progress=_say, on_notes=on_notes)
+            done = await collect(
+                *urls, lake, source, stop=stop, symbols=symbols, copies=args.copies, progress=_say, on_notes=on_notes
+            )
         if simulator is not None and (code := simulator.process.poll()) is not None:
             raise ExchangeSilent(
                 f"the simulator must run until it is stopped, found it ended with {code} after {done.seconds:.0f} s: "
