@@ -4,9 +4,9 @@ One row is one packed record of a preallocated block of memory (`struct.pack_int
 levels); `take` reads the block as a structured array and copies its fields into contiguous columns. So an append
 costs no numpy call and no object stays alive between batches.
 
-Where two connections carry one channel (a rotation, or redundancy on purpose) both bring the same push: books are one
-where symbol and `seq` are, tickers where every field is, and the later receipt is left out. Trades are kept, flagged by
-nothing: their ids tell the sampler and the lake. A push that only one connection brought is kept from whichever.
+A push is one row. What says just what the push before it said (books: `seq` and all levels; tickers: every field) is
+left out: the venue or the network said it twice. So is, where two connections carry one channel (a rotation, or
+redundancy on purpose), what the other one has brought. Trades are all kept: their ids tell which are the same.
 
 The buffer is bounded. A full one raises `TicksOverflow` instead of dropping rows: a dropped row would look like a
 quiet market, and a buffer that is not taken for so long means that its owner has stalled.
@@ -154,6 +154,10 @@ class TickBuffer:
         """Append a book; levels beyond BOOK_LEVELS are cut, absent ones become price NaN, size 0."""
         assert recv_ns >= self.last_recv_ns, (recv_ns, self.last_recv_ns)
         self.last_recv_ns = recv_ns
+        last = self._last_books[n]
+        if last is not None and last[0].seq == row.seq and last[0] == row:
+            self.repeats += 1
+            return
         if self._shared and self._is_repeat("book", n, row, conn):
             return
         self._last_books[n] = row, conn
@@ -187,6 +191,10 @@ class TickBuffer:
     def append_ticker(self, n: int, row: TickerRow, conn: int, recv_ns: int) -> None:
         assert recv_ns >= self.last_recv_ns, (recv_ns, self.last_recv_ns)
         self.last_recv_ns = recv_ns
+        last = self._last_tickers[n]
+        if last is not None and last[0].ts == row.ts and last[0] == row:
+            self.repeats += 1
+            return
         if self._shared and self._is_repeat("ticker", n, row, conn):
             return
         self._last_tickers[n] = row, conn
@@ -224,6 +232,8 @@ class TickBuffer:
             conns.add(conn)
         else:
             conns.discard(conn)
+        if not conns:  # whoever comes next says it for the first time
+            self._last_books[n] = self._last_tickers[n] = None
         if len(conns) > 1:
             if (table, n) not in self._shared and table != "trade":
                 last = (self._last_books if table == "book" else self._last_tickers)[n]
@@ -251,7 +261,9 @@ class TickBuffer:
 
 
 def _identity(row: BookRow | TickerRow) -> Hashable:
-    return (row.seq, row.ts) if isinstance(row, BookRow) else msgspec.structs.astuple(row)
+    if isinstance(row, BookRow):
+        return row.seq, row.ts, *row.asks[:1], *row.bids[:1]
+    return msgspec.structs.astuple(row)
 
 
 def _flat(levels: list[tuple[float, float]]) -> tuple[float, ...]:

@@ -43,6 +43,13 @@ from shared.types import (
 # What polars raises over damaged bytes: one flipped bit in 200 makes its Parquet reader panic.
 _UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 
+_BOOK_IDENTITY = ["symbol", "exch_ns", "seq", "bid_price_1", "bid_size_1", "ask_price_1", "ask_size_1"]
+_TICKER_IDENTITY = [
+    name for name in TABLES["raw/ticker"].columns if name not in ("recv_ns", "conn", "event")
+]  # it has no number: what says the same at the same exchange time is one push
+_LAG_NS_MAX = 5 * NS
+"""Two connections bring one push at most this far apart."""
+
 _LISTING_RETRIES = 5  # of an hour that is sealed while it is read; a seal takes seconds, so one is enough
 
 
@@ -246,8 +253,10 @@ def raw_hour(root: Path, table: str, source: str, hour: int, logs: Sequence[wal.
     """Return one raw hour: what is sealed, and the rows of these logs (None: of all that there are).
 
     The order is (symbol, recv_ns, conn, row of the frame). DATA rows that differ in nothing but their connection are
-    one row; so are DATA rows of `trade` with the same id, the first receipt counts. Rows of links are one where they
-    are equal. The result does not depend on which of its parts were sealed before.
+    one row; so are DATA rows of `trade` with the same id, and, while two connections carry a symbol (recorders that
+    relieve one another, or two on purpose), books of the same `seq` and exchange time and tickers that say the same:
+    the first receipt counts. Rows of links are one where they are equal. The result does not depend on which of its
+    parts were sealed before.
     """
     for _ in range(_LISTING_RETRIES):
         try:
@@ -288,7 +297,38 @@ def _merge(table: str, rows: pl.DataFrame) -> pl.DataFrame:
         firsts = data.unique(["symbol", "trade_id"], keep="first", maintain_order=True)
         if firsts.height < data.height:
             rows = rows.filter(~is_data | pl.col("_row").is_in(firsts["_row"].implode()))
+    else:
+        suspects = _carried_twice(rows).filter(is_data)
+        if suspects.height:
+            identity = _BOOK_IDENTITY if table == "raw/book" else _TICKER_IDENTITY
+            firsts = suspects.unique(identity, keep="first", maintain_order=True)
+            if firsts.height < suspects.height:
+                repeats = suspects.join(firsts.select("_row"), on="_row", how="anti")
+                rows = rows.join(repeats.select("_row"), on="_row", how="anti", maintain_order="left")
     return rows.drop("_row")
+
+
+def _carried_twice(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of each symbol that were received while two of its connections lived, in their order.
+
+    A connection lives from its first row to its last, those of its links included: these stay, whatever is removed.
+    """
+    lives = rows.group_by("symbol", "conn").agg(begin=pl.col("recv_ns").min(), end=pl.col("recv_ns").max())
+    if lives.height == lives["symbol"].n_unique():
+        return rows.clear()
+    pairs = lives.join(lives, on="symbol", suffix="_other").filter(pl.col("conn") < pl.col("conn_other"))
+    shared = (
+        pairs.select(
+            "symbol",
+            begin=pl.max_horizontal("begin", "begin_other") - _LAG_NS_MAX,
+            end=pl.min_horizontal("end", "end_other") + _LAG_NS_MAX,
+        )
+        .filter(pl.col("begin") <= pl.col("end"))
+        .group_by("symbol")
+        .agg(pl.col("begin").min(), pl.col("end").max())
+    )
+    found = rows.join(shared, on="symbol", how="inner", maintain_order="left")
+    return found.filter(pl.col("recv_ns").is_between("begin", "end")).drop("begin", "end")
 
 
 # --------------------------------------------------------------------------------------------------- arrays
