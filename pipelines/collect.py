@@ -109,7 +109,8 @@ async def collect(
         gone.set()
         await asyncio.gather(*streams, return_exceptions=True)
     # The streams have noted in the buffer that their links are down.
-    collector.write(collector.buffer.take(), clock())
+    now_ns = clock()
+    collector.write(collector.buffer.take(), now_ns, collector.take_aside(now_ns))
     collector.log.close(clock())
     if not collector.log.hours:
         raise ExchangeSilent(
@@ -172,8 +173,9 @@ async def _write_until(
                 await stop.wait()
         # Taken and stamped in one turn of the loop: nothing received before `until_ns` is missing.
         ticks, until_ns = collector.buffer.take(), clock()
+        aside = collector.take_aside(until_ns)
         n_hours = len(collector.log.hours)
-        await asyncio.to_thread(collector.write, ticks, until_ns)
+        await asyncio.to_thread(collector.write, ticks, until_ns, aside)
         if n_hours and len(collector.log.hours) > n_hours:
             sealer.start()
         for task in streams:

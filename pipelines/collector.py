@@ -15,7 +15,7 @@ from pathlib import Path
 from shared.bitget.session import Channel, Link, PublicSession, shards
 from shared.bitget.ticks import TickBuffer
 from shared.errors import SettingsError
-from shared.lake.wal import WriteAheadLog
+from shared.lake.wal import Aside, WriteAheadLog
 from shared.types import Note, Ticks, Universe
 
 CHANNELS = ("books15", "trade", "ticker")
@@ -78,11 +78,22 @@ class Collector:
         }
         return len(linked), len(wanted)
 
-    def write(self, ticks: Ticks, until_ns: int, *, is_durable: bool = True) -> None:
-        """Append what `buffer.take()` gave when the clock said `until_ns`; flush it unless told otherwise."""
+    def write(self, ticks: Ticks, until_ns: int, aside: Sequence[Aside] = (), *, is_durable: bool = True) -> None:
+        """Append what `buffer.take()` and `take_aside` gave at `until_ns`; flush it unless told otherwise."""
+        self.log.set_aside(aside)
         self.log.append(ticks)
         if is_durable:
             self.log.flush(until_ns)
+
+    def take_aside(self, now_ns: int) -> list[Aside]:
+        """Return what the sessions did not understand since the last call, as rows of the table `quarantine`."""
+        rows: list[Aside] = []
+        for session in (*self.sessions, *self._older):
+            kept, more = session.quarantine.take()
+            rows += [(row.recv_ns, row.where, row.what, row.raw, 1) for row in kept]
+            if more:
+                rows.append((now_ns, "other", "more of what is kept above", "", more))
+        return rows
 
     def take_notes(self) -> list[Note]:
         """Return what a person should read, since the last call."""

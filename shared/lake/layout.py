@@ -2,6 +2,7 @@
 
     <root>/<table>/source=<source>/date=YYYY-MM-DD/hour=HH/<leaf>[-<part>].parquet     sealed, UTC
     <root>/.wal/source=<source>/date=YYYY-MM-DD/hour=HH/session=<id>/<leaf>.arrow      what is not sealed yet
+    <root>/.wal/source=<source>/date=YYYY-MM-DD/hour=HH/session=<id>/quarantine.jsonl  what was not understood
     <root>/.tmp/…                                                                      files that are being written
 
 The three trees stand beside each other on one file system: a glob over a table never meets a half file, and a
@@ -166,6 +167,22 @@ TABLES: dict[str, Table] = {
             time="as_of_ns",
             unit_ns=1,
             made_by="python -m pipelines.generate or python -m pipelines.collect",
+        ),
+        Table(
+            name="quarantine",
+            columns={
+                "recv_ns": pl.Int64,
+                "session": pl.String,
+                "where": pl.String,  # of what arrived: "books15 push", "public frame", …
+                "what": pl.String,  # was not understood about it: "unknown field …", or why it cannot be read
+                "raw": pl.String,  # as it came; "" where only counted
+                "count": pl.Int64,  # 1; of what was too much to keep, how many
+            },
+            key=("recv_ns", "session"),
+            is_keyed=False,
+            time="recv_ns",
+            unit_ns=1,
+            made_by="python -m pipelines.collect: it is empty while Bitget sends what this version knows",
         ),
         Table(
             name="seconds",

@@ -66,6 +66,7 @@ class SealReport(msgspec.Struct, frozen=True, kw_only=True):
     living_sessions: tuple[str, ...]  # merged so far, their logs stay
     torn_bytes: int  # behind the last whole batch of dead logs: received, never flushed, lost
     duplicates: int  # rows that were there twice
+    quarantined: int  # payloads that were not understood
 
     @property
     def rows(self) -> int:
@@ -91,6 +92,7 @@ def seal(root: Path, source: str, hour: int) -> SealReport:
         for table, rows in hours.items():
             _check_raw(table, rows.frame, source, hour)
         files = {table: _replace(root, table, source, hour, rows.frame, logs) for table, rows in hours.items()}
+        quarantined = sum(_seal_aside(root, source, hour, log) for log in logs)
         for log in logs:
             shutil.rmtree(log.folder)
         _remove_empty_folders(layout.log_folder(root, source, hour), root)
@@ -103,6 +105,7 @@ def seal(root: Path, source: str, hour: int) -> SealReport:
         living_sessions=tuple(log.session_id for log in found if log.state == "alive"),
         torn_bytes=sum(rows.torn_bytes for rows in hours.values()),
         duplicates=sum(rows.duplicates for rows in hours.values()),
+        quarantined=quarantined,
     )
 
 
@@ -223,6 +226,18 @@ def _replace(root: Path, table: str, source: str, hour: int, frame: pl.DataFrame
             return Written(path=path, rows=before.rows, bytes=path.stat().st_size, content_hash=before.content_hash)
         sessions |= set(before.provenance.get("sessions", ()))
     return _write(root, path, table, source, hour, frame, {"sessions": sorted(sessions)})
+
+
+def _seal_aside(root: Path, source: str, hour: int, log: wal.Log) -> int:
+    """Write what a session did not understand as a file of its own, and return how much that is."""
+    aside = wal.read_aside(log)
+    if aside:
+        columns = TABLES["quarantine"].columns
+        rows = [(row[0], log.session_id, *row[1:]) for row in aside]
+        frame = pl.DataFrame(rows, schema=dict(columns), orient="row").sort("recv_ns", maintain_order=True)
+        path = layout.partition_path(root, "quarantine", source, hour, log.session_id)
+        _write(root, path, "quarantine", source, hour, frame, {"session": log.session_id})
+    return sum(row[-1] for row in aside)
 
 
 def _check_raw(table: str, frame: pl.DataFrame, source: str, hour: int) -> None:

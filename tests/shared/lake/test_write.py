@@ -395,3 +395,33 @@ def test_seal_report_counts_bytes_and_rows(tmp_path: Path) -> None:
     assert {file.content_hash for file in report.files.values()} == {
         read.verify(layout.partition_path(tmp_path, table, r.SOURCE, r.HOUR)).content_hash for table in RAW
     }
+
+
+def test_what_was_not_understood_is_sealed_beside_the_rows(tmp_path: Path) -> None:
+    """Payloads set aside are durable with the flush, in the hour of their log, also of a writer that was killed."""
+    log = open_log(tmp_path, "a")
+    log.append(r.concat([r.links(SUBSCRIBED, START_NS), r.receipts(1, START_NS, START_NS + 2 * NS, per_s=1.0)]))
+    log.set_aside(
+        [(START_NS + 1, "books15 push", "unknown field rpi", '{"x":"龙"}', 1), (START_NS + 2, "other", "more", "", 7)]
+    )
+    log.flush(START_NS + 2 * NS)
+    log.set_aside([(START_NS + 3 * NS, "lost with", "the process", "", 1)])
+    log.abandon()
+    with (wal.find_logs(tmp_path, r.SOURCE, r.HOUR)[0].folder / wal.ASIDE).open("ab") as file:
+        file.write(b'[1,"half a li')
+
+    report = write.seal(tmp_path, r.SOURCE, r.HOUR)
+
+    assert report.quarantined == 8
+    rows = read.scan(tmp_path, "quarantine", r.SOURCE).collect()
+    assert rows["raw"].to_list() == ['{"x":"龙"}', ""]
+    assert rows["session"].to_list() == ["a", "a"]
+    assert rows["count"].sum() == 8
+
+
+def test_nothing_set_aside_leaves_no_table(tmp_path: Path) -> None:
+    """An hour that was understood has no quarantine."""
+    record(tmp_path, "a", START_NS, START_NS + NS)
+
+    assert write.seal(tmp_path, r.SOURCE, r.HOUR).quarantined == 0
+    assert read.hours(tmp_path, "quarantine", r.SOURCE) == []
