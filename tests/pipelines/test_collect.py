@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from pipelines import collect
+from pipelines.meter import Meter, projection
 from shared import simulator_process
 from shared.bitget.transport import ReceiveClock
 from shared.errors import CrosscutError, ExchangeSilent, LakeError, SettingsError
@@ -267,6 +268,54 @@ def service(simulator: SimulatorProcess, lake: Path, *arguments: str) -> subproc
     )  # fmt: skip
 
 
+async def test_recording_ends_and_is_sealed_before_the_disk_is_full(
+    simulator: SimulatorProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With less room than asked for the run ends by itself, with one sentence; every row received is sealed."""
+    symbols = GeneratedMarket(3, 4).symbols
+    monkeypatch.setattr(
+        collect, "free_bytes", lambda lake: 10**9 if n_data(lake, simulator.source, symbols) > 4 else 10**12
+    )
+
+    with pytest.raises(LakeError, match=r"must have 50 GB free, found 1: recording has ended"):
+        await collect.collect(
+            simulator.rest, simulator.ws, tmp_path, simulator.source, stop=asyncio.Event(), free_bytes_min=50e9
+        )
+
+    assert write.unsealed(tmp_path, simulator.source) == []
+    assert n_data(tmp_path, simulator.source, symbols) > 4
+
+
+async def test_metrics_tell_how_it_goes(simulator: SimulatorProcess, tmp_path: Path) -> None:
+    """Prometheus finds the rows by table, the channels that are linked and wanted, and how fresh the disk is."""
+    meter = Meter(0)
+
+    async def told() -> dict[str, float]:
+        async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{meter.port}/metrics") as answer:
+            lines = (await answer.text()).splitlines()
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
+
+    async with recording(simulator, tmp_path, gauges=meter) as done:
+        async with asyncio.timeout(30):
+            while (await told()).get('crosscut_collect_rows_total{table="raw/book"}', 0) < 20:
+                await asyncio.sleep(0.05)
+        figures = await told()
+
+    assert figures["crosscut_collect_channels_linked"] == figures["crosscut_collect_channels_wanted"] == 12
+    assert abs(figures["crosscut_collect_durable_timestamp_seconds"] - time.time()) < 60
+    assert figures["crosscut_collect_quarantined_total"] == 0
+    assert figures['crosscut_collect_rows_total{table="raw/book"}'] <= done[0].rows["raw/book"]
+    assert figures["crosscut_collect_free_bytes"] > 0
+
+
+def test_projection_says_how_long_the_room_lasts() -> None:
+    """800 symbols at full pace take tens of GB a day; the hour that is open is not compressed."""
+    said = projection(800, 200_000_000_000)
+
+    assert said.startswith("at Bitget's full pace 800 symbols take about 87 GB a day, and 16 GB while an hour is open")
+    assert said.endswith("200 GB are free: 2.1 days")
+
+
 async def test_killed_service_is_continued_by_the_next(simulator: SimulatorProcess, tmp_path: Path) -> None:
     """After SIGKILL every flushed row is there; the next start seals it, and SIGTERM ends that one cleanly."""
     symbols = GeneratedMarket(3, 4).symbols
@@ -348,8 +397,10 @@ async def test_unlisted_symbol_is_refused(simulator: SimulatorProcess, tmp_path:
         ([], {"BITGET_REST_URL": "https://example.com", "BITGET_WS_URL": "wss://example.com"}, "bitget.com"),
         (["--lake", "s3://"], {}, "LAKE_URI must be a folder"),
         (["--copies", "9"], {}, "--copies must be 1 to 3"),
+        (["--metrics-port", "70000"], {}, "--metrics-port must be a port"),
+        (["--free-gb-min", "-1"], {}, "--free-gb-min must not be negative"),
     ],
-    ids=["seconds", "nobody", "half", "elsewhere", "s3", "copies"],
+    ids=["seconds", "nobody", "half", "elsewhere", "s3", "copies", "metrics", "room"],
 )
 def test_wrong_input_is_one_sentence(
     arguments: list[str], environment: dict[str, str], says: str, tmp_path: Path,
