@@ -43,7 +43,8 @@ ROW_GROUP = 100_000
 TICKER_COLUMNS = ("last", "mark", "index", "funding_rate", "open_interest", "quote_volume_24h")
 """Columns of the universe that come from tickers, not from contracts."""
 
-_ZSTD_LEVEL = 3
+PARQUET: dict[str, Any] = {"compression": "zstd", "compression_level": 3, "row_group_size": ROW_GROUP}
+"""How files are written. Level 6 makes books 6 % smaller at twice the time, level 9 8 % at three times."""
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
@@ -284,9 +285,7 @@ def _write(
         try:
             frame.write_parquet(
                 unfinished,
-                compression="zstd",
-                compression_level=_ZSTD_LEVEL,
-                row_group_size=ROW_GROUP,
+                **PARQUET,
                 metadata={layout.FOOTER_KEY: msgspec.json.encode(footer).decode()},
             )
             with unfinished.open("rb") as file:
