@@ -17,7 +17,7 @@ from typing import Final, Literal
 import msgspec
 
 from live.executor import MeteredClient
-from live.run import Where, find_model, run_loop, where_of
+from live.run import Where, find_model, run_loop, simulator_arguments, where_of
 from live.session import check_clock, choose_account_symbol
 from live.streams import AccountStream
 from live.truth import read_truth, say_open
@@ -176,9 +176,9 @@ def findings_of(selector: str) -> Iterator[Finding]:
         return
     chosen = holder[0]
     yield examine("disk", lambda: check_disk(chosen))
-    is_own = chosen.venue_urls() is None and chosen.market == "simulator"
+    arguments = simulator_arguments(chosen)
     try:
-        simulator = simulator_process.launch() if is_own else None
+        simulator = simulator_process.launch(arguments) if arguments is not None else None
     except CrosscutError as error:
         yield Finding("simulator", "FAIL", str(error))
         return

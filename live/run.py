@@ -2,6 +2,7 @@
 
     python -m live.run --model coin --seconds 60       a seeded coin on a simulator of its own: always trades
     python -m live.run --model latest                  the newest READY model, until Ctrl-C
+    MARKET=bitget python -m live.run --model latest    on paper against Bitget's real feed, without keys
 
 Where ticks come from and where orders go are settings (.env): MARKET and BITGET_VENUE. Real money needs
 BITGET_VENUE=live, SANDBOX=false and --arm.
@@ -17,7 +18,7 @@ import shlex
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -68,34 +69,57 @@ def where_of(chosen: Settings, simulator: SimulatorProcess | None) -> Where:
         assert market is not None, f"MARKET={chosen.market} has URLs"
         assert keys is not None, "Settings.check has looked for keys"
         return Where(rest_url=urls[0], market_ws_url=market[1], venue_ws_url=urls[1], source="bitget", keys=keys)
-    if chosen.market == "bitget":
-        raise SettingsError(
-            "MARKET=bitget with BITGET_VENUE=simulator (paper trading on the real feed) needs a simulator that relays "
-            "Bitget's feed, found none in this version: set MARKET=simulator, or BITGET_VENUE=demo with demo keys"
-        )
     if simulator is not None:
         rest, ws, source = simulator.rest, simulator.ws, simulator.source
     else:
         urls = chosen.venue_urls()
         assert urls is not None, "without URLs a simulator is started"
         rest, ws = urls
-        source = source_at(rest)
+        told = market_at(rest)
+        source = told.source
+        if (chosen.market == "bitget") != (told.kind == "relayed"):
+            raise SettingsError(
+                f"the simulator at {rest} (BITGET_REST_URL) must be of MARKET={chosen.market}, found that its market "
+                f"is {told.kind}: set MARKET={'bitget' if told.kind == 'relayed' else 'simulator'}, or start "
+                f"`python -m shared.simulator{' --market bitget' if chosen.market == 'bitget' else ''}`"
+            )
     return Where(rest_url=rest, market_ws_url=ws, venue_ws_url=ws, source=source, keys=keys or SIMULATOR_KEYS)
 
 
-def source_at(rest_url: str) -> str:
-    """Return the source whose ticks a running simulator sends."""
+class MarketTold(msgspec.Struct, frozen=True):
+    """What a simulator says of its market."""
+
+    source: str
+    kind: str = ""
+
+
+def market_at(rest_url: str) -> MarketTold:
+    """Return whose ticks a running simulator sends."""
     try:
         with urllib.request.urlopen(f"{rest_url}/_control/market", timeout=10) as answer:  # noqa: S310 - loopback, checked
-            source = msgspec.json.decode(answer.read(), type=dict[str, Any]).get("source")
+            return msgspec.json.decode(answer.read(), type=MarketTold)
     except (OSError, msgspec.DecodeError) as error:
         raise ExchangeError(
             f"a simulator must answer at {rest_url} (BITGET_REST_URL), found: {error}: "
             "start `python -m shared.simulator --port …`, or unset BITGET_REST_URL and BITGET_WS_URL"
         ) from None
-    if not isinstance(source, str):
-        raise ExchangeError(f"the simulator at {rest_url} must name its source, found {source!r}: update it")
-    return source
+
+
+def simulator_arguments(chosen: Settings, given: Sequence[str] | None = None) -> list[str] | None:
+    """Return how to start the simulator that the settings need and name no URL of; None: they need none.
+
+    Paper trading on Bitget's real feed is a simulator that relays it.
+
+    Args:
+        given: what a person wants of it.
+    """
+    if chosen.bitget_venue != "simulator" or chosen.venue_urls() is not None:
+        return None
+    if chosen.market == "simulator":
+        return list(given) if given is not None else shlex.split(SIMULATOR_ARGUMENTS)
+    urls = chosen.market_urls()
+    assert urls is not None, f"MARKET={chosen.market} has URLs"
+    return ["--market", "bitget", "--upstream-rest", urls[0], "--upstream-ws", urls[1], *(given or ())]
 
 
 def run_loop(work: Coroutine[Any, Any, T]) -> T:
@@ -154,8 +178,9 @@ def run(options: argparse.Namespace) -> Outcome:
         bundle_folder, note, bundle = find_model(chosen, options.model)
     with contextlib.ExitStack() as stack:
         simulator: SimulatorProcess | None = None
-        if chosen.venue_urls() is None and chosen.market == "simulator":
-            simulator = stack.enter_context(simulator_process.start(options.simulator))
+        arguments = simulator_arguments(chosen, options.simulator)
+        if arguments is not None:
+            simulator = stack.enter_context(simulator_process.start(arguments))
         where = where_of(chosen, simulator)
         if bundle is not None and bundle.source != where.source:
             log.get("live").warning("model.source_differs", trained_on=bundle.source, trades_on=where.source)
@@ -228,9 +253,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--simulator",
         type=_words,
-        default=SIMULATOR_ARGUMENTS,
         metavar="ARGS",
-        help=f"arguments of the simulator that is started where no URL is set (default '{SIMULATOR_ARGUMENTS}')",
+        help=f"arguments of the simulator that is started where no URL is set (default '{SIMULATOR_ARGUMENTS}'; "
+        "MARKET=bitget: one that relays the public feed, in addition to these)",
     )
     parser.add_argument("--forget-risk", action="store_true", help="lift latched limits of earlier sessions")
     parser.add_argument("--arm", action="store_true", help="confirm real money (BITGET_VENUE=live, SANDBOX=false)")

@@ -32,7 +32,7 @@ from live.runner import Runner
 from live.streams import AccountStream, Market
 from live.truth import read_truth, say_open
 from shared import journal, log
-from shared.bitget.rest import Keys
+from shared.bitget.rest import LATER_CODES, Keys
 from shared.bitget.transport import ExchangeUnreachable, ReceiveClock
 from shared.errors import CrosscutError, ExchangeError, ExchangeRefused, ExchangeSilent, SettingsError
 from shared.features.catalog import FEATURES
@@ -46,6 +46,7 @@ CLOCK_SKEW_MS_MAX: Final = 2000  # the engine's proof of absence allows clocks t
 REQUEST_TIMEOUT_S: Final = 5.0  # Bitget answers within 0.3 s; what takes longer is asked for, not waited for
 PRIVATE_UP_WITHIN_S: Final = 20.0
 LEVERAGE_TOLD_EVERY_S: Final = 2.0
+LEVERAGE_AGAIN_S: Final = 2.0  # between tries of what was not answered: until then the symbol is not traded
 STOP_WITHIN_S: Final = 60.0  # an unknown placement takes 35 s to be proven absent; closing a position takes one
 LAST_TRUTH_WITHIN_S: Final = 10.0
 WARM_EVERY_S: Final = 20.0  # the client drops a connection that was idle for 60 s
@@ -111,6 +112,15 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 def session_name(model: str) -> str:
     """Return a name that sorts by time and never repeats: it is part of every clientOid."""
     return time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + f"-{model}-{secrets.token_hex(3)}"
+
+
+def market_note(source: str, venue: str) -> str:
+    """Return in words what a session's figures are worth."""
+    if source.startswith("simulator-g"):
+        return "generated market"
+    if venue == "simulator":
+        return f"{source} relayed, fills simulated" if source == "bitget" else f"{source}, fills simulated"
+    return source
 
 
 def choose_account_symbol(universe: Universe) -> str:
@@ -343,17 +353,26 @@ class Session:
         """Set the leverage of every symbol that may be traded, busiest first; tell the engine what was obtained."""
         wanted = set(self._plan.config.symbols) or set(universe.symbols)
         contracts = [c for c in universe.contracts if c.symbol in wanted and c.status == "normal"]
-        volumes = {row.symbol: row.quote_volume_24h for row in await client.tickers()}
+        volumes: dict[str, float] = {}
+        with contextlib.suppress(ExchangeError):  # without them all are set all the same, in some order
+            volumes = {row.symbol: row.quote_volume_24h for row in await client.tickers()}
         contracts.sort(key=lambda contract: -float(np.nan_to_num(volumes.get(contract.symbol, 0.0))))
-        told_s = time.monotonic()
-        for contract in contracts:
-            await self._set_leverage_of(client, contract)
-            if time.monotonic() - told_s >= LEVERAGE_TOLD_EVERY_S or contract is contracts[-1]:
-                told_s = time.monotonic()
-                self._executor.read_account()
+        left, told_s = contracts, time.monotonic()
+        while left:
+            unanswered = []
+            for contract in left:
+                if not await self._set_leverage_of(client, contract):
+                    unanswered.append(contract)
+                if time.monotonic() - told_s >= LEVERAGE_TOLD_EVERY_S or contract is left[-1]:
+                    told_s = time.monotonic()
+                    self._executor.read_account()
+            left = unanswered
+            if left:
+                await asyncio.sleep(LEVERAGE_AGAIN_S)
         self._logger.info("leverage.set", symbols=len(self._leverage), of=len(contracts))
 
-    async def _set_leverage_of(self, client: MeteredClient, contract: Contract) -> None:
+    async def _set_leverage_of(self, client: MeteredClient, contract: Contract) -> bool:
+        """Set the leverage of one symbol; False: there was no answer, and another try may get one."""
         wanted = max(contract.leverage_min, min(self._plan.config.leverage, contract.leverage_max))
         try:
             obtained = await client.set_leverage(contract.symbol, wanted)
@@ -362,11 +381,12 @@ class Session:
                 obtained = await client.set_leverage(contract.symbol, wanted)
         except ExchangeError as error:
             self._logger.warning("leverage.refused", symbol=contract.symbol, wanted=wanted, error=str(error))
-            return
+            return isinstance(error, ExchangeRefused) and error.code not in LATER_CODES
         if obtained > wanted:
             self._logger.warning("leverage.differs", symbol=contract.symbol, wanted=wanted, obtained=obtained)
-            return
+            return True
         self._leverage[contract.symbol] = obtained
+        return True
 
     async def _guard(self, client: MeteredClient, account: AccountStream) -> None:
         """End the session when the exchange is gone for good."""
@@ -522,7 +542,7 @@ class Session:
             "model": plan.model,
             "model_version": plan.bundle_note.version if plan.bundle_note is not None else None,
             "source": plan.source,
-            "market_note": "generated market" if plan.source.startswith("simulator-g") else plan.source,
+            "market_note": market_note(plan.source, plan.venue),
             "venue": plan.venue,
             "commit": plan.commit,
             "seed": plan.seed,

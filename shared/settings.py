@@ -39,6 +39,8 @@ class Settings(BaseSettings):
     bitget_venue: Literal["simulator", "demo", "live"] = "simulator"
     bitget_rest_url: str | None = None  # None: the venue's own, or a simulator that we start
     bitget_ws_url: str | None = None  # without /public or /private
+    market_rest_url: str | None = None  # of MARKET=bitget alone: where the public feed is; None: at Bitget
+    market_ws_url: str | None = None  # without /public
     bitget_api_key: SecretStr | None = None
     bitget_api_secret: SecretStr | None = None
     bitget_passphrase: SecretStr | None = None
@@ -116,8 +118,9 @@ class Settings(BaseSettings):
 
     def market_urls(self) -> tuple[str, str] | None:
         """Return (REST, WebSocket base) of the tick source; None means: start a simulator."""
+        feed = _pair("MARKET_REST_URL", self.market_rest_url, "MARKET_WS_URL", self.market_ws_url)
         if self.market == "bitget":
-            return _DEFAULT_URLS["live"]
+            return feed or _DEFAULT_URLS["live"]
         return self._override()
 
     def venue_urls(self) -> tuple[str, str] | None:
@@ -125,45 +128,18 @@ class Settings(BaseSettings):
         return self._override() or _DEFAULT_URLS.get(self.bitget_venue)
 
     def _override(self) -> tuple[str, str] | None:
-        if (self.bitget_rest_url is None) != (self.bitget_ws_url is None):
-            raise SettingsError(
-                "BITGET_REST_URL and BITGET_WS_URL are set together or not at all, found one of them: "
-                "set the other one or unset both"
-            )
-        if self.bitget_rest_url is None or self.bitget_ws_url is None:
-            return None
-        for name, url, scheme in (
-            ("BITGET_REST_URL", self.bitget_rest_url, "http"),
-            ("BITGET_WS_URL", self.bitget_ws_url, "ws"),
-        ):
-            try:
-                parts = urlsplit(url)
-                host = parts.hostname or ""
-                _ = parts.port
-            except ValueError as error:
+        urls = _pair("BITGET_REST_URL", self.bitget_rest_url, "BITGET_WS_URL", self.bitget_ws_url)
+        for name, url in zip(("BITGET_REST_URL", "BITGET_WS_URL"), urls or (), strict=False):
+            if is_loopback(url) and self.bitget_venue != "simulator":
                 raise SettingsError(
-                    f"{name} must be {scheme}://host:port…, found {url!r} ({error}): correct it"
-                ) from None
-            if host in _LOOPBACK:
-                if parts.scheme not in (scheme, scheme + "s"):
-                    raise SettingsError(f"{name} must be {scheme}://… or {scheme}s://…, found {url!r}: correct it")
-                if self.bitget_venue != "simulator":
-                    raise SettingsError(
-                        f"{name} points to this machine while BITGET_VENUE={self.bitget_venue}: "
-                        "unset it, or set BITGET_VENUE=simulator"
-                    )
-            else:
-                if parts.scheme != scheme + "s" or not (host == _BITGET_DOMAIN or host.endswith("." + _BITGET_DOMAIN)):
-                    raise SettingsError(
-                        f"{name} must be on this machine or {scheme}s:// on {_BITGET_DOMAIN} (keys are sent there), "
-                        f"found {url!r}: correct or unset it"
-                    )
-                if self.bitget_venue == "simulator":
-                    raise SettingsError(
-                        f"{name} points to Bitget while BITGET_VENUE=simulator: "
-                        "set BITGET_VENUE=demo or live, or unset it"
-                    )
-        return self.bitget_rest_url.rstrip("/"), self.bitget_ws_url.rstrip("/")
+                    f"{name} points to this machine while BITGET_VENUE={self.bitget_venue}: "
+                    "unset it, or set BITGET_VENUE=simulator"
+                )
+            if not is_loopback(url) and self.bitget_venue == "simulator":
+                raise SettingsError(
+                    f"{name} points to Bitget while BITGET_VENUE=simulator: set BITGET_VENUE=demo or live, or unset it"
+                )
+        return urls
 
     def check(self, *, is_armed: bool = False) -> None:
         """Refuse contradictory or dangerous settings before anything connects.
@@ -171,7 +147,8 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: the person who set them can correct it; the message says how.
         """
-        _ = self.venue_urls(), self.lake, self.keys  # each raises on its own contradictions
+        # Each raises on its own contradictions.
+        _, feed, _, _ = self.venue_urls(), self.market_urls(), self.lake, self.keys
         if self.bitget_venue == "simulator":
             if not self.sandbox:
                 raise SettingsError(
@@ -189,6 +166,11 @@ class Settings(BaseSettings):
                 f"BITGET_VENUE={self.bitget_venue} needs MARKET=bitget, found {self.market} "
                 "(orders at Bitget must not follow another market): set MARKET=bitget"
             )
+        if feed is not None and is_loopback(feed[0]):
+            raise SettingsError(
+                f"MARKET_REST_URL points to this machine while BITGET_VENUE={self.bitget_venue} "
+                "(orders at Bitget must not follow another market): unset it and MARKET_WS_URL"
+            )
         if self.bitget_venue == "demo":
             if not self.sandbox:
                 raise SettingsError(
@@ -205,6 +187,53 @@ class Settings(BaseSettings):
                 "BITGET_VENUE=live with SANDBOX=false trades real money and needs --arm, which is missing: "
                 "add it if you mean it, or set SANDBOX=true and BITGET_VENUE=simulator"
             )
+
+
+def is_loopback(url: str) -> bool:
+    """Tell whether a URL that `check_url` has passed leads to this machine."""
+    return urlsplit(url).hostname in _LOOPBACK
+
+
+def check_url(name: str, url: str, scheme: str) -> str:
+    """Return a URL without a trailing slash; it leads to this machine, or encrypted to Bitget.
+
+    Args:
+        name: of the setting or argument, for the message.
+        scheme: "http" or "ws".
+
+    Raises:
+        SettingsError: it leads elsewhere, or is none.
+    """
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        _ = parts.port
+    except ValueError as error:
+        raise SettingsError(f"{name} must be {scheme}://host:port…, found {url!r} ({error}): correct it") from None
+    if host in _LOOPBACK:
+        if parts.scheme not in (scheme, scheme + "s"):
+            raise SettingsError(f"{name} must be {scheme}://… or {scheme}s://…, found {url!r}: correct it")
+    elif parts.scheme != scheme + "s" or not (host == _BITGET_DOMAIN or host.endswith("." + _BITGET_DOMAIN)):
+        raise SettingsError(
+            f"{name} must be on this machine or {scheme}s:// on {_BITGET_DOMAIN}, found {url!r}: correct or unset it"
+        )
+    return url.rstrip("/")
+
+
+def _pair(rest_name: str, rest: str | None, ws_name: str, ws: str | None) -> tuple[str, str] | None:
+    if rest is None and ws is None:
+        return None
+    if rest is None or ws is None:
+        raise SettingsError(
+            f"{rest_name} and {ws_name} are set together or not at all, found one of them: set the other one or "
+            "unset both"
+        )
+    urls = check_url(rest_name, rest, "http"), check_url(ws_name, ws, "ws")
+    if is_loopback(urls[0]) != is_loopback(urls[1]):
+        raise SettingsError(
+            f"{rest_name} and {ws_name} lead to one exchange, found one on this machine and one at Bitget: correct one"
+        )
+    return urls
 
 
 def load(**overrides: object) -> Settings:

@@ -214,6 +214,9 @@ SUCCESS = "00000"
 # error, unknown error. A read is asked again; an order with such an answer may be live.
 UNDECIDED_CODES = frozenset({"40010", "40015", "40725", "45001"})
 
+# The signature is older than the window, or of the future: our idea of the exchange's clock is wrong.
+EXPIRED_CODE = "40008"
+
 # Refusals before anything was done, that another try may not meet: too many requests, system upgrade.
 LATER_CODES = frozenset({"429", "40200"})
 

@@ -127,6 +127,7 @@ class Session:
         self._messages = Pace(MESSAGES_PER_S)
         self._subscribes = Pace(SUBSCRIBES_PER_H, 3600 * NS)
         self._ping_ns = _NEVER
+        self._login_due_ns = _NEVER  # an answer to the login must have come by then
         self._pings_unanswered = 0
         self._dead_because = ""
         self._notes: list[Note] = []
@@ -155,7 +156,7 @@ class Session:
         """Return when `tick` next has something to do; never later than the next ping."""
         if self.link not in (Link.UP, Link.LOGIN):
             return _NEVER
-        due = self._ping_ns
+        due = min(self._ping_ns, self._login_due_ns) if self.link is Link.LOGIN else self._ping_ns
         if self.link is Link.UP and Channel.WANTED in self.channels.values():
             due = min(due, self._subscribes.ready_ns())
         if self._due_again_ns:
@@ -175,6 +176,9 @@ class Session:
         """Return the frames that are due, within the limits; call it when `due_ns` has come, more often is fine."""
         frames: list[str] = []
         if self.link not in (Link.UP, Link.LOGIN) or self.is_dead:
+            return frames
+        if self.link is Link.LOGIN and now_ns >= self._login_due_ns:
+            self._die(f"the login was not answered within {ACK_NS // NS} s")
             return frames
         self._expire(now_ns)
         if now_ns >= self._ping_ns and self._messages.ready_ns() <= now_ns:
@@ -425,6 +429,7 @@ class PrivateSession(Session):
 
     def _opening(self, now_ns: int) -> list[str]:
         self._messages.note(now_ns)
+        self._login_due_ns = now_ns + ACK_NS
         return [login_frame(self._keys, now_ns)]
 
     def _take(self, frame: wire.Frame, raw: str | bytes, recv_ns: int) -> list[Event]:

@@ -17,6 +17,7 @@ redirects are not followed (they would carry the keys elsewhere), and no message
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -303,12 +304,29 @@ class RestClient:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return await self._send_once(request)
-            except (ExchangeSilent, ExchangeRefused) as error:
-                is_worth_it = isinstance(error, ExchangeSilent) or error.code in rest.LATER_CODES
+            except (ExchangeSilent, ExchangeRefused, ProtocolBroken) as error:
+                # A proxy's page or a torn answer in place of Bitget's is as passing as none.
+                is_worth_it = not isinstance(error, ExchangeRefused) or error.code in rest.LATER_CODES
+                if isinstance(error, ExchangeRefused) and error.code == rest.EXPIRED_CODE:
+                    is_worth_it = await self._follow_clock()
                 if attempt == ATTEMPTS or not is_worth_it or not request.endpoint.is_repeatable:
                     raise
             await asyncio.sleep(backoff_s(attempt - 1, self._jitter.random()))
         raise AssertionError("unreachable")
+
+    async def _follow_clock(self) -> bool:
+        """Read the exchange's clock anew after it has called a signature old; tell whether it differs from ours.
+
+        The clock of a machine may be set, or stand still while it sleeps. What was refused was not done.
+        """
+        before_ms = self._offset_ms
+        with contextlib.suppress(ExchangeSilent, ExchangeRefused, ProtocolBroken):
+            await self.sync_clock()
+        moved_ms = self._offset_ms - before_ms
+        if abs(moved_ms) < 1000:
+            return False
+        self._notes.append(Note(event="clock.followed", fields={"moved_ms": moved_ms}))
+        return True
 
     async def _send_once(self, request: rest.Request) -> Any:
         assert self._http is not None, "use the client as `async with RestClient(…)`"

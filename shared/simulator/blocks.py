@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -17,7 +17,7 @@ LEVELS: Final = 15
 SNOWFLAKE_EPOCH_MS: Final = 1_435_725_920_677
 """Bitget's ids are (ms - this) << 22 | low bits, measured on four kinds of id."""
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.int64]
 
 

@@ -76,6 +76,10 @@ class Clock:
         """Return real seconds since an arbitrary instant; never goes back."""
         return self._monotonic_ns() / NS
 
+    def real_ns(self) -> int:
+        """Return the same in nanoseconds."""
+        return self._monotonic_ns()
+
     def real_s(self, market_s: float) -> float:
         """Return how many real seconds so much market time takes."""
         return market_s / self.speed

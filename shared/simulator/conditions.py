@@ -47,7 +47,7 @@ MESSAGES = {
 """Bitget's words for codes that a rule names without a message (Bitget v2, error codes)."""
 
 
-class _Rule(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class _Rule(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """What every rule has: how often, and how many times at most."""
 
     p: Chance = 1.0
@@ -57,7 +57,9 @@ class _Rule(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 # ----------------------------------------------------------------------------------------------------- latency
 
 
-class _Spiked(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True, tag_field="kind"):
+class _Spiked(
+    msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True, omit_defaults=True, tag_field="kind"
+):
     spike_p: Chance = 0.0
     spike_ms: Millis = 0.0  # is added
 
@@ -194,7 +196,7 @@ class OrderFault(_Rule):
     is_pushed: bool = True
 
 
-class Disconnect(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class Disconnect(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """Connections end after exponentially distributed times."""
 
     every_s: Annotated[float, msgspec.Meta(gt=0.0, le=1_000_000.0)]  # mean
@@ -202,7 +204,7 @@ class Disconnect(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     how: Literal["abort", "close"] = "abort"  # as a broken network does, or with a close frame (1001)
 
 
-class Slow(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class Slow(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """Connections deliver so much and no more; what is behind waits."""
 
     bytes_per_s: Annotated[int, msgspec.Meta(ge=1)]
@@ -306,7 +308,7 @@ class After(msgspec.Struct, forbid_unknown_fields=True):
     n: Annotated[int, msgspec.Meta(ge=1)] = 1
 
 
-class Step(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class Step(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """A change at a time, once or again and again, or after an event."""
 
     change: Change

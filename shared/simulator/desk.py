@@ -66,19 +66,31 @@ class Desk:
             self._show(self._second + 1)
         self._trade_until(now_ns)
 
+    async def ready(self, path: str, params: Mapping[str, Any], account: str) -> None:
+        """Return when the venue can do what a private request asks for: here always at once."""
+
     def pushes(self) -> list[tuple[str, str, str]]:
         """Return what clients are told of since the last call: (account, channel, frame)."""
         frames: list[tuple[str, str, str]] = []
         touched: dict[str, None] = self._late.appeared(self._now_ns)
         for event in self.venue.drain():
+            if isinstance(event, PlanReport):  # moves neither positions nor money
+                row = payloads.plan_push(self.venue, event.plan)
+                frames.append((event.account, "orders-algo", push_text("orders-algo", [row], event.time_ns)))
+                continue
             touched[event.account] = None
             if isinstance(event, OrderReport):
                 row = payloads.order_push(event.order, event.fill)
                 frames.append((event.account, "orders", push_text("orders", [row], event.time_ns)))
             elif isinstance(event, Fill):
                 frames.append((event.account, "fill", push_text("fill", [payloads.fill_push(event)], event.time_ns)))
+            elif isinstance(event, ClosedPosition):
+                row = payloads.closed_push(event)
+                frames.append(
+                    (event.account, "positions-history", push_text("positions-history", [row], event.time_ns))
+                )
             else:
-                assert isinstance(event, FundingReport | PlanReport | ClosedPosition)
+                assert isinstance(event, FundingReport)
         for account in touched:
             self._late.note(account, self._now_ns)
             for channel in ("positions", "account"):
@@ -172,10 +184,11 @@ class Desk:
                 self._rows[symbol] = row
 
     def _trade_until(self, end_ns: int) -> None:
-        """Show resting orders the public trades of this second up to `end_ns`."""
+        """Show resting orders and plans the public trades of this second up to `end_ns`."""
         assert self._second is not None
         begin_ns, self._traded_ns = self._traded_ns, max(self._traded_ns, end_ns)
-        waiting = {self.market.symbols.index(symbol) for symbol in self.venue.resting_symbols()}
+        concerned = {*self.venue.resting_symbols(), *self.venue.plans.symbols()}
+        waiting = {self.market.symbols.index(symbol) for symbol in concerned}
         if not waiting:
             return
         block = self.market.block(self._second)

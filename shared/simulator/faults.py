@@ -8,7 +8,8 @@
 
 Randomness is a counter-based generator (Philox) for each stream of events, keyed by the seed and the stream's name: a
 path, a connection ("public 3": the third public one), "orders". So the same seed and the same sequence of events of a
-stream misbehave the same, whatever happens on the other streams, and a run is told by its seed and its script.
+stream misbehave the same, whatever happens on the other streams (but for a rule's `count`, which they share), and a run
+is told by its seed and its script.
 
 Every strike is counted in `struck`; what was asked for and never struck is visible there.
 """
@@ -279,7 +280,7 @@ class Faults:
     @staticmethod
     def _hits(rule: RequestFault | OrderFault, draws: Draws) -> bool:
         """Draw whether a rule strikes, and count it down."""
-        if rule.count == 0 or not draws.strikes(rule.p):
+        if not draws.strikes(rule.p) or rule.count == 0:
             return False
         if rule.count is not None:
             rule.count -= 1

@@ -39,7 +39,7 @@ CHANNELS = ("ticker", "books1", "books5", "books15", "books", "trade", *CANDLE_C
 _BOOK_DEPTH = {"books1": 1, "books5": 5, "books15": 15}
 _SNAPSHOT_TRADES = 50
 _SNAPSHOT_SECONDS = 60
-_SNAPSHOT_CANDLES = 100
+SNAPSHOT_CANDLES = 100
 _QUIET_BLOCKS_MAX = 3
 """A book that has not been told for so many blocks is told anew, with a snapshot."""
 
@@ -63,10 +63,12 @@ class Cadence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 CALM = Cadence()
+"""A third of the frames: for a machine that has to do without."""
+
 BITGET = Cadence(book_ms=125, ticker_ms=110)
 """As measured in September 2026: about 8 books and 9 tickers a second and symbol."""
 
-LIVE = CALM
+LIVE = BITGET
 HISTORY = Cadence(book_ms=1000, ticker_ms=1000, trade_ms=1000)
 """Once a second: what two hours of history are written at."""
 
@@ -74,11 +76,11 @@ HISTORY = Cadence(book_ms=1000, ticker_ms=1000, trade_ms=1000)
 class CandleSource(Protocol):
     """Where candles come from: rows of eight strings, [open ms, open, high, low, close, base, quote, USDT]."""
 
-    def forming(self, symbol: str, granularity: str, now_ns: int) -> list[str]:
-        """Return the candle that is open at `now_ns`."""
+    def forming(self, symbol: str, granularity: str, now_ns: int) -> list[str] | None:
+        """Return the candle that is open at `now_ns`; None: not all of it is known."""
 
     def recent(self, symbol: str, granularity: str, now_ns: int, limit: int) -> list[list[str]]:
-        """Return the last `limit` candles up to the forming one, oldest first."""
+        """Return the last `limit` candles that are known, up to the forming one, oldest first."""
 
 
 class PublicFeed:
@@ -186,12 +188,12 @@ class PublicFeed:
         if channel in CANDLE_CHANNELS:
             if self.candles is None:
                 return None
-            bars = self.candles.recent(symbol, channel.removeprefix("candle"), now_ns, _SNAPSHOT_CANDLES)
+            bars = self.candles.recent(symbol, channel.removeprefix("candle"), now_ns, SNAPSHOT_CANDLES)
             return _frame_text("snapshot", channel, symbol, _json(bars)[1:-1], now_ns) if bars else None
         if channel == "books":
-            told = self._last_told(now_ns, n)
-            if told is None or not self._shows(n, second):
-                return None
+            told = self._last_told(now_ns, n) if self._shows(n, second) else None
+            if told is None or (told < second and not self._shows(n, second - 1)):
+                return None  # not listed, or only just listed again
             now = self._at(told)
             ask_texts, bid_texts = now.book(n)
             asks, bids = ",".join(ask_texts), ",".join(bid_texts)
@@ -312,6 +314,8 @@ class PublicFeed:
             at = bisect_right(told, second)
             if at:
                 return told[at - 1]
+            if not self._shows(n, block.first_second):
+                return None  # just listed: no need to compute what was before
             second = block.first_second - 1
         return None
 
@@ -327,6 +331,8 @@ class PublicFeed:
             return None
         symbol, asks_bids = self.market.symbols[n], sides(now.block, now.t, n)
         before = self._last_told_from(now.second - 1, n)
+        if before is not None and before < now.second - 1 and not self._shows(n, now.second - 1):
+            before = None  # it was not listed in between: who subscribed meanwhile was told nothing
         if before is None:  # nothing that a change could refer to
             ask_texts, bid_texts = now.book(n)
             asks, bids = ",".join(ask_texts), ",".join(bid_texts)
@@ -392,8 +398,11 @@ class PublicFeed:
         if self.candles is None or not self._has(second - 1) or not self._has_traded(second - 1, n):
             return None
         symbol, granularity = self.market.symbols[n], channel.removeprefix("candle")
-        bars = [self.candles.forming(symbol, granularity, time_ns)]
-        if int(bars[0][0]) > (second - 1) * 1000:  # the trades of the second before belong to the candle before
+        forming = self.candles.forming(symbol, granularity, time_ns)
+        if forming is None:
+            return None
+        bars = [forming]
+        if int(forming[0]) > (second - 1) * 1000:  # the trades of the second before belong to the candle before
             bars = self.candles.recent(symbol, granularity, time_ns, 2)
         return frame(_frame_text("update", channel, symbol, _json(bars)[1:-1], time_ns, 1).encode())
 

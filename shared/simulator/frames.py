@@ -6,14 +6,14 @@ import json
 from typing import Any
 
 
-def frame(*parts: bytes) -> bytes:
-    """Return one text frame whose payload is the parts, in order."""
-    n = sum(map(len, parts))
+def frame(stem: bytes, tail: bytes = b"") -> bytes:
+    """Return one text frame whose payload is the stem and the tail."""
+    n = len(stem) + len(tail)
     if n < 126:
-        return b"".join((bytes((0x81, n)), *parts))
+        return b"".join((b"\x81", n.to_bytes(1, "big"), stem, tail))
     if n < 65536:
-        return b"".join((b"\x81\x7e", n.to_bytes(2, "big"), *parts))
-    return b"".join((b"\x81\x7f", n.to_bytes(8, "big"), *parts))
+        return b"".join((b"\x81\x7e", n.to_bytes(2, "big"), stem, tail))
+    return b"".join((b"\x81\x7f", n.to_bytes(8, "big"), stem, tail))
 
 
 def text_frame(text: str) -> bytes:

@@ -68,6 +68,9 @@ class Credentials(msgspec.Struct, frozen=True):
 
 DEFAULT_ACCOUNT = Credentials("simulator", "simulator", "simulator", Decimal(10_000))
 
+DEPOSIT_MAX = Decimal("1e12")
+"""With more, eight decimals would not fit into 28 digits."""
+
 ACCOUNT_FORM = "KEY:SECRET:PASSPHRASE:USDT[:OPTION,...]"
 ACCOUNT_OPTIONS = "read, trade, transfer (what the key may do; none of them: everything), ip=ADDRESS, demo, unified"
 
@@ -82,12 +85,12 @@ def parse_account(text: str) -> Credentials:
     try:
         key, secret, passphrase, money = parts[:4]
         deposit = Decimal(money)
-        is_good = all((key, secret, passphrase)) and deposit.is_finite() and deposit > 0
+        is_good = all((key, secret, passphrase)) and deposit.is_finite() and 0 < deposit <= DEPOSIT_MAX
     except (ValueError, InvalidOperation):
         is_good = False
     if not is_good:
         raise SettingsError(
-            f"--account must be {ACCOUNT_FORM} with a positive amount, found {len(parts)} parts: correct it"
+            f"--account must be {ACCOUNT_FORM} with a positive amount up to 1e12, found {len(parts)} parts: correct it"
         )
     permissions: set[str] = set()
     addresses: list[str] = []
@@ -218,8 +221,11 @@ class RateLimit:
         self._minutes: dict[str, deque[float]] = {}
         self._blocked_until_s: dict[str, float] = {}
 
-    def admit(self, address: str, now_s: float) -> None:
+    def admit(self, address: str, now_s: float, scale: float = 1.0) -> None:
         """Count one request of an address, whatever it asks.
+
+        Args:
+            scale: how much more (> 1) or less is allowed at the moment.
 
         Raises:
             Refused: HTTP 429, the address has asked too often, or is still blocked for it.
@@ -232,7 +238,7 @@ class RateLimit:
         recent = self._minutes.setdefault(address, deque())
         while recent and now_s - recent[0] >= 60.0:
             recent.popleft()
-        if len(recent) >= self._calls_per_minute:
+        if len(recent) >= max(1, int(self._calls_per_minute * scale)):
             self._blocked_until_s[address] = now_s + self._block_s
             recent.clear()
             raise _too_many()

@@ -100,6 +100,7 @@ class _Trades:
 class _Candles:
     def __init__(self) -> None:
         self._push: _Rows | None = None
+        self._whole: str | None = None  # the snapshot as it came, while nothing has changed since
         self._rows: dict[int, msgspec.Raw] = {}  # by opening time
 
     def take(self, text: str, *, is_update: bool) -> bool:
@@ -110,10 +111,12 @@ class _Candles:
             self._rows[int(msgspec.json.decode(row, type=list[str])[0])] = row
         for opened in sorted(self._rows)[:-CANDLES_MAX]:
             del self._rows[opened]
-        self._push = push
+        self._push, self._whole = push, None if is_update else text
         return True
 
     def snapshot(self) -> str | None:
+        if self._whole is not None:
+            return self._whole
         return None if self._push is None else _text(self._push, [self._rows[at] for at in sorted(self._rows)])
 
 
@@ -122,6 +125,7 @@ class _Book:
 
     def __init__(self) -> None:
         self._last: _BookPush | None = None
+        self._whole: str | None = None  # the snapshot as it came, while nothing has changed since
         self._asks: dict[float, tuple[str, str]] = {}
         self._bids: dict[float, tuple[str, str]] = {}
 
@@ -140,12 +144,13 @@ class _Book:
                     else:
                         side.pop(float(price), None)
             self._last = push
+        self._whole = None if is_update else text
         return True
 
     def snapshot(self) -> str | None:
         push = self._last
-        if push is None:
-            return None
+        if push is None or self._whole is not None:
+            return self._whole
         row = push.data[-1]
         asks = [self._asks[price] for price in sorted(self._asks)[:LEVELS_MAX]]
         bids = [self._bids[price] for price in sorted(self._bids, reverse=True)[:LEVELS_MAX]]

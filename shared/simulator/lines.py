@@ -8,7 +8,7 @@ Order of things: a frame meets the rules, first to last, then waits in the queue
 bandwidth limit. Whatever waits is bounded: a connection that is more than `HELD_BYTES_MAX` behind ends.
 
 To extend: a kind of fault is a name in `conditions.PushFault` and a case in `_alter` (one frame becomes another) or
-`_meet` (anything else).
+`_strike` (anything else).
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from shared.simulator.conditions import CONTROL_FRAMES, PushFault, matches
+from shared.simulator.frames import compact, payload, text_frame
+from shared.simulator.frames import frame as framed
 
 if TYPE_CHECKING:
     from shared.simulator.faults import Draws, Faults
@@ -37,14 +39,23 @@ HTML = (
 STRANGER = "NOPEUSDT"
 NEW_CHANNEL = "books50"
 
-_TEXT, _BINARY = 0x81, 0x82
-_ARG = re.compile(r'"channel":"([^"]*)"(?:,"(?:instId|coin)":"([^"]*)")?')
-_ROW_SYMBOL = re.compile(r'"instId":"([^"]*)"')
+LABELS_MAX = 10_000
+"""Channels and symbols for which a connection remembers which rules mean them."""
+
+_BINARY = b"\x82"
+_ARG = re.compile(rb'"channel":"([^"]*)"(?:,"(?:instId|coin)":"([^"]*)")?')
+_ROW_SYMBOL = re.compile(rb'"instId":"([^"]*)"')
+_SYMBOL = re.compile(r'"instId":"[^"]*"')
+_CHANNEL = re.compile(r'"channel":"[^"]*"')
 _PSEQ = re.compile(r'"pseq":([1-9][0-9]*)')
 _NUMBER = re.compile(r'"[A-Za-z0-9]+":"(-?[0-9.]+)"')
-
-_ADDING = ("lose", "duplicate", "reorder", "late", "delay", "cut", "error")
-"""Kinds that leave the text of a frame as it is."""
+_ANSWERS = {
+    b"pong": "pong",
+    b'{"event":"subscribe"': "ack",
+    b'{"event":"unsubscribe"': "ack",
+    b'{"event":"login"': "login",
+    b'{"event":"error"': "error",
+}
 
 Ending = Literal["", "abort", "drop"]
 
@@ -66,11 +77,14 @@ class Line:
         self._faults, self._draws = faults, draws
         self._queue: list[tuple[int, int, bytes, bool]] = []  # heap of (due, order of arrival, frame, ends with it)
         self._behind: list[_Overtaken] = []
+        self._out: list[bytes] = []  # what is written at the end of this `carry`
+        self._now_ns = 0
         self._n = 0
         self._not_before_ns = 0  # first in, first out: what a delayed frame makes the following ones wait for
         self._free_ns = 0  # when the bandwidth limit lets the next frame through
         self._held = 0  # bytes that wait
         self._rules: list[PushFault] = []
+        self._meant: dict[tuple[str, str], list[PushFault]] = {}  # by channel and symbol
         self._disconnects: list[Any] | None = None  # the list that `_ends` was drawn for
         self._ends: list[tuple[int, str]] = []  # (when, how)
         self.refresh()
@@ -78,6 +92,7 @@ class Line:
     def refresh(self) -> None:
         """Look at the conditions anew."""
         told = self._faults.conditions
+        self._meant.clear()
         self._rules = [rule for rule in told.pushes if self._is_meant(rule.stream)]
         self._slow = min((slow.bytes_per_s for slow in told.slow if self._is_meant(slow.stream)), default=0)
         if told.disconnects is not self._disconnects:
@@ -103,10 +118,13 @@ class Line:
         """
         if self.ending:
             return []
+        out = self._out = []
+        self._now_ns = now_ns
         for joined in frames:
             for frame in split(joined):
                 self._meet(frame, now_ns)
-        out = self._release(now_ns)
+        if self._queue or self._behind:
+            self._release(now_ns)
         self._end_in_time(out, now_ns)
         if self._held > HELD_BYTES_MAX:
             self.ending = "abort"
@@ -121,64 +139,69 @@ class Line:
 
     def _meet(self, frame: bytes, now_ns: int) -> None:
         """Let one frame meet the rules, and what is left of it join the queue."""
-        text = payload_of(frame).decode() if frame[0] == _TEXT else ""
-        channel, symbol = label(text)
-        due_ns, k_behind, copies = max(now_ns, self._not_before_ns), 0, 1
-        for rule in self._rules:
-            if not _is_named(rule, channel, symbol) or rule.count == 0 or not self._draws.strikes(rule.p):
+        channel, symbol = label(frame)
+        met = _Met(frame, max(now_ns, self._not_before_ns))
+        for rule in self._meaning(channel, symbol):
+            if not self._draws.strikes(rule.p) or rule.count == 0 or not self._strike(rule, met):
                 continue
-            what = rule.what
-            altered = self._alter(rule, text, frame)
-            if altered is frame:
-                continue  # there is nothing in it that this rule could change
-            self._faults.strike(f"{what} {channel}")
+            self._faults.strike(f"{rule.what} {channel}")
             if rule.count is not None:
                 rule.count -= 1
-            if altered is not None:
-                frame = altered
-                text = "" if what in ("binary", "not_utf8") else payload_of(altered).decode()
-            if what == "lose":
-                copies = 0
+            if met.copies == 0:
                 break
-            if what == "duplicate":
-                copies += 1
-            elif what == "error":
-                error = f'{{"event":"error","code":{rule.code},"msg":"{rule.msg}"}}'
-                self._join(text_frame(error), due_ns)
-            elif what == "reorder":
-                k_behind = 1 + self._draws.below(rule.window)
-            elif what == "late":
-                assert rule.delay is not None
-                due_ns += int(self._draws.ms(rule.delay) * MS)
-            elif what == "delay":
-                assert rule.delay is not None
-                due_ns = self._not_before_ns = due_ns + int(self._draws.ms(rule.delay) * MS)
-            elif what == "cut":
-                self._join(frame[: max(1, len(frame) // 2)], due_ns, is_last=True)
-                copies = 0
-                break
-        for _ in range(copies):
-            if k_behind:
-                self._behind.append(_Overtaken(frame, k_behind, now_ns + REORDER_NS_MAX))
-                self._held += len(frame)
+        for _ in range(met.copies):
+            if met.k_behind:
+                self._behind.append(_Overtaken(met.frame, met.k_behind, now_ns + REORDER_NS_MAX))
+                self._held += len(met.frame)
             else:
-                self._join(frame, due_ns)
-        if not k_behind:
-            self._overtake(due_ns)
+                self._join(met.frame, met.due_ns)
+        if self._behind and not met.k_behind:
+            self._overtake(met.due_ns)
         if channel and channel not in CONTROL_FRAMES and self._faults.counts_pushes:
             self._faults.count("push", channel)
 
-    def _alter(self, rule: PushFault, text: str, frame: bytes) -> bytes | None:
-        """Return another frame in place of this one, this one where it cannot be changed, None where it need not."""
+    def _meaning(self, channel: str, symbol: str) -> list[PushFault]:
+        """Return the rules that mean a frame of this channel and symbol, in their order."""
+        found = self._meant.get((channel, symbol))
+        if found is None:
+            found = [rule for rule in self._rules if _is_named(rule, channel, symbol)]
+            if len(self._meant) < LABELS_MAX:
+                self._meant[channel, symbol] = found
+        return found
+
+    def _strike(self, rule: PushFault, met: _Met) -> bool:
+        """Do to a frame what the rule says; False where there is nothing in it that the rule could change."""
         what = rule.what
-        if what in _ADDING:
-            return None
-        if not text:
-            return frame
+        if what == "lose":
+            met.copies = 0
+        elif what == "duplicate":
+            met.copies += 1
+        elif what == "reorder":
+            met.k_behind = 1 + self._draws.below(rule.window)
+        elif what == "error":
+            error = compact({"event": "error", "code": rule.code, "msg": rule.msg})
+            self._join(text_frame(error), met.due_ns)
+        elif what == "cut":
+            self._join(met.frame[: max(1, len(met.frame) // 2)], met.due_ns, is_last=True)
+            met.copies = 0
+        elif rule.delay is not None:
+            met.due_ns += int(self._draws.ms(rule.delay) * MS)
+            if what == "delay":
+                self._not_before_ns = met.due_ns
+        else:
+            altered = self._alter(rule, payload(met.frame), met.frame) if met.is_text else None
+            if altered is None:
+                return False
+            met.frame, met.is_text = altered, what not in ("binary", "not_utf8")
+        return True
+
+    def _alter(self, rule: PushFault, text: str, frame: bytes) -> bytes | None:
+        """Return another frame in place of this one, None where there is nothing to change."""
+        what = rule.what
         if what == "binary":
-            return _frame(_BINARY, text.encode())
+            return _BINARY + frame[1:]
         if what == "not_utf8":
-            return _frame(_TEXT, text.encode()[:64] + b"\xff\xfe")
+            return framed(text.encode()[:64], b"\xff\xfe")
         if what == "not_json":
             return text_frame(HTML)
         if what == "oversize":
@@ -188,21 +211,24 @@ class Line:
         if what == "gap":
             changed = _PSEQ.sub(lambda found: f'"pseq":{int(found[1]) + 1}', text, count=1)
         elif what == "wrong_symbol":
-            changed = _ROW_SYMBOL.sub(f'"instId":"{STRANGER}"', text, count=1)
+            changed = _SYMBOL.sub(f'"instId":"{STRANGER}"', text, count=1)
         elif what == "unknown_channel":
-            changed = re.sub(r'"channel":"[^"]*"', f'"channel":"{NEW_CHANNEL}"', text, count=1)
+            changed = _CHANNEL.sub(f'"channel":"{NEW_CHANNEL}"', text, count=1)
         elif what == "unknown_field":
             changed = text.replace('"data":[{', '"data":[{"newField":"1",', 1)
         else:
             assert what == "blank_field", what
             found = list(_NUMBER.finditer(text))
             if not found:
-                return frame
+                return None
             chosen = found[self._draws.below(len(found))]
             changed = text[: chosen.start(1)] + text[chosen.end(1) :]
-        return frame if changed == text else text_frame(changed)
+        return None if changed == text else text_frame(changed)
 
     def _join(self, frame: bytes, due_ns: int, *, is_last: bool = False) -> None:
+        if due_ns <= self._now_ns and not (self._queue or self._slow or is_last):
+            self._out.append(frame)
+            return
         self._n += 1
         heapq.heappush(self._queue, (due_ns, self._n, frame, is_last))
         self._held += len(frame)
@@ -219,11 +245,10 @@ class Line:
         self._held -= len(waiting.frame)
         self._join(waiting.frame, due_ns)
 
-    def _release(self, now_ns: int) -> list[bytes]:
+    def _release(self, now_ns: int) -> None:
         for waiting in list(self._behind):
             if waiting.until_ns <= now_ns:
                 self._follow(waiting, now_ns)
-        out: list[bytes] = []
         while self._queue and self._queue[0][0] <= now_ns:
             if self._slow:
                 if self._free_ns > now_ns:
@@ -231,11 +256,10 @@ class Line:
                 self._free_ns = max(self._free_ns, self._queue[0][0]) + len(self._queue[0][2]) * NS // self._slow
             _, _, frame, is_last = heapq.heappop(self._queue)
             self._held -= len(frame)
-            out.append(frame)
+            self._out.append(frame)
             if is_last:
                 self.ending = "drop"
                 break
-        return out
 
     def _end_in_time(self, out: list[bytes], now_ns: int) -> None:
         told = self._faults.conditions.disconnects
@@ -254,6 +278,16 @@ class Line:
                     out.append(GOING_AWAY)
 
 
+class _Met:
+    """A frame on its way through the rules."""
+
+    def __init__(self, frame: bytes, due_ns: int) -> None:
+        self.frame, self.due_ns = frame, due_ns
+        self.is_text = True
+        self.copies = 1
+        self.k_behind = 0  # so many later frames overtake it
+
+
 class _Overtaken:
     """A frame that waits for `k` later ones to pass."""
 
@@ -266,15 +300,15 @@ class _Overtaken:
 
 def split(joined: bytes) -> Iterator[bytes]:
     """Return the WebSocket frames that were joined, as they are."""
+    begin, size = _payload_at(joined, 0) if joined else (0, 0)
+    if begin + size == len(joined) > 0:
+        yield joined  # nearly always
+        return
     at = 0
     while at < len(joined):
         begin, size = _payload_at(joined, at)
-        yield joined[at : begin + size] if at or begin + size < len(joined) else joined
+        yield joined[at : begin + size]
         at = begin + size
-
-
-def payload_of(frame: bytes) -> bytes:
-    return frame[_payload_at(frame, 0)[0] :]
 
 
 def _payload_at(data: bytes, at: int) -> tuple[int, int]:
@@ -286,34 +320,20 @@ def _payload_at(data: bytes, at: int) -> tuple[int, int]:
     return at + 2 + n, int.from_bytes(data[at + 2 : at + 2 + n], "big")
 
 
-def text_frame(text: str) -> bytes:
-    return _frame(_TEXT, text.encode())
-
-
-def _frame(first: int, payload: bytes) -> bytes:
-    n = len(payload)
-    if n < 126:
-        return bytes((first, n)) + payload
-    if n < 65536:
-        return bytes((first, 126)) + n.to_bytes(2, "big") + payload
-    return bytes((first, 127)) + n.to_bytes(8, "big") + payload
-
-
-def label(text: str) -> tuple[str, str]:
+def label(frame: bytes) -> tuple[str, str]:
     """Return channel and symbol of a push, or what rules call another frame and ""; two blanks for what is neither."""
-    if text.startswith('{"action"'):
-        found = _ARG.search(text)
+    begin, _ = _payload_at(frame, 0)
+    if frame.startswith(b'{"action"', begin):
+        found = _ARG.search(frame, begin)
         if found is None:
             return "", ""
-        symbol = found[2] or ""
-        if symbol == "default":  # a private push: its rows say whose they are
-            row = _ROW_SYMBOL.search(text, found.end())
+        symbol = found[2] or b""
+        if symbol == b"default":  # a private push: its rows say whose they are
+            row = _ROW_SYMBOL.search(frame, found.end())
             symbol = row[1] if row else symbol
-        return found[1], symbol
-    if text == "pong":
-        return "pong", ""
-    for event, name in (("subscribe", "ack"), ("unsubscribe", "ack"), ("login", "login"), ("error", "error")):
-        if text.startswith(f'{{"event":"{event}"'):
+        return found[1].decode(), symbol.decode()
+    for start, name in _ANSWERS.items():
+        if frame.startswith(start, begin):
             return name, ""
     return "", ""
 

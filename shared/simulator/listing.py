@@ -159,7 +159,6 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
     factor_share: float  # [1] of the variance that is the market's
     touch_usd: float  # median notional at the best level
     spread_bps: float  # typical; a tick where that is wider
-    active_share: float  # [1] of seconds in which the quotes move at all
     level_gap: float  # mean distance between neighbouring levels, ticks
     leverage_max: int
     funding_interval_h: int
@@ -209,17 +208,17 @@ def _listing(rank: int, n_major: int, n_large: int, life: Life | None) -> Listin
     usd_per_s = 65e3 / (rank + 1) ** 1.3 * math.exp(0.3 * scatter[1] * (rank > 1))
     interval_h = 8 if rank < n_major + n_large or is_stock or rank % 3 == 1 else 4
     if rank < n_major:
-        tier, vol10, share, active, gap = "major", (2.1, 2.8)[rank], 0.80, 0.36, 2.6
+        tier, vol10, share, gap = "major", (2.1, 2.8)[rank], 0.80, 1.9
         spread_bps = 0.0
     elif rank < n_major + n_large:
-        tier, vol10, share, active, gap = "large", 3.9 * math.exp(0.12 * scatter[2]), 0.60, 0.42, 1.04
+        tier, vol10, share, gap = "large", 3.6 * math.exp(0.12 * scatter[2]), 0.60, 1.04
         spread_bps = 0.0
     else:
-        tier, vol10, share, active = "small", 12.5 * math.exp(0.22 * scatter[2]), 0.25, 0.85
+        tier, vol10, share = "small", 14.5 * math.exp(0.22 * scatter[2]), 0.25
         spread_bps = 14.0 * usd_per_s**-0.25 * math.exp(0.55 * scatter[3])
         gap = 1.0 + 0.35 * spread_bps * price * 10.0**price_place / 1e4 / 3.0
         if is_stock:
-            tier, vol10, share, active = "stock", 6.0 * math.exp(0.3 * scatter[2]), 0.10, 0.60
+            tier, vol10, share = "stock", 6.0 * math.exp(0.3 * scatter[2]), 0.10
         if life is not None:
             share = 0.05  # what was listed lately goes its own way
     return Listing(
@@ -229,7 +228,7 @@ def _listing(rank: int, n_major: int, n_large: int, life: Life | None) -> Listin
         trades_per_s=0.027 * usd_per_s**0.56 * math.exp(0.3 * scatter[4] * (rank > 1)),
         vol10_bps=vol10, factor_share=share,
         touch_usd=80.0 * usd_per_s**0.71 * math.exp(0.4 * scatter[5] * (rank > 1)),
-        spread_bps=spread_bps, active_share=active, level_gap=gap,
+        spread_bps=spread_bps, level_gap=gap,
         leverage_max=_leverage(rank, tier, life), funding_interval_h=1 if rank == 30 else interval_h,
         price_band=("0.02" if rank % 5 else "0.15") if is_stock else _band(rank),
         position_share=("0.15", "0.1", "0.2")[rank % 3] if is_stock

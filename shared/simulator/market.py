@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.simulator.blocks import BLOCK_S, LEVELS, NS, SNOWFLAKE_EPOCH_MS, Block, Floats, Ints, Trades
-from shared.simulator.generated import DEFAULT_PREDICTABILITY, PREDICTABILITY_MAX, GeneratedMarket
+from shared.simulator.generated import GeneratedMarket
+from shared.simulator.temper import DEFAULT_PREDICTABILITY, PREDICTABILITY_MAX
 
 __all__ = [
     "BLOCK_S", "DEFAULT_PREDICTABILITY", "LEVELS", "NS", "PREDICTABILITY_MAX", "SNOWFLAKE_EPOCH_MS",

@@ -45,12 +45,13 @@ class OrderRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def closes(self) -> bool:
-        """Tell whether it can only make a position smaller: reduce-only, or against its side in hedge mode."""
-        return self.reduce_only or (self.position_side != "net" and (self.position_side == "long") is not self._buys)
+        """Tell whether it can only make a position smaller: reduce-only, or in hedge mode against its side.
 
-    @property
-    def _buys(self) -> bool:
-        return self.side is Side.BUY
+        reduceOnly is ignored in hedge mode (recorded: an "open" with it opened).
+        """
+        if self.position_side == "net":
+            return self.reduce_only
+        return (self.position_side == "long") is not (self.side is Side.BUY)
 
 
 class PlanRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,6 +130,33 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True):
     maintenance_rate: Decimal  # [1] of notional
 
 
+class VenueRules(msgspec.Struct, frozen=True, kw_only=True):
+    """What a venue allows beside its contracts; the defaults are Bitget's (v2, contract config and FAQ, 2026)."""
+
+    orders_per_symbol_max: int = 200  # maxSymbolOrderNum
+    orders_max: int = 1000  # maxProductOrderNum
+    positions_max: int = 150  # maxPositionNum
+    client_oid_length_max: int = 50
+    leverage_default: int = 10
+    liquidation_fee: Decimal = Decimal("0.0006")  # [1] of notional
+    history_max: int = 5_000  # final orders, fills, bills, positions of an account; Bitget keeps 90 days instead
+
+
+class Takeover(msgspec.Struct, frozen=True, kw_only=True):
+    """A position that the insurance fund took over at its bankruptcy price and closed in the market."""
+
+    account: str
+    time_ns: int
+    symbol: str
+    size: Decimal  # base coin, signed
+    price: Decimal
+    proceeds_usdt: Decimal  # of closing it: > 0 received for a long, < 0 paid for a short
+
+    @property
+    def gain_usdt(self) -> Decimal:
+        return self.proceeds_usdt - self.size * self.price
+
+
 class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
     """The state of a plan after something happened to it."""
 
@@ -166,7 +194,9 @@ class Order(msgspec.Struct, kw_only=True):
     stop_loss: Decimal | None
     take_profit: Decimal | None
     stp: str
-    source: str  # "api", or who else sent it: "stop_loss", "take_profit", "liquidation"
+    # "api", or who else sent it: "stop_loss", "take_profit", "plan", "trailing"; the risk engine: "offset" (both sides
+    # of a hedge netted), "reduction" (down the risk ladder), "liquidation" (taken over by the insurance fund)
+    source: str
     leverage: int
     created_ns: int
     updated_ns: int
@@ -183,6 +213,7 @@ class Order(msgspec.Struct, kw_only=True):
     stop_loss_type: TriggerType = "mark_price"
     take_profit_type: TriggerType = "mark_price"
     queue_ahead: Decimal = ZERO  # visible size that trades before us at our price
+    cost_price: Decimal = ZERO  # at which what it opens holds margin: its limit, or what a market order met on arrival
 
     @property
     def remaining(self) -> Decimal:
@@ -281,7 +312,11 @@ class VenuePosition(msgspec.Struct, kw_only=True):
     opened_ns: int
     updated_ns: int
     realised_usdt: Decimal = ZERO
-    fees_usdt: Decimal = ZERO  # as Bitget shows them here: not cut to 8 decimals
+    opened_size: Decimal = ZERO  # sum of all that was opened, base coin
+    opened_quote: Decimal = ZERO  # sum of price x size of it
+    closed_quote: Decimal = ZERO
+    open_fee_usdt: Decimal = ZERO  # as Bitget shows fees here: not cut to 8 decimals
+    close_fee_usdt: Decimal = ZERO
     funding_usdt: Decimal = ZERO
     is_funded: bool = False  # has lived through a funding time
     position_side: PositionSide = "net"
@@ -289,6 +324,10 @@ class VenuePosition(msgspec.Struct, kw_only=True):
     margin_usdt: Decimal = ZERO  # isolated: what is set aside for it, added and reduced margin included; crossed: 0
     stop_loss: Decimal | None = None  # None: unprotected
     take_profit: Decimal | None = None
+
+    @property
+    def fees_usdt(self) -> Decimal:
+        return self.open_fee_usdt + self.close_fee_usdt
 
     @property
     def hold_side(self) -> Literal["long", "short"]:

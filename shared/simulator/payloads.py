@@ -11,19 +11,27 @@ Sides in hedge mode are the *position's* in every order and in REST fills (closi
 
 from __future__ import annotations
 
-from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Decimal
 from typing import Any
 
-from shared.simulator.orders import ZERO, Bill, ClosedPosition, Fill, Order, PositionSide, VenuePosition
+from shared.simulator.margin import (
+    SHOWN_STEP,
+    break_even,
+    liquidation_shown,
+    margin_shown,
+    net_profit,
+    quote_volume,
+    ratio_shown,
+)
+from shared.simulator.orders import ZERO, Bill, ClosedPosition, Fill, Order, Plan, PlanType, PositionSide, VenuePosition
 from shared.simulator.venue import Venue
 from shared.types import OrderKind, OrderStatus, Side
 
 MS = 1_000_000
 _FORCE = {OrderKind.POST_ONLY: "post_only", OrderKind.IOC: "ioc", OrderKind.FOK: "fok"}
-_STEP_16 = Decimal("1e-16")
 Row = dict[str, Any]
 
-_FORCED = {"liquidation": "burst", "reduction": "reduce", "delivery": "delivery"}
+_FORCED = {"liquidation": "burst", "reduction": "reduce", "offset": "offset", "delivery": "delivery"}
 """Who else sends orders, and how `tradeSide` begins then (Bitget v2, Get Order Detail)."""
 
 
@@ -31,7 +39,15 @@ def plain(value: Decimal | None) -> str:
     """Return a decimal without exponent or trailing zeros; "" for None."""
     if value is None:
         return ""
-    return f"{value.normalize():f}" if value else "0"
+    if not value:
+        return "0"
+    text = f"{value:f}"  # exactly: normalize() would round to 28 digits
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def shown(value: Decimal) -> str:
+    """Return an average price as Bitget shows it: 16 decimals at most."""
+    return plain(value.quantize(SHOWN_STEP, rounding=ROUND_HALF_EVEN))
 
 
 def _ms(time_ns: int) -> str:
@@ -60,12 +76,6 @@ def _position_mode(position_side: PositionSide) -> str:
     return "one_way_mode" if position_side == "net" else "hedge_mode"
 
 
-def _closes(order: Order) -> bool:
-    return order.reduce_only or (
-        order.position_side != "net" and (order.side is Side.BUY) != (order.position_side == "long")
-    )
-
-
 def _entered(source: str) -> str:
     # Plans are our own orders, sent by the venue; SYS is what nobody of the account has asked for.
     return "SYS" if source in _FORCED or source == "adl" else "API"
@@ -77,7 +87,7 @@ def _order_type(kind: OrderKind) -> str:
 
 def _average(order: Order) -> str:
     average = order.price_average
-    return "" if average is None else plain(average.quantize(_STEP_16, rounding=ROUND_HALF_EVEN))
+    return "" if average is None else shown(average)
 
 
 def _signed_fee(order_or_fill: Order | Fill) -> str:
@@ -85,7 +95,7 @@ def _signed_fee(order_or_fill: Order | Fill) -> str:
 
 
 def _quote(value: Decimal) -> str:
-    return plain(value.quantize(Decimal("1e-4"), rounding=ROUND_DOWN))
+    return plain(quote_volume(value))
 
 
 # --------------------------------------------------------------------------------------------------- REST
@@ -108,13 +118,13 @@ def order_row(order: Order) -> Row:
         "presetStopSurplusTriggerType": order.take_profit_type if order.take_profit is not None else "",
         "presetStopLossPrice": plain(order.stop_loss), "presetStopLossExecutePrice": plain(order.stop_loss_execute),
         "presetStopLossTriggerType": order.stop_loss_type if order.stop_loss is not None else "",
-        "reduceOnly": "YES" if _closes(order) else "NO",
+        "reduceOnly": "YES" if order.reduce_only else "NO",
         "cTime": _ms(order.created_ns), "uTime": _ms(order.updated_ns),
     }  # fmt: skip
 
 
 def history_row(order: Order) -> Row:
-    """Return a row of `orders-history`: two fields more, documented and empty but for closes that we do not price."""
+    """Return a row of `orders-history`: two documented fields more, never seen with a value."""
     return order_row(order) | {"posAvg": "", "liqPrice": ""}
 
 
@@ -131,7 +141,7 @@ def detail_row(order: Order) -> Row:
         "presetStopLossPrice": plain(order.stop_loss), "presetStopLossExecutePrice": plain(order.stop_loss_execute),
         "presetStopLossType": order.stop_loss_type if order.stop_loss is not None else "",
         "quoteVolume": _quote(order.quote), "orderType": _order_type(order.kind), "leverage": str(order.leverage),
-        "marginMode": order.margin_mode, "reduceOnly": "YES" if _closes(order) else "NO",
+        "marginMode": order.margin_mode, "reduceOnly": "YES" if order.reduce_only else "NO",
         "enterPointSource": _entered(order.source),
         "tradeSide": _trade_side(order.side, order.position_side, order.source),
         "posMode": _position_mode(order.position_side), "orderSource": _order_source(order), "newTradeSide": None,
@@ -150,8 +160,10 @@ def _order_source(order: Order) -> str:
     begin = _ORDER_SOURCES.get(order.source)
     if begin is not None:
         return f"{begin}_{'market' if is_market else 'limit'}"
-    if order.source in ("liquidation", "reverse"):
-        return order.source
+    if order.source in ("liquidation", "reduction"):
+        return "liquidation"
+    if order.source == "offset":
+        return "reduce_offset"
     return "market" if is_market else "normal"
 
 
@@ -182,34 +194,23 @@ def bill_row(bill: Bill) -> Row:
 
 
 def position_row(venue: Venue, account: str, position: VenuePosition) -> Row:
-    """Return a row of `all-position`. Arithmetic: PROTOCOL-derived, e.g. break-even = open (1 + f) / (1 - f)."""
+    """Return a row of `all-position`. Its arithmetic stands in `margin` and `accounts`."""
     symbol, mark, size = position.symbol, venue.mark(position.symbol), abs(position.size)
-    entry, taker = position.entry_price, venue.contracts[symbol].taker_fee
-    is_long = position.size > 0
+    leverage, entry = venue.leverage(account, symbol, position.hold_side, position.margin_mode), position.entry_price
     is_crossed = position.margin_mode == "crossed"
-    leverage = venue.leverage(account, symbol, position.hold_side)
-    unrealised, needing = position.size * mark - position.cost, size
-    if is_crossed:
-        # Both sides of a symbol need the margin of the larger one (recorded in hedge mode).
-        needing = max(abs(p.size) for p in venue.positions(account) if p.symbol == symbol)
-        margin, behind = mark * size / leverage, venue.cross_equity(account)
-    else:
-        margin, behind = position.margin_usdt, position.margin_usdt + unrealised
-    rate = _maintenance_rate(venue, symbol, needing * mark)
-    ratio = mark * needing * (rate + taker) / behind if behind > 0 else Decimal(1)
-    up, down = entry, Decimal(1) if is_long else Decimal(-1)
     opening, closing = _pending_of(venue, account, position)
     stop, target = venue.plans.protection(account, symbol, position.position_side)
     return {
         "marginCoin": "USDT", "symbol": symbol, "holdSide": position.hold_side, "openDelegateSize": plain(opening),
-        "marginSize": plain(margin.quantize(_STEP_16, rounding=ROUND_CEILING)),
+        "marginSize": plain(margin_shown(mark, size, leverage) if is_crossed else position.margin_usdt),
         "available": plain(max(ZERO, size - closing)), "locked": plain(min(size, closing)), "total": plain(size),
         "leverage": str(leverage), "achievedProfits": plain(position.realised_usdt),
-        "openPriceAvg": plain(entry.quantize(_STEP_16)), "marginMode": position.margin_mode,
-        "posMode": _position_mode(position.position_side), "unrealizedPL": plain(unrealised),
-        "liquidationPrice": plain((venue.liquidation_price(account, position) or ZERO).quantize(_STEP_16)),
-        "keepMarginRate": plain(rate), "markPrice": plain(mark), "marginRatio": plain(ratio.quantize(_STEP_16)),
-        "breakEvenPrice": plain((up * (1 + taker * down) / (1 - taker * down)).quantize(_STEP_16)),
+        "openPriceAvg": shown(entry), "marginMode": position.margin_mode,
+        "posMode": _position_mode(position.position_side), "unrealizedPL": plain(position.size * mark - position.cost),
+        "liquidationPrice": plain(liquidation_shown(venue.liquidation_price(account, position) or ZERO)),
+        "keepMarginRate": plain(venue.maintenance_rate(account, position)), "markPrice": plain(mark),
+        "marginRatio": plain(ratio_shown(venue.margin_ratio(account, position))),
+        "breakEvenPrice": plain(break_even(entry, position.size > 0, venue.contracts[symbol].taker_fee)),
         "totalFee": plain(position.funding_usdt) if position.is_funded else "",
         "deductedFee": plain(position.fees_usdt), "grant": "", "assetMode": "single", "autoMargin": "off",
         "takeProfit": plain(position.take_profit), "stopLoss": plain(position.stop_loss),
@@ -219,17 +220,12 @@ def position_row(venue: Venue, account: str, position: VenuePosition) -> Row:
     }  # fmt: skip
 
 
-def _maintenance_rate(venue: Venue, symbol: str, notional_usdt: Decimal) -> Decimal:
-    tiers = venue.tiers(symbol)
-    return next((tier.maintenance_rate for tier in tiers if notional_usdt <= tier.end_usdt), tiers[-1].maintenance_rate)
-
-
 def _pending_of(venue: Venue, account: str, position: VenuePosition) -> tuple[Decimal, Decimal]:
     """Return what pending orders would open in the direction of a position, and what they would close of it."""
     opening = closing = ZERO
     for order in venue.pending(account):
         if order.symbol == position.symbol and order.position_side == position.position_side:
-            if _closes(order):
+            if order.reduce_only:
                 closing += order.remaining
             elif order.side.sign * position.size > 0:
                 opening += order.remaining
@@ -240,26 +236,18 @@ def closed_row(position: ClosedPosition) -> Row:
     """Return a row of `history-position`; times are lower case here (recorded)."""
     return {
         "positionId": position.position_id, "symbol": position.symbol, "marginCoin": "USDT",
-        "holdSide": position.hold_side, "openAvgPrice": _price(position.open_average),
-        "closeAvgPrice": _price(position.close_average), "marginMode": position.margin_mode,
+        "holdSide": position.hold_side, "openAvgPrice": shown(position.open_average),
+        "closeAvgPrice": shown(position.close_average), "marginMode": position.margin_mode,
         "openTotalPos": plain(position.opened_size), "closeTotalPos": plain(position.closed_size),
-        "pnl": plain(position.realised_usdt), "netProfit": _cut8(_net(position)),
+        "pnl": plain(position.realised_usdt), "netProfit": plain(net_profit(position)),
         "totalFunding": plain(position.funding_usdt), "openFee": _cut8(-position.open_fee_usdt),
         "closeFee": _cut8(-position.close_fee_usdt), "posMode": _closed_mode(position), "cashDividend": "0.00000000",
         "utime": _ms(position.time_ns), "ctime": _ms(position.opened_ns),
     }  # fmt: skip
 
 
-def _net(position: ClosedPosition) -> Decimal:
-    return position.realised_usdt - position.open_fee_usdt - position.close_fee_usdt + position.funding_usdt
-
-
 def _closed_mode(position: ClosedPosition) -> str:
     return "hedge_mode" if position.is_hedged else "one_way_mode"
-
-
-def _price(value: Decimal) -> str:
-    return plain(value.quantize(_STEP_16, rounding=ROUND_HALF_EVEN))
 
 
 def account_row(venue: Venue, account: str, symbol: str | None) -> Row:
@@ -270,14 +258,7 @@ def account_row(venue: Venue, account: str, symbol: str | None) -> Row:
     for position in positions:
         profit = position.size * venue.mark(position.symbol) - position.cost
         by_mode[position.margin_mode] = by_mode.get(position.margin_mode, ZERO) + profit
-    pending_margin = sum(
-        (
-            order.remaining * order.price / order.leverage
-            for order in venue.pending(account)
-            if order.price is not None and not _closes(order)
-        ),
-        ZERO,
-    )
+    pending_margin = venue.order_margin(account)
     isolated = venue.isolated_margin(account)
     crossed = venue.margin_used(account) - isolated - pending_margin
     head = {
@@ -299,9 +280,9 @@ def account_row(venue: Venue, account: str, symbol: str | None) -> Row:
             "assetList": [{"coin": "USDT", "balance": plain(venue.balance(account)), "available": free}],
         }  # fmt: skip
     middle = {
-        "crossedMarginLeverage": venue.leverage(account, symbol),
-        "isolatedLongLever": venue.leverage(account, symbol, "long"),
-        "isolatedShortLever": venue.leverage(account, symbol, "short"),
+        "crossedMarginLeverage": venue.leverage(account, symbol, mode="crossed"),
+        "isolatedLongLever": venue.leverage(account, symbol, "long", "isolated"),
+        "isolatedShortLever": venue.leverage(account, symbol, "short", "isolated"),
         "marginMode": venue.margin_mode(account, symbol), "posMode": venue.position_mode(account),
     }  # fmt: skip
     return head | middle | tail
@@ -316,6 +297,68 @@ def _risk(venue: Venue, account: str) -> str:
 
 def _cut8(value: Decimal) -> str:
     return plain(value.quantize(Decimal("1e-8"), rounding=ROUND_DOWN))
+
+
+def plan_row(venue: Venue, plan: Plan) -> Row:
+    """Return a row of `orders-plan-pending`; what a plan has not is "" or, among the legs, null (recorded)."""
+    request = plan.request
+    stop, target = _legs(plan)
+    is_hedged = request.position_side != "net"
+    mode = "" if is_hedged else venue.margin_mode(plan.account, request.symbol)  # TP/SL do not say one (recorded)
+    return {
+        "planType": request.plan_type, "symbol": request.symbol, "size": plain(request.size),
+        "orderId": plan.order_id, "clientOid": plan.client_oid, "price": plain(request.execute_price),
+        "executePrice": plain(request.execute_price), "callbackRatio": plain(request.callback_ratio),
+        "triggerPrice": plain(request.trigger_price), "triggerType": request.trigger_type, "planStatus": plan.status,
+        "side": _side(request.side, request.position_side), "posSide": request.position_side, "marginCoin": "USDT",
+        "marginMode": request.margin_mode or mode, "enterPointSource": "API",
+        "tradeSide": _trade_side(request.side, request.position_side, "plan"),
+        "posMode": _position_mode(request.position_side),
+        "orderType": "market" if request.execute_price is None else "limit",
+        "stopSurplusTriggerPrice": target[0], "stopSurplusExecutePrice": target[1],
+        "stopSurplusTriggerType": target[2], "stopLossTriggerPrice": stop[0], "stopLossExecutePrice": stop[1],
+        "stopLossTriggerType": stop[2], "cTime": _ms(plan.created_ns), "uTime": _ms(plan.updated_ns),
+    }  # fmt: skip
+
+
+def plan_history_row(venue: Venue, plan: Plan) -> Row:
+    """Return a row of `orders-plan-history`: a pending one, and what its order came to (documented)."""
+    order = venue.order(plan.account, order_id=plan.execute_order_id) if plan.execute_order_id else None
+    return plan_row(venue, plan) | {
+        "executeOrderId": plan.execute_order_id, "priceAvg": "" if order is None else _average(order),
+        "baseVolume": "0" if order is None else plain(order.filled),
+    }  # fmt: skip
+
+
+def plan_sub_row(plan: Plan) -> Row:
+    """Return a row of `plan-sub-order`: the order that a triggered plan has sent, or could not."""
+    price = plan.request.execute_price
+    return {
+        "orderId": plan.execute_order_id, "price": plain(price), "type": "market" if price is None else "limit",
+        "status": "fail" if plan.status == "fail_execute" else "success",
+    }  # fmt: skip
+
+
+_Leg = tuple[str | None, str | None, str | None]
+
+
+def _legs(plan: Plan) -> tuple[_Leg, _Leg]:
+    """Return (stop, target) as (trigger price, execute price, trigger type): of the plan itself or riding on it."""
+    request, nothing = plan.request, (None, None, None)
+
+    def leg(trigger: Decimal | None, execute: Decimal | None, kind: str) -> _Leg:
+        return nothing if trigger is None else (plain(trigger), None if execute is None else plain(execute), kind)
+
+    own = leg(request.trigger_price, request.execute_price, request.trigger_type)
+    match request.plan_type:
+        case "loss_plan" | "pos_loss":
+            return own, nothing
+        case "profit_plan" | "pos_profit":
+            return nothing, own
+        case "moving_plan":
+            return nothing, nothing
+    stop = leg(request.stop_loss, request.stop_loss_execute, request.stop_loss_type)
+    return stop, leg(request.take_profit, request.take_profit_execute, request.take_profit_type)
 
 
 # ------------------------------------------------------------------------------------------------- pushes
@@ -339,7 +382,7 @@ def order_push(order: Order, fill: Fill | None) -> Row:
         "presetStopSurplusExecutePrice": plain(order.take_profit_execute),
         "presetStopSurplusPrice": plain(order.take_profit),
         "presetStopSurplusType": order.take_profit_type if order.take_profit is not None else "",
-        "price": plain(price), "reduceOnly": "yes" if _closes(order) else "no",
+        "price": plain(price), "reduceOnly": "yes" if order.reduce_only else "no",
         "side": _side(order.side, order.position_side), "size": plain(order.size), "status": order.status.value,
         "stpMode": order.stp, "totalProfits": plain(order.realised_usdt),
         "tradeSide": _trade_side(order.side, order.position_side, order.source),
@@ -372,11 +415,39 @@ def closed_push(position: ClosedPosition) -> Row:
     return {
         "posId": position.position_id, "instId": position.symbol, "marginCoin": "USDT",
         "marginMode": position.margin_mode, "holdSide": position.hold_side, "posMode": _closed_mode(position),
-        "openPriceAvg": _price(position.open_average), "closePriceAvg": _price(position.close_average),
+        "openPriceAvg": shown(position.open_average), "closePriceAvg": shown(position.close_average),
         "openSize": plain(position.opened_size), "closeSize": plain(position.closed_size),
         "achievedProfits": plain(position.realised_usdt), "settleFee": plain(position.funding_usdt),
         "openFee": _cut8(-position.open_fee_usdt), "closeFee": _cut8(-position.close_fee_usdt),
         "cTime": _ms(position.opened_ns), "uTime": _ms(position.time_ns),
+    }  # fmt: skip
+
+
+_PLAN_TYPES: dict[PlanType, str] = {
+    "normal_plan": "pl", "track_plan": "track", "moving_plan": "mtpsl",
+    "profit_plan": "tp", "loss_plan": "sl", "pos_profit": "ptp", "pos_loss": "psl",
+}  # fmt: skip
+
+
+def plan_push(venue: Venue, plan: Plan) -> Row:
+    """Return a row of the `orders-algo` channel (documented; no recording): other names and plan types than REST."""
+    row = plan_row(venue, plan)
+    order = venue.order(plan.account, order_id=plan.execute_order_id) if plan.execute_order_id else None
+    return {
+        "instId": row["symbol"], "orderId": plan.order_id, "clientOid": plan.client_oid,
+        "triggerPrice": row["triggerPrice"], "triggerType": row["triggerType"],
+        "triggerTime": _ms(plan.created_ns if plan.triggered_ns is None else plan.triggered_ns),
+        "planType": _PLAN_TYPES[plan.request.plan_type], "price": row["price"], "executePrice": row["executePrice"],
+        "size": row["size"], "actualSize": "0" if order is None else plain(order.filled),
+        "orderType": row["orderType"], "side": row["side"], "tradeSide": row["tradeSide"], "posSide": row["posSide"],
+        "marginCoin": "USDT", "status": plan.status, "posMode": row["posMode"], "enterPointSource": "API",
+        "stopSurplusPrice": row["stopSurplusExecutePrice"] or "",
+        "stopSurplusTriggerPrice": row["stopSurplusTriggerPrice"] or "",
+        "stopSurplusTriggerType": row["stopSurplusTriggerType"] or "",
+        "stopLossPrice": row["stopLossExecutePrice"] or "",
+        "stopLossTriggerPrice": row["stopLossTriggerPrice"] or "",
+        "stopLossTriggerType": row["stopLossTriggerType"] or "", "stpMode": plan.request.stp,
+        "cTime": row["cTime"], "uTime": row["uTime"],
     }  # fmt: skip
 
 
@@ -390,7 +461,7 @@ def position_push(venue: Venue, account: str, position: VenuePosition) -> Row:
         "total": row["total"], "available": row["available"], "frozen": row["locked"],
         "openPriceAvg": row["openPriceAvg"], "leverage": int(row["leverage"]),
         "achievedProfits": row["achievedProfits"], "unrealizedPL": row["unrealizedPL"],
-        "unrealizedPLR": plain((Decimal(row["unrealizedPL"]) / margin).quantize(_STEP_16)) if margin else "0",
+        "unrealizedPLR": plain((Decimal(row["unrealizedPL"]) / margin).quantize(SHOWN_STEP)) if margin else "0",
         "liquidationPrice": row["liquidationPrice"], "keepMarginRate": row["keepMarginRate"],
         "marginRate": row["marginRatio"], "breakEvenPrice": row["breakEvenPrice"], "totalFee": row["totalFee"],
         "deductedFee": row["deductedFee"], "markPrice": row["markPrice"], "assetMode": "single", "autoMargin": "off",

@@ -6,8 +6,8 @@ Kinds (Bitget v2, REST -> Trigger orders)
     order that sells, the lowest for one that buys) and fire when the price has come back by a ratio of it.
   * `profit_plan` and `loss_plan` close a size of a position, `pos_profit` and `pos_loss` the whole of it.
 
-Codes and messages: Bitget v2, Error codes; 40917 and 45122 as recorded. Where the list has none for a rule (the count
-of plans, a ratio out of range) the number is ours, and said so beside it.
+Codes and messages: Bitget v2, Error codes. Where the list has no number for a rule (how many plans, the smallest
+ratio) it is ours, and said so beside it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Final
 
-from shared.simulator.orders import Plan, PlanRequest, PlanType, Refusal
-from shared.types import Contract, Side
+from shared.simulator.checks import size_refusal, status_refusal, step_refusal, wrong_side
+from shared.simulator.orders import OrderRequest, Plan, PlanRequest, PlanType, Refusal
+from shared.types import Contract, OrderKind, Side
 
 PROTECTIONS: Final[frozenset[PlanType]] = frozenset(
     {"profit_plan", "loss_plan", "moving_plan", "pos_profit", "pos_loss"}
@@ -37,13 +38,6 @@ RATIO_MIN = Decimal("0.01")
 PLANS_PER_SYMBOL_MAX = 100
 PROTECTIONS_PER_SYMBOL_MAX = 100
 TRIGGERS_PER_SYMBOL_MAX = 150
-
-_ABSURD = Decimal("1e15")  # beyond it, Decimal's 28 digits would not hold price x size
-_CLIENT_OID_ALPHABET = frozenset("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-+_#:")
-_STEP_MESSAGES = {
-    "45115": "The price you enter should be a multiple of {}",
-    "22038": "Please enter the quantity as an integral multiple of {}",
-}
 
 
 # ---------------------------------------------------------------------------------------------- conditions
@@ -89,19 +83,6 @@ def follow(plan: Plan, price: Decimal) -> bool:
 # ---------------------------------------------------------------------------------------------- refusals
 
 
-def wrong_side(is_long: bool, is_stop: bool, trigger: Decimal, price: Decimal) -> Refusal | None:
-    """Refuse a stop or a target of a position on the side where it would fire at once, None where it is right."""
-    if (trigger - price) * (1 if is_long is not is_stop else -1) > 0:
-        return None
-    if is_stop:
-        if is_long:
-            return Refusal("40917", f"Stop price for long positions please < mark price {_plain(price)}")
-        return Refusal("45122", f"Short position stop loss price please > mark price {_plain(price)}")
-    if is_long:
-        return Refusal("40915", "Long position take profit price please > mark price")
-    return Refusal("40832", "The take profit price of short positions should be less than the current price")
-
-
 def start_refusal(request: PlanRequest, price: Decimal) -> Refusal | None:
     """Refuse a protection or a trailing plan whose trigger lies behind the price; a normal plan may lie anywhere."""
     kind, closes_long = request.plan_type, request.side is Side.SELL
@@ -119,13 +100,10 @@ def start_refusal(request: PlanRequest, price: Decimal) -> Refusal | None:
 
 def form_refusal(contract: Contract, request: PlanRequest) -> Refusal | None:
     """Return what is wrong with a plan by the contract's rules alone, None where nothing is."""
-    if contract.status in ("off", "maintain", "restrictedAPI", "listed"):
-        return Refusal("45043", f"The symbol is {contract.status} and cannot be traded")
-    oid = request.client_oid
-    if oid and (len(oid) > 50 or not set(oid) <= _CLIENT_OID_ALPHABET):
-        return Refusal("40304", "clientOid or orderId must be 1 to 50 characters of 0-9A-Za-z-+_#:")
+    closes = request.plan_type in PROTECTIONS or request.reduce_only
     return (
-        _price_refusal(contract, "triggerPrice", request.trigger_price)
+        status_refusal(contract, closes)
+        or _price_refusal(contract, "triggerPrice", request.trigger_price)
         or _price_refusal(contract, "executePrice", request.execute_price)
         or _size_refusal(contract, request)
         or _ratio_refusal(request)
@@ -138,25 +116,15 @@ def _price_refusal(contract: Contract, name: str, price: Decimal | None) -> Refu
         return None
     if price <= 0:
         return Refusal("40020", f"Parameter {name} error")
-    return _step_refusal(name, price, contract.tick, "45115")
+    return step_refusal(name, price, contract.tick, "45115", "The price you enter should be a multiple of {}")
 
 
 def _size_refusal(contract: Contract, request: PlanRequest) -> Refusal | None:
-    size = request.size
     if request.plan_type in WHOLE:
-        assert size == 0, request
+        assert request.size == 0, request
         return None
-    if size <= 0:
-        return Refusal("40020", "Parameter size error")
-    refusal = _step_refusal("size", size, contract.size_step, "22038")
-    if refusal is not None:
-        return refusal
-    if size < contract.size_min:
-        return Refusal("45111", "less than the minimum order quantity")
-    most = contract.size_max_market if request.execute_price is None else contract.size_max_limit
-    if most is not None and size > most:
-        return Refusal("45112", "more than the maximum order quantity")
-    return None
+    kind = OrderKind.MARKET if request.execute_price is None else OrderKind.LIMIT
+    return size_refusal(contract, OrderRequest(symbol=request.symbol, side=request.side, kind=kind, size=request.size))
 
 
 def _ratio_refusal(request: PlanRequest) -> Refusal | None:
@@ -201,19 +169,6 @@ def _preset_refusal(contract: Contract, request: PlanRequest) -> Refusal | None:
     if stop is not None and not is_long and stop <= price:
         return Refusal("45067", f"SL price of short position > order price {at}")
     return None
-
-
-def _step_refusal(name: str, value: Decimal, step: Decimal, code: str) -> Refusal | None:
-    if value >= _ABSURD:
-        return Refusal("40020", f"Parameter {name} error")
-    if value % step == 0:
-        return None
-    places = max(0, -int(step.normalize().as_tuple().exponent))
-    if -int(value.normalize().as_tuple().exponent) > places:
-        return Refusal(
-            "40808", f"Parameter verification exception {name} checkBDScale error value={value} checkScale={places}"
-        )
-    return Refusal(code, _STEP_MESSAGES[code].format(_plain(step)))
 
 
 def _plain(value: Decimal) -> str:

@@ -22,7 +22,6 @@ Source of behaviour: Bitget v2, REST -> Trigger orders, and payloads recorded in
 
 from __future__ import annotations
 
-from bisect import insort
 from collections import deque
 from collections.abc import Collection
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -30,7 +29,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from shared.simulator import plan_rules
+from shared.simulator import checks, plan_rules
 from shared.simulator.orders import (
     ZERO,
     Accepted,
@@ -79,9 +78,8 @@ class Plans:
         self._live: dict[str, dict[str, Plan]] = {}  # account -> order_id -> plan, oldest first
         self._client_oids: dict[str, dict[str, str]] = {}  # of live plans only, as those of orders
         self._final: dict[str, deque[Plan]] = {}
-        self._watched: dict[str, list[Plan]] = {}  # symbol -> live plans by account, oldest first
+        self._watched: dict[str, list[Plan]] = {}  # symbol -> live plans of all accounts, oldest first
         self._due: deque[tuple[Plan, Decimal]] = deque()  # condition holds, with the price at which it did
-        self._is_executing = False
         self.is_broken = False
         """Stops that never trigger: one of the misbehaviours. A condition that held meanwhile is forgotten."""
 
@@ -194,32 +192,28 @@ class Plans:
         watched = self._watched.get(symbol)
         if watched is None or self.is_broken:
             return
-        waiting = {plan.order_id for plan, _ in self._due}
         has_last = self._venue.last_price(symbol) is not None
+        reached: list[tuple[Plan, Decimal]] = []
         for plan in watched:
             trigger_type = plan.request.trigger_type
             if moved is not None and moved != (trigger_type if has_last else "mark_price"):
                 continue
             price = self._price(symbol, trigger_type)
-            if price is not None and plan_rules.follow(plan, price) and plan.order_id not in waiting:
-                self._due.append((plan, price))
+            if price is not None and plan_rules.follow(plan, price):
+                reached.append((plan, price))
+        # Where one price reaches a position's stop and its target, the worse is assumed.
+        self._due.extend(sorted(reached, key=_is_target))
 
     def watch(self, symbol: str, now_ns: int, moved: TriggerType | None = None) -> None:
         """Look, and execute what is reached, here or in a `look` before; the venue is between two orders.
 
-        Called while a plan is being executed it only looks: what is reached waits for its turn.
+        What the orders of this turn trade at is looked at, too, and has its turn after them.
         """
         self.look(symbol, moved)
-        if self._is_executing:
-            return
-        self._is_executing = True
-        try:
-            while self._due:
-                plan, price = self._due.popleft()
-                if plan.status == "live":
-                    self._execute(plan, price, now_ns)
-        finally:
-            self._is_executing = False
+        while self._due:
+            plan, price = self._due.popleft()
+            if plan.status == "live":
+                self._execute(plan, price, now_ns)
 
     def position_closed(self, account: str, symbol: str, position_side: PositionSide, now_ns: int) -> None:
         """Cancel the stops and targets of a position that is no more."""
@@ -313,12 +307,16 @@ class Plans:
         if contract is None:
             return Refusal("40034", f"Parameter {request.symbol} does not exist")
         if (self._venue.position_mode(account) == "one_way_mode") is not (request.position_side == "net"):
-            return Refusal("40774", _MODE_MESSAGE)
+            return checks.MODE_REFUSAL
         refusal = plan_rules.form_refusal(contract, request)
         if refusal is not None:
             return refusal
         if replaced is None:
-            if request.client_oid and request.client_oid in self._client_oids.get(account, {}):
+            oid = request.client_oid
+            refusal = checks.client_oid_refusal(oid, self._venue.rules.client_oid_length_max) if oid else None
+            if refusal is not None:
+                return refusal
+            if oid in self._client_oids.get(account, {}):
                 return Refusal("40786", "Duplicate clientOid")
             refusal = self._count_refusal(account, request)
             if refusal is not None:
@@ -330,7 +328,8 @@ class Plans:
             position = self._protected(account, request)
             if position is None or request.size > abs(position.size):
                 return Refusal("43023", "Insufficient position, can not set profit or stop loss")
-        return plan_rules.start_refusal(request, price)
+        is_started = replaced is not None and _trigger(replaced.request) == _trigger(request)
+        return None if is_started else plan_rules.start_refusal(request, price)
 
     def _count_refusal(self, account: str, request: PlanRequest) -> Refusal | None:
         plans = self.pending(account, request.symbol)
@@ -397,25 +396,32 @@ class Plans:
 
     def _add(self, account: str, request: PlanRequest, now_ns: int) -> Plan:
         client_oid = request.client_oid or self._venue.new_id(now_ns)
-        price = self._price(request.symbol, request.trigger_type)
         plan = Plan(
             account=account, order_id=self._venue.new_id(now_ns), client_oid=client_oid, request=request,
             created_ns=now_ns, updated_ns=now_ns,
-            direction=plan_rules.direction(request, request.trigger_price if price is None else price),
         )  # fmt: skip
+        self._start(plan)
         self._live.setdefault(account, {})[plan.order_id] = plan
         self._client_oids.setdefault(account, {})[client_oid] = plan.order_id
-        insort(self._watched.setdefault(request.symbol, []), plan, key=_account_of)
+        self._watched.setdefault(request.symbol, []).append(plan)
         self._show(plan)
         self._report(plan, now_ns)
         return plan
 
+    def _start(self, plan: Plan) -> None:
+        """Note where the price stands: which way it must go, and whether a trailing plan has reached its start."""
+        request = plan.request
+        price = self._price(request.symbol, request.trigger_type)
+        assert price is not None, plan
+        plan.direction, plan.peak = plan_rules.direction(request, price), None
+        if request.plan_type in plan_rules.TRAILING:
+            plan_rules.follow(plan, price)
+
     def _change(self, plan: Plan, request: PlanRequest, now_ns: int) -> None:
         before, plan.request = plan.request, request
-        if (before.trigger_price, before.trigger_type) != (request.trigger_price, request.trigger_type):
-            price = self._price(request.symbol, request.trigger_type)
-            plan.direction = plan_rules.direction(request, request.trigger_price if price is None else price)
-            plan.peak = None
+        if _trigger(before) != _trigger(request):
+            self._start(plan)
+        self._due = deque((other, price) for other, price in self._due if other is not plan)
         plan.updated_ns = now_ns
         self._show(plan)
         self._report(plan, now_ns)
@@ -455,11 +461,12 @@ class Plans:
         self._venue.emit(PlanReport(account=plan.account, time_ns=now_ns, plan=msgspec.structs.replace(plan)))
 
 
-_MODE_MESSAGE = "The order type for unilateral position must also be the unilateral position type."
+def _is_target(reached: tuple[Plan, Decimal]) -> bool:
+    return reached[0].request.plan_type in ("profit_plan", "pos_profit")
 
 
-def _account_of(plan: Plan) -> str:
-    return plan.account
+def _trigger(request: PlanRequest) -> tuple[Decimal, TriggerType]:
+    return request.trigger_price, request.trigger_type
 
 
 def _is_of(plan: Plan, plan_types: Collection[PlanType] | None) -> bool:

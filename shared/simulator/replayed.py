@@ -14,6 +14,7 @@ own lake) say where the receipts come from. The rules are the same for both:
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -97,6 +98,7 @@ class ReplayedMarket:
         self._begin, self._past_s, self._live_s = begin_s, past_s, length_s - past_s
         self._anchor, self._expire_ns = anchor_s, expire_ns
         self._blocks: OrderedDict[int, Block] = OrderedDict()
+        self._lock = threading.Lock()
 
     def contracts(self, second: int | None = None) -> list[dict[str, Any]]:
         raise NotImplementedError
@@ -126,12 +128,15 @@ class ReplayedMarket:
         # Blocks are cut within a part, so that none crosses a seam.
         skip = (second - first) // BLOCK_S * BLOCK_S
         first, at, length = first + skip, at + skip, min(BLOCK_S, length - skip)
-        block = self._blocks.get(first)
+        with self._lock:
+            block = self._blocks.get(first)
         if block is None:
-            block = self._blocks[first] = self._cut(first, at, length)
-        self._blocks.move_to_end(first)
-        while len(self._blocks) > BLOCKS_KEPT:
-            self._blocks.popitem(last=False)
+            block = self._cut(first, at, length)
+        with self._lock:  # a server computes ahead in a thread
+            self._blocks[first] = block
+            self._blocks.move_to_end(first)
+            while len(self._blocks) > BLOCKS_KEPT:
+                self._blocks.popitem(last=False)
         return block
 
     def outline(self, second: int) -> Outline:
@@ -239,11 +244,11 @@ def _as_of(recv_ns: Ints, starts_ns: Ints, expire_ns: int | None) -> tuple[Ints,
     """Return the row of the last receipt before each second began, and whether there is one that still counts."""
     if not len(recv_ns):
         return np.zeros(len(starts_ns), np.int64), np.zeros(len(starts_ns), np.bool_)
-    at = np.searchsorted(recv_ns, starts_ns, side="right") - 1
+    at = np.searchsorted(recv_ns, starts_ns, side="left") - 1
     is_known = at >= 0
     at = np.maximum(at, 0)
     if expire_ns is not None:
-        is_known &= recv_ns[at] > starts_ns - expire_ns
+        is_known &= recv_ns[at] >= starts_ns - expire_ns
     return at, is_known
 
 

@@ -1,7 +1,7 @@
 """Bitget's REST v2 for USDT-M futures: the door. Envelope, statuses, rate limits and signatures of every endpoint.
 
-The endpoints themselves stand in groups (`rest_market`, `rest_account`, `rest_orders`). To extend: write a handler and
-add its row to its group's `ENDPOINTS`. Errors are HTTP 400 with Bitget's code.
+The endpoints themselves stand in groups (`rest_market`, `rest_account`, `rest_positions`, `rest_orders`, …). To extend:
+write a handler and add its row to its group's `ENDPOINTS`. Errors are HTTP 400 with Bitget's code.
 
 Source of paths, rates, fields and quirks: Bitget v2, REST, and payloads recorded in September and October 2026.
 """
@@ -9,6 +9,7 @@ Source of paths, rates, fields and quirks: Bitget v2, REST, and payloads recorde
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 from typing import Any
 
@@ -18,12 +19,15 @@ from shared.simulator.faults import POLITE
 from shared.simulator.gate import Gate, RateLimit, Refused
 from shared.simulator.rest_account import AccountRest
 from shared.simulator.rest_common import Context, Endpoint, Group, JsonNumber, Params
+from shared.simulator.rest_foreign import ForeignRest
 from shared.simulator.rest_market import MarketRest
 from shared.simulator.rest_orders import OrderRest
+from shared.simulator.rest_plans import PlanRest
+from shared.simulator.rest_positions import PositionRest
 from shared.simulator.spoil import spoiled
 
 JSON = "application/json"
-_GROUPS: tuple[type[Group], ...] = (MarketRest, AccountRest, OrderRest)
+GROUPS: tuple[type[Group], ...] = (MarketRest, AccountRest, PositionRest, OrderRest, PlanRest, ForeignRest)
 
 
 class Rest:
@@ -33,7 +37,7 @@ class Rest:
         self._context, self._gate, self._faults = context, gate, context.faults
         self._limits = limits or RateLimit()
         self.clock = context.clock
-        groups = [group(context) for group in _GROUPS]
+        groups = [group(context) for group in GROUPS]
         self._endpoints = {path: endpoint for group in groups for path, endpoint in group.ENDPOINTS.items()}
         self._handlers = {
             path: getattr(group, endpoint.handler) for group in groups for path, endpoint in group.ENDPOINTS.items()
@@ -45,7 +49,8 @@ class Rest:
         fate = POLITE
         try:
             remote = request.remote or ""
-            self._limits.admit(remote, self._context.clock.monotonic_s())
+            scale = self._faults.conditions.rate_limit_scale
+            self._limits.admit(remote, self._context.clock.monotonic_s(), scale)
             endpoint = self._endpoints.get(request.path)
             if endpoint is None or endpoint.method != request.method:
                 raise not_found()
@@ -57,7 +62,7 @@ class Rest:
             key = ""
             if endpoint.is_private:
                 key = self._enter(request, endpoint, body, remote)
-            per_s = max(1, int(endpoint.per_s * self._faults.conditions.rate_limit_scale))
+            per_s = max(1, int(endpoint.per_s * scale))
             remaining = self._limits.take(key or remote, request.path, per_s, self._context.clock.monotonic_s())
             headers["x-mbx-used-remain-limit"] = str(remaining)
             if fate.before is not None:
@@ -66,11 +71,14 @@ class Rest:
                 raise Refused(fate.before.code, fate.before.message, fate.before.http_status)
             params = dict(request.query) if request.method == "GET" else _decode(request, body)
             if endpoint.is_private:
+                await self._context.desk.ready(request.path, params, key)
                 self._context.desk.advance(self._context.now_ns())
                 data = self._handlers[request.path](params, key)
                 self._context.after_ms(0.0, self._context.push)
             else:
                 data = self._handlers[request.path](params, "")
+                if inspect.isawaitable(data):  # long history is computed in a thread
+                    data = await data
             answer = self._answer("00000", "success", data, 200, headers)
         except Refused as refused:
             answer = self._answer(refused.code, refused.message, None, refused.status, headers)
@@ -85,8 +93,8 @@ class Rest:
         """Return the key of who asks a private endpoint, if it may."""
         clocks_ms = self._context.clock.clocks_ms()
         key = self._gate.check(request.method, request.raw_path, request.headers, body, *clocks_ms, remote=remote)
-        if endpoint.is_classic:
-            self._gate.permit(key, "read" if endpoint.method == "GET" else "trade")
+        permission = "read" if endpoint.method == "GET" else "trade"
+        self._gate.permit(key, permission, is_classic=endpoint.is_classic)
         if self._gate.account(key).is_demo and not endpoint.is_in_demo:
             raise not_found()
         return key

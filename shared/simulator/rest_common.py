@@ -8,26 +8,32 @@ or raises `Refused`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
+from shared.simulator.candles import Candles
 from shared.simulator.clock import Clock
+from shared.simulator.conditions import MESSAGES
 from shared.simulator.desk import Desk
 from shared.simulator.faults import Faults
-from shared.simulator.feed import PublicFeed
 from shared.simulator.gate import Refused
-from shared.simulator.orders import Refusal
+from shared.simulator.orders import PositionSide, Refusal
+from shared.simulator.ports import Feed
+from shared.types import Side
 
 MS = 1_000_000
 DAY_MS = 86_400_000
+HISTORY_DAYS = 92
+"""Three months, whichever they are: the longest window of most lists."""
 MIX = "/api/v2/mix/"
 PRODUCT_TYPES = ("USDT-FUTURES", "COIN-FUTURES", "USDC-FUTURES", "SUSDT-FUTURES", "SCOIN-FUTURES", "SUSDC-FUTURES")
 
 Params = Mapping[str, Any]
 Answer = TypeVar("Answer")
+Item = TypeVar("Item")
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -46,20 +52,23 @@ class Context:
         after_ms: calls a function so many milliseconds later: matching and pushes follow the ack.
         push: tells private sockets what has happened.
         clock: market time; None: the wall clock.
+        candles: those that the pushes have, too; None: its own.
     """
 
     def __init__(
         self,
-        feed: PublicFeed,
+        feed: Feed,
         desk: Desk,
         faults: Faults,
         after_ms: Callable[[float, Callable[[], None]], None],
         push: Callable[[], None],
         clock: Clock | None = None,
+        candles: Candles | None = None,
     ) -> None:
         self.feed, self.market, self.desk, self.venue = feed, feed.market, desk, desk.venue
         self.faults, self.conditions, self.after_ms, self.push = faults, faults.conditions, after_ms, push
         self.clock = clock or Clock()
+        self.candles = candles or Candles(self.market)
 
     def now_ns(self) -> int:
         return self.clock.now_ns()
@@ -87,6 +96,22 @@ class Group:
             raise Refused("40034", f"Parameter {symbol} does not exist")
         return symbol
 
+    def _mode_is_hedged(self, params: Params, key: str) -> bool:
+        """Tell whether the account is hedged; `tradeSide` must be there exactly then."""
+        is_hedged = self.venue.position_mode(key) == "hedge_mode"
+        if is_hedged != bool(text(params, "tradeSide")):
+            # One-way accounts refuse tradeSide, hedge accounts refuse its absence, with the same words (recorded).
+            raise Refused("40774", MESSAGES["40774"])
+        return is_hedged
+
+    def _sides(self, params: Params, key: str) -> tuple[Side, PositionSide]:
+        """Return (economic side, position side) of a request."""
+        side = Side(one_of(params, "side", ("buy", "sell")))
+        if not self._mode_is_hedged(params, key):
+            return side, "net"
+        is_close = one_of(params, "tradeSide", ("open", "close")) == "close"
+        return side.opposite if is_close else side, "long" if side is Side.BUY else "short"
+
     def _fields(self, symbol: str) -> dict[str, str]:
         fields = self.feed.ticker_fields(self.context.now_ns(), symbol)
         if fields is None:
@@ -109,6 +134,12 @@ def required(params: Params, name: str) -> str:
     if not value:
         raise Refused("40019", f"Parameter {name} cannot be empty")
     return value
+
+
+def margin_coin(params: Params) -> None:
+    """Check the margin coin, which there is one of."""
+    if required(params, "marginCoin").upper() != "USDT":
+        raise Refused("40020", "Parameter marginCoin error")
 
 
 def one_of(params: Params, name: str, allowed: tuple[str, ...], default: str = "") -> str:
@@ -157,12 +188,6 @@ def limit(params: Params, default: int = 100, most: int = 100) -> int:
     return min(most, default if size is None else size)
 
 
-def in_time(params: Params, time_ns: int) -> bool:
-    start, end = whole(params, "startTime"), whole(params, "endTime")
-    at_ms = time_ns // MS
-    return (start is None or at_ms >= start) and (end is None or at_ms <= end)
-
-
 def window(params: Params, days_max: int) -> None:
     """Check that startTime and endTime are in order and not too far apart."""
     start, end = whole(params, "startTime"), whole(params, "endTime")
@@ -172,6 +197,33 @@ def window(params: Params, days_max: int) -> None:
         raise Refused("40707", "Start time is greater than end time")
     if end - start > days_max * DAY_MS:
         raise Refused("00001", f"startTime and endTime interval cannot be greater than {days_max} days")
+
+
+def paged(
+    params: Params,
+    items: Iterable[Item],
+    *,
+    name: str,
+    id_of: Callable[[Item], str],
+    time_ns_of: Callable[[Item], int],
+    row: Callable[[Item], dict[str, Any]],
+    default: int = 100,
+) -> dict[str, Any]:
+    """Return one page, newest id first: what is older than `idLessThan` and between `startTime` and `endTime`.
+
+    An empty list is null in paged answers, and so is its endId (recorded).
+    """
+    before, start, end = whole(params, "idLessThan"), whole(params, "startTime"), whole(params, "endTime")
+    found = [
+        (int(id_of(item)), item)
+        for item in items
+        if (before is None or int(id_of(item)) < before)
+        and (start is None or time_ns_of(item) // MS >= start)
+        and (end is None or time_ns_of(item) // MS <= end)
+    ]
+    found.sort(key=lambda pair: pair[0], reverse=True)
+    found = found[: limit(params, default)]
+    return {name: [row(item) for _, item in found] or None, "endId": str(found[-1][0]) if found else None}
 
 
 def unless_refused(answer: Answer | Refusal) -> Answer:

@@ -1,7 +1,8 @@
 """Bitget on localhost: REST and WebSocket on one port, in front of a market and a venue.
 
-The clock is real time. Twice a hundred milliseconds the pump takes from the feed what has become due and fans it out;
-the generated market is evaluated ahead of time in a thread, five minutes at once, so the event loop never waits for it.
+The clock is `clock.Clock`: real time, or faster. Forty times a second the pump takes from the feed what has become due
+and fans it out; the generated market is evaluated ahead of time in a thread, five minutes at once, so the event loop
+never waits for it.
 
 Nothing here is shared with the client side (`shared.bitget`): the two meet only in Bitget's documents and in captured
 payloads, so a mistake on one side is not repeated on the other.
@@ -10,37 +11,47 @@ payloads, so a mistake on one side is not repeated on the other.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import os
-import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import msgspec
 from aiohttp import WSMsgType, web
 
 from shared.simulator import payloads
-from shared.simulator.conditions import Change
+from shared.simulator.candle_streams import CandleStreams
+from shared.simulator.candles import Candles
+from shared.simulator.clock import Clock
+from shared.simulator.control import Control
 from shared.simulator.desk import Desk
-from shared.simulator.faults import Faults
-from shared.simulator.feed import Cadence, PublicFeed
+from shared.simulator.feed import LIVE, Cadence, PublicFeed
 from shared.simulator.gate import DEFAULT_ACCOUNT, Credentials, Gate
 from shared.simulator.market import NS, Market
+from shared.simulator.ports import Feed
 from shared.simulator.rest import Rest
 from shared.simulator.rest_common import Context
-from shared.simulator.sockets import (
-    FRAME_BYTES_MAX,
-    PING_TIMEOUT_S,
-    Hub,
-    Socket,
-    error_text,
-)
+from shared.simulator.sent import SentLog
+from shared.simulator.sessions import Sessions
+from shared.simulator.sockets import Doorman, Hub, Limits, Log, Silent, Socket
+from shared.simulator.spoil import spoiled
 
 PUMP_S = 0.025
 PREFETCH_S = 90
+PREFETCH_S_MAX = 600
+"""Two blocks: a market keeps four, and the ones behind are still needed."""
+
+PREFETCH_STEP_S = 30
+LOOK_BACK_S = 60
+"""Recent trades and the chain of books may ask for the block before."""
+
 BEHIND_S_MAX = 5.0
 """A stall longer than this is skipped, not replayed: no client waits for old frames."""
+
+MESSAGE_BYTES_MAX = 65_536
+"""A longer message ends its connection (1009); one longer than a request may be is answered with an error."""
+
+CLOSE_S_MAX = 1.0
+"""How long a client that we end may take to answer our close frame; then it is cut."""
 
 
 class Server:
@@ -51,6 +62,13 @@ class Server:
         host, port: where to listen; port 0 lets the system choose.
         accounts: who may log in, and with how much money.
         cadence: how often a second is pushed.
+        clock: market time; None: the wall clock.
+        limits: what a client may do on WebSockets; None: Bitget's.
+        has_checksum: books carry the checksum of before May 2026.
+        history_s: how far candles and public trades reach back; None: a day, see `candles`.
+        sent: where every market frame that leaves is recorded; None: nowhere. Closed by `stop`.
+        log: hears a line when a client connects, logs in, subscribes and goes; None: silence.
+        feed, desk: what stands in for the market's own; None: nothing does.
     """
 
     def __init__(
@@ -61,21 +79,48 @@ class Server:
         port: int = 0,
         accounts: Iterable[Credentials] = (DEFAULT_ACCOUNT,),
         cadence: Cadence | None = None,
+        clock: Clock | None = None,
+        limits: Limits | None = None,
+        has_checksum: bool = False,
+        history_s: int | None = None,
+        sent: SentLog | None = None,
+        log: Log | None = None,
+        feed: Feed | None = None,
+        desk: Desk | None = None,
     ) -> None:
         accounts = tuple(accounts)
         self.market, self.host, self.port = market, host, port
-        self.faults = Faults(0, self._act)
-        self.conditions = self.faults.conditions
-        self.feed = PublicFeed(market, cadence or Cadence())
-        self.hub = Hub(self.feed)
-        self.desk = Desk(market, accounts)
+        self.clock, self.limits = clock or Clock(), limits or Limits()
+        self.hub = Hub(sent)
+        self.candle_streams: CandleStreams | None = None
+        candles = None
+        if feed is None:
+            candles = Candles(market, history_s)
+            feed = PublicFeed(market, cadence or LIVE, candles=candles, has_checksum=has_checksum)
+            self.candle_streams = CandleStreams(candles, feed, self.hub, self.clock)
+        self.feed = feed
+        self.desk = desk or Desk(market, accounts)
+        self._sent, self._log = sent, log or Silent()
+        self.control = Control(self.desk, self.clock, self.close_sockets, self._log)
+        self.faults, self.conditions = self.control.faults, self.control.faults.conditions
         self.gate = Gate(accounts)
-        context = Context(self.feed, self.desk, self.faults, self._after_ms, self._push)
-        self.rest = Rest(context, self.gate)
+        context = Context(self.feed, self.desk, self.faults, self._after_ms, self._push, self.clock, candles)
+        self.rest = self._make_rest(context)
+        self.sessions = self._make_sessions()
+        self._doorman = Doorman(self.limits)
         self._numbers = 0
         self._runner: web.AppRunner | None = None
         self._pumping: asyncio.Task[None] | None = None
-        self._prefetched: set[asyncio.Future[Any]] = set()
+        self._prefetched_s = 0  # market second up to which blocks are asked for
+        self._prefetching: asyncio.Future[None] | None = None
+
+    def _make_rest(self, context: Context) -> Rest:
+        return Rest(context, self.gate)
+
+    def _make_sessions(self) -> Sessions:
+        return Sessions(
+            self.hub, self.feed, self.desk, self.gate, self.clock, self._log, self.faults, self.candle_streams
+        )
 
     @property
     def rest_url(self) -> str:
@@ -91,7 +136,6 @@ class Server:
         Raises:
             OSError: the port is taken.
         """
-        await self._prefetch(time.time_ns() // NS)
         app = web.Application(client_max_size=1 << 20)
         app.router.add_get("/v2/ws/public", self._public)
         app.router.add_get("/v2/ws/private", self._private)
@@ -103,6 +147,7 @@ class Server:
         await site.start()
         addresses = self._runner.addresses
         self.port = int(addresses[0][1])
+        await self._warm(self.clock.now_ns() // NS)
         self._pumping = asyncio.create_task(self._pump())
 
     async def run_until(self, stopped: asyncio.Event) -> None:
@@ -117,17 +162,20 @@ class Server:
     async def stop(self) -> None:
         if self._pumping:
             self._pumping.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._pumping
-        self.close_sockets()
+            await asyncio.gather(self._pumping, return_exceptions=True)  # its failure is `run_until`'s to raise
+        if self.candle_streams is not None:
+            self.candle_streams.stop()
+        self.close_sockets(reason="server_stopped")
         if self._runner:
             await self._runner.cleanup()
+        if self._sent is not None:
+            self._sent.close()
 
-    def close_sockets(self, which: str = "all") -> None:
+    def close_sockets(self, which: str = "all", reason: str = "dropped") -> None:
         """Drop clients ("all", "public" or "private") without a close frame, as a broken network does."""
         for socket in list(self.hub.sockets):
             if which == "all" or socket.is_private == (which == "private"):
-                socket.transport.abort()
+                socket.end(reason)
 
     def describe(self) -> dict[str, Any]:
         """Return what runs here: the ready line and `/_control/market`."""
@@ -138,149 +186,163 @@ class Server:
             "symbols": len(self.market.symbols),
             "seed": getattr(self.market, "seed", None),
             "predictability": getattr(self.market, "predictability", None),
-            "history_end_ns": time.time_ns() // NS * NS if end_ns is None else end_ns,
+            "history_end_ns": self.clock.now_ns() // NS * NS if end_ns is None else end_ns,
+            "speed": self.clock.speed,
             "note": self.market.note,
         }
 
     # ------------------------------------------------------------------------------------- clock
 
     async def _pump(self) -> None:
-        done_ns = time.time_ns()
+        done_ns = self.hub.told_ns = self.clock.now_ns()
         while True:
             await asyncio.sleep(PUMP_S)
-            now_ns = time.time_ns()
-            if now_ns - done_ns > BEHIND_S_MAX * NS:
+            now_ns = self.clock.now_ns()
+            if now_ns - done_ns > BEHIND_S_MAX * NS * max(1.0, self.clock.speed):
+                self._log.info("pushes.skipped", skipped_s=round((now_ns - done_ns) / NS - 1.0, 3))
                 done_ns = now_ns - NS
+            self.faults.tick(self.clock.real_ns())
             self._ahead(now_ns // NS)
             self.desk.advance(now_ns)
             self._push()
             seam = self.market.seam_after(done_ns // NS)
             if seam is not None and seam * NS <= now_ns:
-                self.close_sockets()
+                self.close_sockets(reason="recording_ended")
             if not self.conditions.is_frozen:
-                for _, channel, symbol, text in self.feed.frames(done_ns, now_ns, self.hub.wanted):
-                    self.hub.publish(channel, symbol, text)
+                publish = self.hub.publish
+                for _, channel, symbol, frame in self.feed.wire(done_ns, now_ns, self.hub.wanted):
+                    publish(channel, symbol, frame)
             self.hub.flush()
-            done_ns = max(done_ns, now_ns)
+            done_ns = self.hub.told_ns = max(done_ns, now_ns)
+            self._cut_overdue()
+            if self.candle_streams is not None:
+                self.candle_streams.keep()
+
+    def _cut_overdue(self) -> None:
+        """Cut who has sent no ping for too long (measured: without a close frame, 1006), and connections of a day."""
+        now_s = self.clock.monotonic_s()
+        silent_s, old_s = now_s - self.limits.ping_s_max, now_s - self.limits.connection_s_max
+        for socket in self.hub.sockets:
+            if socket.pinged_s < silent_s:
+                socket.end("no_ping")
+            elif socket.opened_s < old_s:
+                socket.end("too_old")
 
     def _push(self) -> None:
         """Tell private sockets what has happened at the venue."""
         for account, channel, text in self.desk.pushes():
             if not self.conditions.is_private_mute:
-                for socket in self.hub.private(account, channel):
-                    socket.send(text)
+                self.hub.publish_private(account, channel, text)
 
     def _after_ms(self, delay_ms: float, function: Callable[[], None]) -> None:
         asyncio.get_running_loop().call_later(delay_ms / 1000, function)
 
-    async def _prefetch(self, second: int) -> None:
-        loop = asyncio.get_running_loop()
-        for at in (second - 60, second, second + PREFETCH_S):
-            await loop.run_in_executor(None, self.market.block, at)
+    async def _warm(self, second: int) -> None:
+        """Have the block of now, before anybody is told that we are ready; those around it follow in the thread."""
+        self._prefetched_s = second - LOOK_BACK_S
+        await asyncio.get_running_loop().run_in_executor(None, self.market.block, second)
 
     def _ahead(self, second: int) -> None:
-        """Have the block of `second + PREFETCH_S` computed in a thread; asked for every pass, done once."""
-        if second % 30 == 0 and not self._prefetched:
-            future = asyncio.get_running_loop().run_in_executor(None, self.market.block, second + PREFETCH_S)
-            self._prefetched.add(future)
-            future.add_done_callback(self._prefetched.discard)
+        """Have the blocks of the next minutes computed in a thread; asked for every pass, done once."""
+        end_s = second + int(min(PREFETCH_S * max(1.0, self.clock.speed), PREFETCH_S_MAX))
+        is_busy = self._prefetching is not None and not self._prefetching.done()
+        if is_busy or end_s - self._prefetched_s < PREFETCH_STEP_S:
+            return
+        wanted = range(max(second - LOOK_BACK_S, self._prefetched_s), end_s + 1, PREFETCH_STEP_S)
+
+        def compute() -> None:
+            for at in wanted:
+                self.market.block(at)
+
+        self._prefetched_s = end_s
+        self._prefetching = asyncio.get_running_loop().run_in_executor(None, compute)
 
     # ----------------------------------------------------------------------------------- sockets
 
     async def _public(self, request: web.Request) -> web.StreamResponse:
-        return await self._serve(request, is_private=False)
+        return await self._admit(request, is_private=False)
 
     async def _private(self, request: web.Request) -> web.StreamResponse:
-        return await self._serve(request, is_private=True)
+        return await self._admit(request, is_private=True)
+
+    async def _admit(self, request: web.Request, *, is_private: bool) -> web.StreamResponse:
+        ip = request.remote or ""
+        refusal = self._doorman.admit(ip, self.clock.monotonic_s())
+        if refusal is not None:
+            self._log.info("client.refused", peer=ip, reason=refusal)
+            body = {"code": "429", "msg": "Too Many Requests", "requestTime": self.clock.now_ms(), "data": None}
+            return web.json_response(body, status=429)
+        try:
+            return await self._serve(request, is_private=is_private)
+        finally:
+            self._doorman.leave(ip)
 
     async def _serve(self, request: web.Request, *, is_private: bool) -> web.StreamResponse:
-        response = web.WebSocketResponse(compress=False, autoping=True, max_msg_size=1 << 20)
+        fate = self.faults.request(request.path)
+        await asyncio.sleep(fate.wait_before_ms / 1000)
+        if fate.before is not None:
+            return await spoiled(request, fate.before, self.clock.told_ms())
+        # autoping off: a protocol ping is a message like any other, and is counted.
+        response = web.WebSocketResponse(compress=False, autoping=False, max_msg_size=MESSAGE_BYTES_MAX)
         await response.prepare(request)
         transport = request.transport
         if transport is None:
             return response
         self._numbers += 1
-        socket = Socket(self._numbers, transport, is_private=is_private, now_s=time.monotonic())
+        began_s = self.clock.monotonic_s()
+        peer = ":".join(map(str, transport.get_extra_info("peername") or ()))
+        socket = Socket(
+            self._numbers, transport, is_private=is_private, now_s=began_s, peer=peer, limits=self.limits,
+            sent=self._sent, line=self.faults.line("private" if is_private else "public"), real_ns=self.clock.real_ns,
+        )  # fmt: skip
         self.hub.add(socket)
+        self._log.info(
+            "client.connected", conn=socket.number, stream="private" if is_private else "public", peer=socket.peer
+        )
+        reason = "lost"
         try:
-            while True:
-                try:
-                    message = await response.receive(timeout=PING_TIMEOUT_S)
-                except TimeoutError:
-                    transport.abort()  # measured: no ping for two minutes, closed without a close frame (1006)
-                    break
-                if message.type is WSMsgType.TEXT:
-                    if not self._heard(socket, message.data):
-                        await response.close()
-                        break
-                elif message.type is WSMsgType.BINARY:
-                    socket.send(error_text(30002, "Illegal request"))
-                else:
-                    break
+            reason = await self._listen(socket, response)
         finally:
+            topics = Counter(channel for channel, _ in socket.topics)
             self.hub.remove(socket)
+            if socket.end_reason == "too_many_messages":
+                self._doorman.flooded(request.remote or "", self.clock.monotonic_s())
+            self._log.info(
+                "client.disconnected", conn=socket.number, reason=socket.end_reason or reason,
+                connected_s=round(self.clock.monotonic_s() - began_s, 3), channels=dict(topics),
+                frames_sent=socket.frames_sent, bytes_sent=socket.bytes_sent,
+            )  # fmt: skip
         return response
 
-    def _heard(self, socket: Socket, text: str) -> bool:
-        """Answer one client message; False ends the connection."""
-        now_s = time.monotonic()
-        socket.heard_s = now_s
-        if socket.is_over_rate(now_s):
-            socket.send(error_text(30006, "request too many"))
-            return False
-        if text == "ping":
-            socket.send("pong")
-            return True
-        if len(text.encode()) > FRAME_BYTES_MAX:
-            socket.send(error_text(30016, "Param error"))
-            return True
+    async def _listen(self, socket: Socket, response: web.WebSocketResponse) -> str:
+        """Answer a client until it goes or has to go; return how it went, were it not for us."""
+        while True:
+            message = await response.receive()
+            if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.PING, WSMsgType.PONG):
+                return "closed_by_client" if message.type is WSMsgType.CLOSE else "lost"
+            if not socket.may_speak(self.clock.monotonic_s()):
+                self.sessions.too_many(socket)
+                break
+            if message.type is WSMsgType.TEXT:
+                if not self.sessions.heard(socket, message.data):
+                    break
+            elif message.type is WSMsgType.BINARY:
+                self.sessions.unreadable(socket)
+            elif message.type is WSMsgType.PING:
+                await response.pong(message.data)
+        self.hub.remove(socket)  # nothing may follow the close frame
         try:
-            message = json.loads(text)
-        except (ValueError, RecursionError):
-            socket.send(error_text(30002, "Illegal request"))
-            return True
-        if not isinstance(message, dict):
-            socket.send(error_text(30002, "Illegal request"))
-            return True
-        op, args = message.get("op"), message.get("args")
-        if op not in ("subscribe", "unsubscribe", "login"):
-            socket.send(error_text(30003, "Invalid op"))
-            return True
-        if not isinstance(args, list) or not args:
-            socket.send(error_text(30016, "Param error", op=op))
-            return True
-        now_ns = time.time_ns()
-        if op == "subscribe":
-            for arg in args:
-                if self.hub.subscribe(socket, arg, now_ns) and arg["channel"] in ("positions", "account"):
-                    assert socket.account is not None
-                    self.desk.advance(now_ns)
-                    socket.send(self.desk.state(socket.account, arg["channel"]))
-        elif op == "unsubscribe":
-            for arg in args:
-                self.hub.unsubscribe(socket, arg)
-        else:
-            return self._login(socket, args[0])
-        return True
-
-    def _login(self, socket: Socket, arg: Any) -> bool:
-        """Log in, or say why not and close (recorded: a failed login is an error frame, then the end)."""
-        known = self.gate.check_login(arg, time.time_ns() // NS) if isinstance(arg, dict) else (30005, "error")
-        if isinstance(known, tuple):
-            socket.send(error_text(*known))
-            return False
-        if not socket.is_private:
-            socket.send(error_text(30005, "error"))
-            return False
-        socket.account = known
-        socket.send('{"event":"login","code":0}')
-        return True
+            async with asyncio.timeout(CLOSE_S_MAX):
+                await response.close()
+        except TimeoutError:  # it reads nothing, so it will not answer either
+            socket.end(socket.end_reason)
+        return socket.end_reason
 
     # ----------------------------------------------------------------------------------- control
 
     def _settle_funding_now(self) -> list[dict[str, str]]:
         """Settle at the running rates without waiting for the hour; return what was paid, a row a position."""
-        now_ns = time.time_ns()
+        now_ns = self.clock.now_ns()
         self.desk.advance(now_ns)
         paid = self.desk.venue.settle_funding_now(now_ns)
         self._push()
@@ -289,32 +351,38 @@ class Server:
             for p in paid
         ]
 
-    def _act(self, change: Change) -> None:
-        """Do the deeds of a change, and tell its states to those who keep copies."""
-        told = self.conditions
-        self.desk.venue.is_stop_broken = told.stop_never_triggers
-        self.desk.show_positions_late(int(told.position_delay_ms * 1_000_000))
-        self.desk.overlay(told.contracts)
-        self.rest.clock.skew_ms = int(told.clock_skew_ms)
-        if change.drop_sockets:
-            self.close_sockets(change.drop_sockets if isinstance(change.drop_sockets, str) else "all")
+    def _describe_sockets(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "conn": socket.number, "stream": "private" if socket.is_private else "public", "peer": socket.peer,
+                "connected_s": round(self.clock.monotonic_s() - socket.opened_s, 3),
+                "channels": dict(Counter(channel for channel, _ in socket.topics)),
+                "frames_sent": socket.frames_sent, "bytes_sent": socket.bytes_sent,
+                "backlog_bytes": socket.transport.get_write_buffer_size(),
+            }
+            for socket in sorted(self.hub.sockets, key=lambda one: one.number)
+        ]  # fmt: skip
 
     async def _control(self, request: web.Request) -> web.Response:
-        """Serve `/_control/market`, `/_control/conditions` and `/_control/funding`, to this machine only."""
+        """Serve `/_control/market`, `sockets`, `funding`, `conditions` and `script`, to this machine only."""
         if request.remote not in ("127.0.0.1", "::1"):
             return web.json_response({"error": "expected a client on this machine"}, status=403)
         name = request.match_info["name"]
         if name == "market" and request.method == "GET":
             return web.json_response(self.describe() | {"pid": os.getpid(), "sockets": len(self.hub.sockets)})
+        if name == "sockets" and request.method == "GET":
+            return web.json_response(self._describe_sockets())
         if name == "funding" and request.method == "POST":
             return web.json_response({"paid": self._settle_funding_now()})
-        if name != "conditions":
-            expected = "expected GET market, POST funding, GET or POST conditions below /_control"
+        if name not in ("conditions", "script"):
+            expected = (
+                "expected GET market, GET sockets, POST funding, GET or POST conditions or script below /_control"
+            )
             return web.json_response({"error": expected}, status=404)
-        if request.method == "POST":
-            try:
-                change = msgspec.json.decode(await request.read(), type=Change)
-            except msgspec.ValidationError as error:
-                return web.json_response({"error": f"expected fields of Change, found: {error}"}, status=400)
-            self.faults.change(change)
-        return web.json_response(msgspec.to_builtins(self.conditions))
+        if request.method != "POST":
+            return web.json_response(self.control.state() if name == "conditions" else self.control.script())
+        raw = await request.read()
+        try:
+            return web.json_response(self.control.change(raw) if name == "conditions" else self.control.begin(raw))
+        except ValueError as error:
+            return web.json_response({"error": str(error)}, status=400)

@@ -1,83 +1,210 @@
-"""Bitget's WebSocket sessions on the server's side: subscriptions, acks, errors, and the fan-out of frames.
+"""Client connections and the fan-out of frames: who listens to what, and what leaves when.
 
-A market frame is rendered once, framed once (RFC 6455 §5.2: servers do not mask, and Bitget negotiates no compression)
-and the same bytes go to every subscriber, joined into one write per connection and pass. aiohttp does the handshake,
-reads, and answers protocol pings; only text frames that we originate take the short cut through the transport.
+A market frame is rendered and framed once and the same bytes go to every subscriber, joined into one write per
+connection and pass. aiohttp does the handshake and reads; what we send takes the short cut through the transport.
 
-Rules and codes: Bitget v2, WebSocket; limits as measured in September 2026.
+**Every frame of a connection enters by `Socket.queue` and leaves by `Socket.flush`, and nowhere else**: what delays,
+loses, spoils or records frames stands there. Public pushes enter by `Hub.publish`, private ones by
+`Hub.publish_private`, answers to a client by `Socket.send`.
+
+Limits: Bitget v2, WebSocket -> Introduction; as measured in September 2026. What a client may say: `sessions`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections import deque
-from collections.abc import Iterable
-from typing import Any
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Any, Protocol
 
-from shared.simulator.feed import CHANNELS, PublicFeed
+import msgspec
 
-PRIVATE_CHANNELS = ("orders", "fill", "positions", "account", "orders-algo", "positions-history")
-ARG_KEYS = ("instType", "channel", "instId", "coin")
-MESSAGES_PER_S_MAX = 10
-CHANNELS_MAX = 1000
-FRAME_BYTES_MAX = 4096
-PING_TIMEOUT_S = 120.0
-BACKLOG_BYTES_MAX = 16_000_000
-"""A consumer that is this far behind is cut off: about ten seconds of 600 symbols."""
+from shared.simulator.frames import text_frame
+from shared.simulator.lines import Line
+from shared.simulator.sent import SentLog
 
 Arg = dict[str, Any]
 Topic = tuple[str, str]
-"""(channel, symbol); private channels have the symbol "default"."""
+"""(channel, symbol); private channels have the symbol "default", `fill` may have a real one."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client may do; Bitget's own numbers by default. All in real time, at any speed of the market."""
+
+    messages_per_s: int = 10  # of any kind, pings included; the next one ends the connection
+    subscribes_per_h: int = 240  # requests a connection, however many arguments
+    channels: int = 1000  # a connection
+    frame_bytes: int = 4096  # of one request
+    ping_s_max: float = 120.0  # without a ping; 127 s and 142 s were measured
+    connections_per_ip: int = 100
+    connects_per_5_min: int = 300  # an IP
+    floods_per_5_min: int = 5  # an IP: connections ended for too many messages, then it is blocked (number inferred)
+    block_s: float = 300.0  # as long as REST blocks (inferred)
+    connection_s_max: float = 86_400.0  # users report a forced disconnect after a day
+    backlog_bytes: int = 16_000_000  # unread, then the client is cut off: about ten seconds of 600 symbols
+
+
+class Window:
+    """A sliding window: no `span_s` ever holds more than `count` events."""
+
+    def __init__(self, count: int, span_s: float) -> None:
+        self._span_s = span_s
+        self._taken_s: deque[float] = deque(maxlen=count)
+
+    def take(self, now_s: float) -> bool:
+        """Count one event and tell whether it is allowed; one that is not is not counted."""
+        taken_s = self._taken_s
+        if len(taken_s) == taken_s.maxlen and now_s - taken_s[0] < self._span_s:
+            return False
+        taken_s.append(now_s)
+        return True
+
+
+class Doorman:
+    """Lets connections in: so many at a time and so many in five minutes from one address."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._inside: Counter[str] = Counter()
+        self._connects: dict[str, Window] = {}
+        self._floods: dict[str, Window] = {}
+        self._blocked_until_s: dict[str, float] = {}
+
+    def admit(self, ip: str, now_s: float) -> str | None:
+        """Count a connection in, or return why it may not come in."""
+        if now_s < self._blocked_until_s.get(ip, now_s):
+            return "blocked"
+        if self._inside[ip] >= self._limits.connections_per_ip:
+            return "too_many_connections"
+        window = self._connects.setdefault(ip, Window(self._limits.connects_per_5_min, 300.0))
+        if not window.take(now_s):
+            return "too_many_connects"
+        self._inside[ip] += 1
+        return None
+
+    def leave(self, ip: str) -> None:
+        self._inside[ip] -= 1
+
+    def flooded(self, ip: str, now_s: float) -> None:
+        """Note that a connection was ended for too many messages; an address that does not stop it is blocked."""
+        window = self._floods.setdefault(ip, Window(self._limits.floods_per_5_min, 300.0))
+        if not window.take(now_s):
+            self._blocked_until_s[ip] = now_s + self._limits.block_s
+
+
+class Log(Protocol):
+    """Where the lines about clients go: a structlog logger, or nowhere."""
+
+    def info(self, event: str, **facts: Any) -> Any: ...
+
+
+class Silent:
+    def info(self, event: str, **facts: Any) -> None:
+        """Say nothing."""
 
 
 class Socket:
-    """One client connection; knows what it subscribed to and who it is."""
+    """One client connection; knows what it subscribed to and who it is.
 
-    def __init__(self, number: int, transport: asyncio.Transport, *, is_private: bool, now_s: float) -> None:
-        self.number, self.transport, self.is_private = number, transport, is_private
+    Args:
+        number: counts the connections of this server from 1.
+        peer: "ip:port" of the client.
+        now_s: real time.
+        sent: where market frames are recorded as they leave; None: nowhere.
+        line: where frames go wrong on their way; None: nowhere.
+        real_ns: real time, for the line.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        transport: asyncio.Transport,
+        *,
+        is_private: bool,
+        now_s: float,
+        peer: str = "",
+        limits: Limits | None = None,
+        sent: SentLog | None = None,
+        line: Line | None = None,
+        real_ns: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self._line, self._real_ns = line, real_ns
+        self.number, self.transport, self.is_private, self.peer = number, transport, is_private, peer
+        self.limits, self._sent = limits or Limits(), sent
         self.account: str | None = None  # key of the logged-in account; None: not logged in
         self.topics: dict[Topic, Arg] = {}
-        self.heard_s = now_s  # when the client last said anything
-        self.frames_sent = 0
-        self._recent: deque[float] = deque(maxlen=MESSAGES_PER_S_MAX)
+        self.opened_s = now_s
+        self.pinged_s = now_s  # when the client last sent a ping
+        self.frames_sent = self.bytes_sent = 0
+        self.end_reason = ""  # why we ended it; "": we did not
+        self._messages = Window(self.limits.messages_per_s, 1.0)
+        self._subscribes = Window(self.limits.subscribes_per_h, 3600.0)
         self._pending: list[bytes] = []
 
-    def is_over_rate(self, now_s: float) -> bool:
-        """Count a client message; tell whether it is the eleventh within one second (code 30006 and disconnect)."""
-        full = len(self._recent) == MESSAGES_PER_S_MAX and now_s - self._recent[0] < 1.0
-        self._recent.append(now_s)
-        return full
+    def may_speak(self, now_s: float) -> bool:
+        """Count a client message; tell whether it is within the limit of a second."""
+        return self._messages.take(now_s)
+
+    def may_subscribe(self, now_s: float) -> bool:
+        """Count a subscribe request; tell whether it is within the limit of an hour."""
+        return self._subscribes.take(now_s)
 
     def queue(self, frame: bytes) -> None:
         self._pending.append(frame)
 
     def flush(self) -> None:
         """Write what was queued in one piece; cut the connection if the client does not read."""
+        line = self._line
+        if line is not None and line.is_on:
+            self._spoil(line)
         if not self._pending:
             return
-        pending, self._pending = self._pending, []
+        frames, self._pending = self._pending, []
         if self.transport.is_closing():
             return
-        if self.transport.get_write_buffer_size() > BACKLOG_BYTES_MAX:
-            self.transport.abort()
+        if self.transport.get_write_buffer_size() > self.limits.backlog_bytes:
+            self.end("too_slow")
             return
-        self.frames_sent += len(pending)
-        self.transport.write(b"".join(pending))
+        whole = b"".join(frames)
+        self.transport.write(whole)
+        self.frames_sent += len(frames)
+        self.bytes_sent += len(whole)
+        if self._sent is not None:
+            self._sent.note(self.number, frames)
 
     def send(self, text: str) -> None:
+        """Send one frame now, after what is queued."""
         self.queue(text_frame(text))
         self.flush()
 
+    def _spoil(self, line: Line) -> None:
+        """Let the frames that wait pass the line; end as it says, after what it lets through."""
+        self._pending = line.carry(self._pending, self._real_ns())
+        if not line.ending:
+            return
+        ending, self._line = line.ending, None
+        self.flush()
+        if ending == "abort":
+            self.end("fault")
+        elif not self.transport.is_closing():
+            self.end_reason = self.end_reason or "fault"
+            self.transport.close()  # what was written is flushed first
+
+    def end(self, reason: str) -> None:
+        """Cut the connection without a close frame, as a broken network does."""
+        self.end_reason = self.end_reason or reason
+        self.transport.abort()
+
 
 class Hub:
-    """Who listens to what; pushes go through here."""
+    """Who listens to what; every push goes through here."""
 
-    def __init__(self, feed: PublicFeed) -> None:
-        self._feed = feed
+    def __init__(self, sent: SentLog | None = None) -> None:
         self.sockets: set[Socket] = set()
-        self._listeners: dict[Topic, set[Socket]] = {}
         self.wanted: dict[str, set[str]] = {}  # public channel -> symbols with at least one listener
+        self.told_ns: int | None = None  # market time up to which everything has been published; None: not begun
+        self._listeners: dict[Topic, set[Socket]] = {}
+        self._sent = sent
 
     def add(self, socket: Socket) -> None:
         self.sockets.add(socket)
@@ -85,74 +212,15 @@ class Hub:
     def remove(self, socket: Socket) -> None:
         self.sockets.discard(socket)
         for topic in list(socket.topics):
-            self._forget(socket, topic)
+            self.forget(socket, topic)
 
-    def publish(self, channel: str, symbol: str, text: str) -> None:
-        """Queue one public frame for everybody who listens."""
-        listeners = self._listeners.get((channel, symbol))
-        if listeners:
-            frame = text_frame(text)
-            for socket in listeners:
-                socket.queue(frame)
-
-    def flush(self) -> None:
-        for socket in self.sockets:
-            socket.flush()
-
-    def private(self, account: str, channel: str) -> Iterable[Socket]:
-        """Return the sockets of one account that listen to a private channel."""
-        return [s for s in self._listeners.get((channel, "default"), ()) if s.account == account]
-
-    # -------------------------------------------------------------------------------- requests
-
-    def subscribe(self, socket: Socket, arg: Any, now_ns: int) -> bool:
-        """Ack or refuse one subscription; a public one is followed by its snapshot. Tell whether it stands."""
-        refusal = self._refusal(socket, arg)
-        if refusal:
-            socket.send(error_text(*refusal, arg=arg, op="subscribe"))
-            return False
-        channel = arg["channel"]
-        symbol = "default" if channel in PRIVATE_CHANNELS else arg["instId"]
-        is_silent = arg.get("instType") != "USDT-FUTURES"  # measured: a wrong instType is acked, then nothing comes
-        socket.send(_json({"event": "subscribe", "arg": _known(arg)}))
-        if is_silent:
-            return False
-        topic = (channel, symbol)
-        if topic in socket.topics:
-            return False
-        socket.topics[topic] = _known(arg)
+    def listen(self, socket: Socket, topic: Topic, arg: Arg, *, is_public: bool) -> None:
+        socket.topics[topic] = arg
         self._listeners.setdefault(topic, set()).add(socket)
-        if channel in CHANNELS:
-            self.wanted.setdefault(channel, set()).add(symbol)
-            text = self._feed.snapshot(now_ns, channel, symbol)
-            if text is not None:
-                socket.send(text)
-        return True
+        if is_public:
+            self.wanted.setdefault(topic[0], set()).add(topic[1])
 
-    def unsubscribe(self, socket: Socket, arg: Any) -> None:
-        if isinstance(arg, dict):
-            channel = str(arg.get("channel"))
-            self._forget(socket, (channel, "default" if channel in PRIVATE_CHANNELS else str(arg.get("instId"))))
-            socket.send(_json({"event": "unsubscribe", "arg": _known(arg)}))
-
-    def _refusal(self, socket: Socket, arg: Any) -> tuple[int, str] | None:
-        if not isinstance(arg, dict):
-            return 30016, "Param error"
-        channel, inst_id = arg.get("channel"), arg.get("instId")
-        if channel in PRIVATE_CHANNELS:
-            if socket.account is None:
-                return 30004, "User needs to log in"
-            if inst_id not in (None, "default") and channel != "fill":
-                return 30001, _missing(arg)
-        elif channel not in CHANNELS:
-            return 30016, "Param error"
-        elif not isinstance(inst_id, str) or not self._feed.knows(inst_id):
-            return 30001, _missing(arg)
-        if len(socket.topics) >= CHANNELS_MAX:
-            return 30007, "request over limit, connection close"
-        return None
-
-    def _forget(self, socket: Socket, topic: Topic) -> None:
+    def forget(self, socket: Socket, topic: Topic) -> None:
         socket.topics.pop(topic, None)
         listeners = self._listeners.get(topic)
         if listeners is None:
@@ -162,37 +230,29 @@ class Hub:
             del self._listeners[topic]
             self.wanted.get(topic[0], set()).discard(topic[1])
 
+    def publish(self, channel: str, symbol: str, frame: bytes) -> None:
+        """Queue one public frame for everybody who listens."""
+        listeners = self._listeners.get((channel, symbol))
+        if listeners:
+            for socket in listeners:
+                socket.queue(frame)
 
-def text_frame(text: str) -> bytes:
-    """Return one unmasked, final WebSocket text frame."""
-    payload = text.encode()
-    n = len(payload)
-    if n < 126:
-        return bytes((0x81, n)) + payload
-    if n < 65536:
-        return b"\x81\x7e" + n.to_bytes(2, "big") + payload
-    return b"\x81\x7f" + n.to_bytes(8, "big") + payload
+    def publish_private(self, account: str, channel: str, text: str) -> None:
+        """Send one private push to the sockets of its account that listen to its channel."""
+        for socket in [s for s in self._listeners.get((channel, "default"), ()) if s.account == account]:
+            socket.send(text)
+        if channel == "fill":  # the one private channel that can be had for a single symbol
+            for socket in [s for s in self.sockets if s.account == account and not s.transport.is_closing()]:
+                for _, symbol in [topic for topic in socket.topics if topic[0] == "fill" and topic[1] != "default"]:
+                    if f'"symbol":"{symbol}"' in text:
+                        socket.send(text.replace('"instId":"default"', f'"instId":"{symbol}"', 1))
 
+    def flush(self) -> None:
+        """Let what was queued leave: one write a connection."""
+        for socket in self.sockets:
+            socket.flush()
+        if self._sent is not None:
+            self._sent.write()
 
-def error_text(code: int, message: str, *, arg: Any = None, op: str | None = None) -> str:
-    """Return an error frame; the code is an int here, a string in REST."""
-    body: dict[str, Any] = {"event": "error"}
-    if arg is not None:
-        body["arg"] = _known(arg) if isinstance(arg, dict) else arg
-    body |= {"code": code, "msg": message}
-    if op is not None:
-        body["op"] = op
-    return _json(body)
-
-
-def _missing(arg: Arg) -> str:
-    where = ",".join(f"{key}:{arg.get(key)}" for key in ("instType", "channel", "instId"))
-    return f"{where},precision:null doesn't exist"
-
-
-def _known(arg: Arg) -> Arg:
-    return {key: arg[key] for key in ARG_KEYS if key in arg}
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    def listeners(self, channel: str, symbol: str) -> frozenset[Socket]:
+        return frozenset(self._listeners.get((channel, symbol), ()))

@@ -12,7 +12,8 @@ from aiohttp import web
 
 from shared.simulator.conditions import RequestFault
 
-NEVER_S = 3600.0
+NEVER_S = 100.0
+"""A proxy gives up so late (Cloudflare's limit, HTTP 524): no client of ours is that patient."""
 
 
 def gateway_page(status: int) -> str:
@@ -35,7 +36,7 @@ async def spoiled(
     """
     if fault.what == "silence":
         await asyncio.sleep(NEVER_S)
-        return web.Response(status=504)
+        return web.Response(text=gateway_page(524), status=524, content_type="text/html", charset="utf-8")
     if fault.what == "reset":
         return await _reset(request, answer)
     if fault.what == "gateway":
@@ -75,4 +76,5 @@ _REASONS = {
     502: "Bad Gateway",
     503: "Service Temporarily Unavailable",
     504: "Gateway Time-out",
+    524: "A timeout occurred",
 }

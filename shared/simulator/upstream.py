@@ -12,6 +12,7 @@ answers for a moment (`KEPT_S`), and lets requests for the same thing share one.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections import OrderedDict
@@ -45,11 +46,11 @@ PER_S = dict.fromkeys(
     10,
 )  # fmt: skip
 KEPT_S_DEFAULT = 1.0
-KEPT_S = {"merge-depth": 0.2, "ticker": 0.2, "fills": 0.2, "contracts": 10.0, "query-position-lever": 60.0,
+KEPT_S = {"merge-depth": 0.2, "ticker": 0.2, "fills": 0.2, "contracts": 0.0, "query-position-lever": 60.0,
           "vip-fee-rate": 600.0, "oi-limit": 60.0}  # fmt: skip
 KEPT_MAX = 2_000
-TURN_S_MAX = 5.0
-"""A request that would have to wait longer for its turn is refused with 429."""
+TURN_S_MAX = 2.0
+"""A request that has not had its turn by then is refused with 429."""
 
 TICK_S = 0.05
 CONNECT_S = 10.0
@@ -85,9 +86,9 @@ class Upstream:
     def __init__(self, rest_url: str, ws_url: str, on_heard: Callable[[Heard], None], *, seed: int = 0) -> None:
         self.rest_url, self.ws_url, self._on_heard = rest_url, ws_url, on_heard
         self.links: list[Link] = []
-        self._link_of: dict[str, Link] = {}  # symbol -> the connection of its topics
-        self._wanted: set[Topic] = set()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._link_of: dict[str, Link] = {}  # symbol -> the connection of its next topic
+        self._carrier: dict[Topic, Link] = {}  # of every wanted topic
+        self.tasks: list[asyncio.Task[None]] = []
         self._connects = Window(CONNECTS, CONNECTS_PERIOD_NS)
         self._jitter = random.Random(seed)
         self._log = log.get("relay")
@@ -95,6 +96,8 @@ class Upstream:
         self._windows: dict[str, Window] = {"": Window(REQUESTS_PER_S, NS)}
         self._kept: OrderedDict[str, tuple[float, Answer]] = OrderedDict()
         self._asked: dict[str, asyncio.Task[Answer | None]] = {}
+        self.failure = ""
+        """Why the last request of REST had no answer."""
 
     async def __aenter__(self) -> Upstream:
         # Proxies of the environment are not used, as everywhere in this project: an address is what it says.
@@ -103,9 +106,9 @@ class Upstream:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in (*self._tasks, *self._asked.values()):
+        for task in (*self.tasks, *self._asked.values()):
             task.cancel()
-        await asyncio.gather(*self._tasks, *self._asked.values(), return_exceptions=True)
+        await asyncio.gather(*self.tasks, *self._asked.values(), return_exceptions=True)
         if self._http is not None:
             await self._http.close()
 
@@ -130,15 +133,15 @@ class Upstream:
     def want(self, topics: Iterable[Topic]) -> None:
         """Carry exactly these topics."""
         wanted = set(topics)
-        for topic in self._wanted - wanted:
-            self._link_of[topic[1]].drop(topic)
-        for topic in sorted(wanted - self._wanted):
-            self._link(topic[1]).add(topic)
-        self._wanted = wanted
+        for topic in self._carrier.keys() - wanted:
+            self._carrier.pop(topic).drop(topic)
+        for topic in sorted(wanted - self._carrier.keys()):
+            link = self._carrier[topic] = self._link(topic[1])
+            link.add(topic)
 
     def renew(self, topic: Topic) -> None:
         """Subscribe a topic anew."""
-        link = self._link_of.get(topic[1])
+        link = self._carrier.get(topic)
         if link is not None:
             link.renew(topic)
 
@@ -156,7 +159,7 @@ class Upstream:
         if not free and len(self.links) < LINKS_MAX:
             link = Link(len(self.links))
             self.links.append(link)
-            self._tasks.append(asyncio.create_task(self._keep(link)))
+            self.tasks.append(asyncio.create_task(self._keep(link)))
         else:
             link = min(free or self.links, key=lambda link: len(link.states))
         self._link_of[symbol] = link
@@ -244,7 +247,7 @@ class Upstream:
     async def _ask(self, key: str, name: str) -> Answer | None:
         assert self._http is not None, "use `async with Upstream(…)`"
         own = self._windows.setdefault(name, Window(PER_S.get(name, PER_S_DEFAULT), NS))
-        if not await self._turn(own, self._windows[""]):
+        if not await self._turn(own, self._windows[""], within_s=TURN_S_MAX):
             return Answer(429, b"", None, "429")
         try:
             async with (
@@ -254,10 +257,10 @@ class Upstream:
                 status, body = response.status, await response.read()
             envelope = msgspec.json.decode(body, type=_Envelope)
         except (*_FAILURES, msgspec.MsgspecError, UnicodeDecodeError) as error:
-            self._log.warning("upstream.unanswered", path=key, reason=f"{type(error).__name__} {error}".strip()[:200])
+            self._unanswered(key, f"{type(error).__name__} {error}".strip()[:200])
             return None
         if status >= 500:
-            self._log.warning("upstream.unanswered", path=key, reason=f"HTTP {status}")
+            self._unanswered(key, f"HTTP {status}")
             return None
         answer = Answer(status, body, envelope.data, envelope.code)
         if envelope.code == "00000":
@@ -267,12 +270,17 @@ class Upstream:
                 self._kept.popitem(last=False)
         return answer
 
-    async def _turn(self, *windows: Window) -> bool:
+    def _unanswered(self, key: str, reason: str) -> None:
+        self.failure = reason
+        self._log.warning("upstream.unanswered", path=key, reason=reason)
+
+    async def _turn(self, *windows: Window, within_s: float = math.inf) -> bool:
         """Wait until none of the windows is full, and count one in each; False: it would take too long."""
-        while (wait_ns := max(window.ready_ns() for window in windows) - time.monotonic_ns()) > 0:
-            if wait_ns > TURN_S_MAX * NS and self._connects not in windows:
+        deadline_s = time.monotonic() + within_s
+        while (wait_s := max(window.ready_ns() for window in windows) / NS - time.monotonic()) > 0:
+            if time.monotonic() + wait_s > deadline_s:
                 return False
-            await asyncio.sleep(wait_ns / NS)
+            await asyncio.sleep(wait_s)
         for window in windows:
             window.note(time.monotonic_ns())
         return True

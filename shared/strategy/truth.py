@@ -4,9 +4,11 @@ Every reading brings the fills that could be missing, and they are booked before
 stream lost (a stop that the exchange triggered is no order of ours, nobody could ask for it by name) comes into the
 ledger as the fill that it was. Corrections are for what fills do not explain.
 
-A reading of the account can cross a fill on its way, in both directions. So one reading proves nothing: the ledger is
-corrected only where two readings in a row say the same, it said the same at both, and no order in the symbol could
-still fill. A symbol in doubt is neither entered nor left until then; doubts are asked about every two seconds.
+A reading of the account can cross a fill on its way, in both directions, and the exchange may list a position seconds
+after the fills that made it (Bitget's 43023 comes from that). So one reading proves nothing, nor do two in a row: the
+ledger is corrected only where every reading for `LISTED_LATE_NS` says the same, it said the same at all of them, and no
+order in the symbol could still fill. A symbol in doubt is neither entered nor left until then; doubts are asked about
+every two seconds.
 
 Positions are corrected at our mark; what equity then differs by is taken over while flat, as an adjustment, since
 marks do not disturb the comparison there.
@@ -26,6 +28,9 @@ ACCOUNT_EVERY_NS = 2 * NS - NS // 2  # every 2 s on jittering seconds; Bitget: a
 MISSING_FILLS_PATIENCE_NS = 30 * NS
 EQUITY_STEP = Decimal("1e-8")  # Bitget cuts the equity that it publishes to 8 places
 
+LISTED_LATE_NS = 5 * NS
+"""A younger difference may be a position that is listed late: a ledger that followed it would be wrong."""
+
 FILLS_RECENT_NS = 120 * NS
 """Always asked for: what a private stream loses before it is noticed as down, and an absent order's 35 s."""
 
@@ -42,7 +47,7 @@ class Truth:
     def __init__(self, portfolio: Portfolio, orders: Orders, emit: Callable[[Action], None]) -> None:
         self._portfolio, self._orders, self._emit = portfolio, orders, emit
         self.doubts: dict[str, str] = {}  # symbol -> why
-        self._suspects: dict[str, tuple[Decimal, Decimal]] = {}  # symbol -> (exchange's, ours) at the last reading
+        self._suspects: dict[str, tuple[Decimal, Decimal, int]] = {}  # symbol -> (exchange's, ours), since when
         self._equity_suspect: tuple[Decimal, Decimal] | None = None
         self._is_equity_sure = True  # False after a correction, until equity was compared while flat
         self._asked_ns = -(1 << 62)
@@ -122,8 +127,11 @@ class Truth:
                 self.doubts.pop(symbol, None)
                 self._suspects.pop(symbol, None)
                 self._waive_missing_fills(symbol, now_ns)
-            elif is_moving or self._suspects.get(symbol) != (size, ours):
-                self._suspects[symbol] = (size, ours)
+                continue
+            suspect = self._suspects.get(symbol)
+            if is_moving or suspect is None or suspect[:2] != (size, ours):
+                suspect = self._suspects[symbol] = size, ours, now_ns
+            if is_moving or now_ns - suspect[2] < LISTED_LATE_NS:
                 self.doubt(symbol, f"position is {size} at the exchange, {ours} in the ledger", now_ns)
             else:
                 ended += self._correct(symbol, theirs.get(symbol), now_ns)

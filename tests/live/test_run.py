@@ -25,7 +25,7 @@ from shared.model import Bundle, BundleCosts
 from shared.settings import ROOT
 from shared.simulator_process import SimulatorProcess
 
-SETTINGS = ("MARKET", "BITGET_VENUE", "BITGET_REST_URL", "BITGET_WS_URL", "BITGET_API_KEY", "BITGET_API_SECRET",
+SETTINGS = ("MARKET", "MARKET_REST_URL", "MARKET_WS_URL", "BITGET_VENUE", "BITGET_REST_URL", "BITGET_WS_URL", "BITGET_API_KEY", "BITGET_API_SECRET",
             "BITGET_PASSPHRASE", "SYMBOL", "SYMBOLS", "SANDBOX", "LAKE_URI", "MLFLOW_TRACKING_URI")  # fmt: skip
 REAL_MONEY = {
     "MARKET": "bitget",
@@ -74,9 +74,10 @@ def ends(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]
         (REAL_MONEY, ("--model", "coin", "--arm"), 4, "needs a model that passed the honest-edge gate, found --model coin"),
         (REAL_MONEY, ("--model", "rules", "--arm"), 4, "found --model rules"),
         ({"BITGET_VENUE": "demo", "MARKET": "bitget"}, ("--model", "coin"), 2, "needs BITGET_API_KEY"),
-        ({"MARKET": "bitget"}, ("--model", "coin"), 2, "needs a simulator that relays"),
+        ({"MARKET": "bitget", "MARKET_REST_URL": "http://10.0.0.7:1", "MARKET_WS_URL": "ws://10.0.0.7:1"},
+         ("--model", "coin"), 2, "MARKET_REST_URL must be on this machine or https"),
         ({"BITGET_REST_URL": "https://bitget.com.evil.io", "BITGET_WS_URL": "wss://bitget.com.evil.io"},
-         ("--model", "coin"), 2, r"keys are sent there\), found 'https://bitget\.com\.evil\.io'"),
+         ("--model", "coin"), 2, r"on bitget\.com, found 'https://bitget\.com\.evil\.io'"),
         ({"BITGET_REST_URL": "http://127.0.0.1:1"}, ("--model", "coin"), 2, "set together or not at all"),
         ({"BITGET_REST_URL": "http://127.0.0.1:1", "BITGET_WS_URL": "ws://127.0.0.1:1"},
          ("--model", "coin"), 6, "a simulator must answer at http://127.0.0.1:1"),

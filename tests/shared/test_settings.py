@@ -83,6 +83,43 @@ def test_url_override_never_sends_keys_elsewhere(rest: str | None, ws: str | Non
         settings.venue_urls()
 
 
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"market_rest_url": "http://127.0.0.1:1"}, "MARKET_REST_URL and MARKET_WS_URL are set together"),
+        ({"market_rest_url": "http://127.0.0.1:1", "market_ws_url": "ws://evil.example"}, "MARKET_WS_URL must be on"),
+        (
+            {"market_rest_url": "http://127.0.0.1:1", "market_ws_url": "wss://ws.bitget.com/v2/ws"},
+            "found one on this machine and one at Bitget",
+        ),
+        (
+            {
+                "market_rest_url": "http://127.0.0.1:1", "market_ws_url": "ws://127.0.0.1:1/v2/ws",
+                "bitget_venue": "demo", **KEYS,
+            },
+            "orders at Bitget must not follow another market",
+        ),
+    ],
+)  # fmt: skip
+def test_feed_of_another_market_is_never_taken_for_bitgets(changes: dict[str, str], why: str) -> None:
+    """Another address of the feed is one exchange, on this machine or at Bitget, and no orders at Bitget follow it."""
+    with pytest.raises(SettingsError, match=why):
+        load(**({"market": "bitget"} | changes)).check()
+
+
+def test_feed_is_bitgets_own_unless_it_is_said_where_else() -> None:
+    """MARKET=bitget reads the public feed; with the two settings it reads what stands in for it, on paper."""
+    there = {"market_rest_url": "http://127.0.0.1:1/", "market_ws_url": "ws://127.0.0.1:1/v2/ws"}
+    own, other = load(market="bitget"), load(market="bitget", **there)
+
+    other.check()
+
+    assert own.market_urls() == ("https://api.bitget.com", "wss://ws.bitget.com/v2/ws")
+    assert other.market_urls() == ("http://127.0.0.1:1", "ws://127.0.0.1:1/v2/ws")
+    assert other.venue_urls() is None
+    assert load(market="simulator", **there).market_urls() is None
+
+
 @pytest.mark.parametrize("missing", sorted(KEYS))
 def test_half_set_keys_are_refused_by_name(missing: str) -> None:
     """The message names what is missing and shows no value."""

@@ -210,8 +210,8 @@ class LedgerWorld:
         self.compare_all("a book")
 
     def move(self, symbol: str) -> None:
-        mid, is_jump = self.mids[symbol], self.random.random() < 0.08
-        share = self.random.normal(0, 0.08 if is_jump else 0.002)
+        mid, is_jump = self.mids[symbol], self.random.random() < 0.12
+        share = self.random.normal(0, 0.15 if is_jump else 0.002)
         self.mids[symbol] = min(max(int(mid * (1 + share)), mid // 2, 2_000), 3_000_000)
         self.show_book(symbol)
         if self.random.random() < 0.8:

@@ -480,6 +480,28 @@ def test_login_is_signed_in_seconds() -> None:
     assert session.tick(1_700_000_001 * NS) == []
 
 
+def test_login_without_an_answer_is_given_up() -> None:
+    """A login whose answer is lost kills the connection in time, though the pings are answered; an answered one not."""
+    silent, answered = PrivateSession(KEYS), PrivateSession(KEYS)
+    for session in (silent, answered):
+        session.connected(T0)
+    answered.received(frame("logged_in"), T0 + 1)
+
+    for session in (silent, answered):
+        assert session.due_ns <= T0 + s.ACK_NS
+        session.tick(T0 + s.ACK_NS - 1)
+        assert not session.is_dead
+        session.received("pong", T0 + s.ACK_NS - 1)
+        session.tick(T0 + s.ACK_NS)
+
+    assert silent.dead_because.startswith("the login was not answered")
+    assert not answered.is_dead
+    silent.lost(T0 + s.ACK_NS)
+    silent.connected(T0 + 2 * s.ACK_NS)
+    silent.tick(T0 + 2 * s.ACK_NS)
+    assert not silent.is_dead
+
+
 def test_link_is_up_when_every_channel_is_acked() -> None:
     """The engine hears that the private link is up once, after the last of the four acks, and that it is lost."""
     session, events = private_up()

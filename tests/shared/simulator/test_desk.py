@@ -10,7 +10,7 @@ from shared.simulator.desk import Desk
 from shared.simulator.feed import PublicFeed
 from shared.simulator.gate import Credentials
 from shared.simulator.market import NS, GeneratedMarket
-from shared.simulator.orders import Accepted, FundingReport, OrderRequest
+from shared.simulator.orders import Accepted, FundingReport, OrderRequest, PlanRequest
 from shared.types import OrderKind, Side
 
 MARKET = GeneratedMarket(7, 4)
@@ -65,6 +65,23 @@ def test_public_trades_reach_resting_orders(desk: Desk) -> None:
 
     assert [fill.is_maker for fill in desk.venue.fills("a")] == [True]
     assert Decimal(asks[0][0]) > Decimal(bids[0][0])
+
+
+def test_public_trades_reach_plans(desk: Desk) -> None:
+    """A plan that waits for the last price sees the market's trades, also where nobody's order rests."""
+    assert desk.venue.last_price("BTCUSDT") is None
+    near = desk.venue.mark("BTCUSDT").quantize(Decimal("0.1"))
+    plan = PlanRequest(
+        symbol="BTCUSDT", plan_type="normal_plan", side=Side.BUY, size=Decimal("0.001"), trigger_price=near * 2
+    )
+    assert isinstance(desk.venue.plans.place("a", plan, START_NS), Accepted)
+
+    for second in range(1, 30):
+        desk.advance(START_NS + second * NS)
+
+    last = desk.venue.last_price("BTCUSDT")
+    assert last is not None
+    assert abs(last / near - 1) < Decimal("0.05")
 
 
 def test_pushes_go_to_the_account_they_belong_to(desk: Desk) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shared.simulator.candles import Candles
 from shared.simulator.feed import BITGET, CANDLE_CHANNELS, CHANNELS, HISTORY, LIVE, PublicFeed
 from shared.simulator.frames import payload
 from shared.simulator.market import LEVELS, NS, Block, GeneratedMarket, Trades, depth_at
@@ -84,14 +86,15 @@ def rows(text: str) -> Any:
 def test_windows_do_not_change_what_is_pushed(cuts: list[int]) -> None:
     """However time is cut into windows, the same frames come in the same order."""
     feed, edges = PublicFeed(MARKET, candles=Bars()), sorted({0, 10 * NS, *cuts})
+    some = dict.fromkeys(CHANNELS, MARKET.symbols[:4])
 
     pieces = [
         frame
         for begin, end in itertools.pairwise(edges)
-        for frame in feed.frames(START_S * NS + begin, START_S * NS + end, EVERYTHING)
+        for frame in feed.frames(START_S * NS + begin, START_S * NS + end, some)
     ]
 
-    assert pieces == pushes(wanted=EVERYTHING)
+    assert pieces == pushes(wanted=some)
 
 
 @pytest.mark.parametrize("cadence", [LIVE, HISTORY], ids=["live", "history"])
@@ -267,6 +270,56 @@ def test_chain_holds_whatever_is_quiet_or_silent(
         assert (book["asks"], book["bids"]) == tuple(dict(cast("list[tuple[str, str]]", side)) for side in expected)
 
 
+def test_symbol_that_is_just_listed_needs_no_block_before() -> None:
+    """Its first book is a snapshot; what was before it was listed is not computed, nor is it shown before."""
+
+    class New(Few):
+        asked: set[int]
+
+        def is_listed(self, second: int) -> Any:
+            return np.full(2, second >= START_S + 3)
+
+        def block(self, second: int) -> Block:
+            self.asked.add(second // 10 * 10)
+            return super().block(second)
+
+    market: Any = New([(k % 4, k % 2) for k in range(10)], [k in (3, 4) for k in range(10)])
+    market.asked = set()
+    feed = PublicFeed(market)
+
+    early = feed.snapshot((START_S + 1) * NS, "books", "AUSDT")
+    first, second = (
+        json.loads(text) for *_, text in feed.frames(START_S * NS, (START_S + 5) * NS, {"books": ["AUSDT"]})
+    )
+
+    assert early is None
+    assert (first["action"], second["action"]) == ("snapshot", "update")
+    assert second["data"][0]["pseq"] == first["data"][0]["seq"]
+    assert market.asked == {START_S // 10 * 10}
+
+
+def test_symbol_that_is_listed_again_begins_with_a_snapshot() -> None:
+    """Who subscribed while it was gone was told nothing, so that an update would refer to nothing."""
+
+    class Gone(Few):
+        def is_listed(self, second: int) -> Any:
+            return np.full(2, self.fresh[(second - START_S) % 5])
+
+    is_fresh = [True, False, False, True, True]
+    market: Any = Gone([(0, 0), (1, 1), (2, 0), (3, 1), (0, 1)], is_fresh)
+    feed = PublicFeed(market)
+
+    while_gone = feed.snapshot((START_S + 2) * NS, "books", "BUSDT")
+    just_back = feed.snapshot((START_S + 3) * NS, "books", "BUSDT")
+    actions = [
+        json.loads(text)["action"]
+        for *_, text in feed.frames((START_S + 2) * NS, (START_S + 9) * NS, {"books": ["BUSDT"]})
+    ]
+
+    assert (while_gone, just_back) == (None, None)
+    assert actions == ["snapshot", "update", "update", "snapshot"]
+
+
 @settings(max_examples=20)
 @given(st.lists(st.integers(0, 3 * NS), max_size=12))
 def test_second_without_a_trade_is_pushed_in_order(cuts: list[int]) -> None:
@@ -320,6 +373,33 @@ def test_candle_is_told_while_there_is_trading_and_once_after_it_closed() -> Non
         assert bars[-1][4] == str(time_ns)
 
 
+def test_pushed_candles_are_what_the_trades_make() -> None:
+    """Every candle that is told is open, high, low, close and volume of the trades told before it."""
+    feed = PublicFeed(MARKET, candles=Candles(MARKET))
+    start_s, symbol = START_S // 60 * 60 - 60, "ETHUSDT"
+    frames = list(feed.frames(start_s * NS, (start_s + 75) * NS, {"candle1m": [symbol], "trade": [symbol]}))
+    trades: list[tuple[int, Decimal, Decimal]] = []
+    closed = 0
+
+    for time_ns, channel, _, text in frames:
+        if channel == "trade":
+            trades += [(int(t["ts"]), Decimal(t["price"]), Decimal(t["size"])) for t in reversed(rows(text))]
+            continue
+        bars = rows(text)
+        closed += len(bars) - 1 if time_ns // NS > start_s else 0
+        for begin_ms, *values in bars:
+            inside = [trade for trade in trades if int(begin_ms) <= trade[0] < int(begin_ms) + 60_000]
+            if not inside:
+                continue  # nobody has traded in it yet
+            prices, sizes = [price for _, price, _ in inside], [size for *_, size in inside]
+            turnover = sum((price * size for _, price, size in inside), Decimal(0))
+            expected = [prices[0], max(prices), min(prices), prices[-1], sum(sizes), turnover, turnover]
+            assert [Decimal(value) for value in values] == expected
+
+    assert len(trades) > 50
+    assert closed == 1
+
+
 @pytest.mark.parametrize("now_ms", [0, 1, 500, 999])
 def test_recent_trades_are_those_that_were_pushed(now_ms: int) -> None:
     """Newest first, none of the future, and row for row what the trade channel told."""
@@ -362,14 +442,29 @@ def test_checksum_is_sent_only_on_request() -> None:
 
 
 @pytest.mark.parametrize(
-    ("channel", "recorded"), [("ticker", "ws_v2_ticker_BTCUSDT.json"), ("books", "ws_v2_books_MAVUSDT_seq_chain.jsonl")]
+    ("channel", "action", "recorded"),
+    [
+        ("ticker", "snapshot", "ws_v2_ticker_BTCUSDT.json"),
+        ("books", "snapshot", "ws_v2_books_MAVUSDT_seq_chain.jsonl"),
+        ("books", "update", "ws_v2_books_MAVUSDT_seq_chain.jsonl"),
+        ("books5", "snapshot", "ws_v2_spot_frames.jsonl"),
+        ("trade", "update", "ws_v2_spot_frames.jsonl"),
+    ],
 )
-def test_push_has_the_keys_and_types_of_a_recorded_one(outside: Path, channel: str, recorded: str) -> None:
+def test_push_has_the_keys_and_types_of_a_recorded_one(outside: Path, channel: str, action: str, recorded: str) -> None:
     """Keys, their order and the types of their values are those of a payload recorded from Bitget."""
     lines = (outside / "bitget/fixtures/recorded_live_202609" / recorded).read_text().splitlines()
-    theirs = next(frame for frame in map(json.loads, lines) if frame.get("action") == "snapshot")
+    found = [frame for frame in map(json.loads, lines) if frame.get("arg", {}).get("channel") == channel]
+    theirs = next(frame for frame in found if frame.get("action") == action)
 
-    ours = json.loads(PublicFeed(MARKET).snapshot(START_S * NS, channel, "BTCUSDT") or "")
+    feed = PublicFeed(MARKET)
+    frames = [text for *_, text in feed.frames(START_S * NS, (START_S + 3) * NS, {channel: ["BTCUSDT"]})]
+    snapshot = feed.snapshot(START_S * NS, channel, "BTCUSDT")
+    assert snapshot is not None
 
-    assert list(ours) == list(theirs)
-    assert [(k, type(v)) for k, v in ours["data"][0].items()] == [(k, type(v)) for k, v in theirs["data"][0].items()]
+    for text in [snapshot] if action == "snapshot" else frames:
+        ours = json.loads(text)
+        assert list(ours) == list(theirs)
+        assert (ours["action"], list(ours["arg"])) == (action, list(theirs["arg"]))
+        for row in ours["data"]:
+            assert [(k, type(v)) for k, v in row.items()] == [(k, type(v)) for k, v in theirs["data"][0].items()]

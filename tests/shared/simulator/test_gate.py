@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -13,6 +14,7 @@ import pytest
 from shared.errors import SettingsError
 from shared.simulator.gate import Credentials, Gate, RateLimit, Refused, parse_account, signature
 
+SIGNATURES = json.loads((Path(__file__).parents[2] / "golden" / "bitget_signatures.json").read_text())
 NOW_MS = 1_795_330_800_000
 ACCOUNT = Credentials("key", "secret", "pass", Decimal(1000))
 PATH = "/api/v2/mix/position/single-position"
@@ -41,6 +43,15 @@ def test_signatures_equal_those_of_production_clients(outside: Path) -> None:
 
     for vector in vectors["vectors"]:
         assert signature(vectors["secret"], vector["prehash"]) == vector["sign"]
+
+
+@pytest.mark.parametrize("vector", SIGNATURES["vectors"], ids=lambda vector: f"{vector['method']} {vector['path']}")
+def test_signatures_equal_the_documented_ones(vector: dict[str, Any]) -> None:
+    """The same vectors, written down here: REST in milliseconds, the login in seconds."""
+    query = f"?{vector['query']}" if vector["query"] else ""
+    prehash = f"{vector['timestamp']}{vector['method']}{vector['path']}{query}{vector['body']}"
+
+    assert signature(SIGNATURES["secret"], prehash) == vector["sign"]
 
 
 @pytest.mark.parametrize("signed", [QUERY, quote(QUERY, safe="=&-")], ids=["raw", "percent-encoded"])
@@ -136,6 +147,18 @@ def test_an_address_is_blocked_for_five_minutes_after_its_calls_of_a_minute() ->
     limit.admit("here", 330.0)
 
 
+def test_scaled_limit_of_a_minute() -> None:
+    """Conditions may tighten or widen what an address is allowed."""
+    limit = RateLimit(calls_per_minute=10)
+    for _ in range(20):
+        limit.admit("wide", 0.0, 2.0)
+    limit.admit("tight", 0.0, 0.01)
+
+    for address, scale in (("wide", 2.0), ("tight", 0.01)):
+        with pytest.raises(Refused, match="429"):
+            limit.admit(address, 0.0, scale)
+
+
 def test_calls_of_a_minute_ago_no_longer_count() -> None:
     """A client that keeps to the pace is never blocked."""
     limit = RateLimit(calls_per_minute=3)
@@ -214,6 +237,35 @@ def test_undecodable_header_is_a_wrong_signature() -> None:
             Gate([ACCOUNT]).check("GET", PATH, headers(f"GET{PATH}", **{name: "\udcff"}), "", NOW_MS)
 
 
+# What is wrong with a request, in the order in which it is said: the last fault is the only one left.
+FAULTS = ("key", "environment", "passphrase", "time", "signature", "address", "permission", "generation")
+CODES = ("40037", "40099", "40012", "40008", "40009", "40038", "40014", "40085")
+
+
+@pytest.mark.parametrize("first", range(len(FAULTS)))
+def test_the_first_of_several_faults_is_told(first: int) -> None:
+    """Whatever else is wrong after it: key, environment, passphrase, time, signature, address, permission, account."""
+    wrong = set(FAULTS[first:])
+    account = msgspec.structs.replace(
+        ACCOUNT,
+        addresses=("10.0.0.1",) if "address" in wrong else (),
+        permissions=frozenset({"read"}) if "permission" in wrong else ACCOUNT.permissions,
+        is_unified="generation" in wrong,
+    )
+    stamp = str(NOW_MS - 60_000 if "time" in wrong else NOW_MS)
+    given = {
+        "ACCESS-KEY": "other" if "key" in wrong else "key", "ACCESS-TIMESTAMP": stamp,
+        "ACCESS-PASSPHRASE": "wrong" if "passphrase" in wrong else "pass",
+        "ACCESS-SIGN": "wrong" if "signature" in wrong else signature("secret", f"{stamp}POST{PATH}"),
+        "paptrading": "1" if "environment" in wrong else "",
+    }  # fmt: skip
+    gate = Gate([account])
+
+    with pytest.raises(Refused) as refused:
+        gate.permit(gate.check("POST", PATH, given, "", NOW_MS, remote="127.0.0.1"), "trade")
+    assert refused.value.code == CODES[first]
+
+
 def test_account_options_are_read() -> None:
     """Permissions, addresses, environment and generation ride behind the money."""
     plain, full = parse_account("k:s:p:12.5"), parse_account("k:s:p:5:read,ip=::1,ip=10.0.0.0/8,demo,unified")
@@ -233,7 +285,7 @@ def test_unknown_account_option_is_refused_without_its_secret(option: str) -> No
     assert "hidden" not in str(refused.value)
 
 
-@pytest.mark.parametrize("text", ["a:b:c", "a:b:c:d:e", "a:b:c:money", "a:b:c:-5", "a::c:5", "a:b:c:NaN"])
+@pytest.mark.parametrize("text", ["a:b:c", "a:b:c:d:e", "a:b:c:money", "a:b:c:-5", "a::c:5", "a:b:c:NaN", "a:b:c:1e13"])
 def test_bad_account_is_refused_without_its_secret(text: str) -> None:
     """An account that cannot be read is a sentence, and the sentence repeats none of it."""
     with pytest.raises(SettingsError, match="KEY:SECRET:PASSPHRASE:USDT") as refused:

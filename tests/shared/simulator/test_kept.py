@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from shared.simulator.kept import CANDLES_MAX, TRADES_MAX, keeper
 
-LEVELS = st.dictionaries(st.integers(90, 110), st.integers(0, 5), max_size=8)
+LEVELS = st.dictionaries(st.integers(90, 110), st.integers(1, 5), max_size=8)
+CHANGES = st.dictionaries(st.integers(90, 110), st.integers(0, 5), max_size=8)
 
 
 def text(channel: str, rows: list[Any], action: str, ts: int = 5) -> str:
@@ -25,7 +26,7 @@ def book(asks: dict[int, int], bids: dict[int, int], seq: int, pseq: int, **more
     return {**sides, "ts": str(seq), "seq": seq, "pseq": pseq} | more
 
 
-@given(LEVELS, LEVELS, st.lists(st.tuples(LEVELS, LEVELS), max_size=12), st.data())
+@given(LEVELS, LEVELS, st.lists(st.tuples(CHANGES, CHANGES), max_size=12), st.data())
 def test_book_of_a_later_subscriber_is_the_book_of_the_first(
     asks: dict[int, int],
     bids: dict[int, int],
@@ -34,6 +35,7 @@ def test_book_of_a_later_subscriber_is_the_book_of_the_first(
 ) -> None:
     """Snapshot plus changes, at any time: same levels, best first, and the next update's pseq fits."""
     kept = keeper("books")
+    asks, bids = dict(sorted(asks.items())), dict(sorted(bids.items(), reverse=True))
     seen: dict[str, dict[int, int]] = {"asks": dict(asks), "bids": dict(bids)}
     assert kept.take(text("books", [book(asks, bids, 10, 0)], "snapshot"), is_update=False)
     stop = data.draw(st.integers(0, len(changes)))
@@ -114,12 +116,13 @@ def test_candles_of_a_later_subscriber_hold_the_last_word_on_each() -> None:
     ]
 
 
-@pytest.mark.parametrize("channel", ["ticker", "books1", "books5", "books15", "trade"])
+@pytest.mark.parametrize("channel", ["ticker", "books1", "books5", "books15", "trade", "books", "candle1m"])
 def test_last_whole_push_is_told_as_it_came(channel: str) -> None:
     """No byte of it is rendered again."""
     kept = keeper(channel)
     assert kept.snapshot() is None
-    came = text(channel, [{"a": "1.50"}], "snapshot")
+    rows: dict[str, list[Any]] = {"books": [book({}, {}, 3, 0)], "candle1m": [["60000", "1.50"]]}
+    came = text(channel, rows.get(channel, [{"a": "1.50"}]), "snapshot").replace(",", ", ")
 
     kept.take(came, is_update=False)
 

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import websockets.sync.client
+
+from shared.simulator import __main__ as simulator
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMAND = [sys.executable, "-m", "shared.simulator"]
@@ -71,22 +74,65 @@ def test_taken_port_is_one_sentence_and_exit_2() -> None:
         ["--seed", "-1"],
         ["--port", "99999"],
         ["--host", "192.0.2.1"],
+        ["--speed", "0"],
+        ["--speed", "nan"],
+        ["--speed", "1000"],
+        ["--history-hours", "0"],
+        ["--history-hours", "nan"],
+        ["--sent", "/nowhere/sent.jsonl"],
     ],
 )
-def test_bad_argument_is_one_sentence_and_exit_2(arguments: list[str]) -> None:
+def test_bad_argument_is_one_sentence_and_exit_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What a person got wrong is said in one line."""
-    ended = run("--port", "0", *arguments)
+    monkeypatch.setattr("shared.log.configure", lambda level: None)  # the one of this process stays
+    try:
+        code = simulator.main(["--port", "0", *arguments])
+    except SystemExit as ended:  # argparse's own way
+        code = int(ended.code or 0)
 
-    assert ended.returncode == 2
-    assert "found" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    told = capsys.readouterr()
+    assert (code, told.out) == (2, "")
+    assert "found" in told.err.splitlines()[-1]
+    assert "Traceback" not in told.err
+
+
+@pytest.mark.parametrize("is_child", [False, True])
+def test_stderr_tells_of_clients_unless_started_as_a_child(is_child: bool, tmp_path: Path) -> None:
+    """A person reads JSON lines of who came and went; a parent process has its own log. --sent and --speed work."""
+    sent = tmp_path / "sent.jsonl"
+    child = subprocess.Popen(
+        [*COMMAND, "--port", "0", "--symbols", "3", "--speed", "3", "--cadence", "bitget", "--sent", str(sent)]
+        + ["--with-parent"] * is_child,
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert child.stdout is not None
+    ready: dict[str, Any] = json.loads(child.stdout.readline())
+    with websockets.sync.client.connect(ready["ws"] + "/public") as client:
+        arg = {"instType": "USDT-FUTURES", "channel": "books15", "instId": "BTCUSDT"}
+        client.send(json.dumps({"op": "subscribe", "args": [arg]}))
+        received = [client.recv(10) for _ in range(12)]
+    child.terminate()
+    _, told = child.communicate(timeout=30)
+
+    lines = [json.loads(line) for line in told.splitlines()]
+    assert child.returncode == 0
+    assert ready["speed"] == 3.0
+    if is_child:
+        assert lines == []
+    else:
+        assert [line["event"] for line in lines] == ["client.connected", "client.subscribed", "client.disconnected"]
+        assert {line["logger"] for line in lines} == {"simulator"}
+    recorded = [json.loads(line)["text"] for line in sent.read_text().splitlines()]
+    assert received[1:] == recorded[:11]
 
 
 def test_generated_market_needs_no_table_library() -> None:
     """The lean live environment starts the simulator: no polars, pyarrow, pandas or sklearn is imported."""
     code = (
         "import sys, shared.simulator.__main__ as main\n"
-        "main.market_of(main.parser().parse_args(['--symbols', '3'])).block(1_795_330_800)\n"
+        "main.markets.market_of(main.parser().parse_args(['--symbols', '3'])).block(1_795_330_800)\n"
         "print([name for name in ('polars', 'pyarrow', 'pandas', 'sklearn', 'scipy', 'mlflow') if name in sys.modules])"
     )
 

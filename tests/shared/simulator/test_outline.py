@@ -23,3 +23,12 @@ def test_outline_has_the_trades_and_prices_of_the_block(listings_per_day: float)
         for name in ("is_fresh", "mark", "index", "funding_rate"):
             np.testing.assert_array_equal(getattr(outline, name), getattr(block, name), err_msg=name)
     assert listings_per_day == 0.0 or np.isnan(outline.mark).any(), "no symbol was absent: the test tests nothing"
+
+
+@pytest.mark.parametrize("listings_per_day", [0.0, 700.0], ids=["nobody comes", "newcomers"])
+def test_funding_rate_is_that_of_the_block(listings_per_day: float) -> None:
+    """What a settlement is looked up by later is the rate that was running then: bit for bit, in any second."""
+    market = GeneratedMarket(3, 24, listings_per_day=listings_per_day)
+    block = market.block(SECOND)
+    for t in (0, 1, 59, 60, 61, 119, 170, 299):
+        np.testing.assert_array_equal(market.funding_rate(SECOND + t), block.funding_rate[t])

