@@ -54,6 +54,17 @@ def duplicate_trades(lake: Path, source: str, hour: int) -> Verdict:
     return duplicates == 0, {"duplicates": duplicates, "trades": int(counted["trades"][0])}
 
 
+def unknown_payloads(lake: Path, source: str, hour: int) -> Verdict:
+    """Everything that arrived was understood: no unknown field, no frame that cannot be read."""
+    if hour not in read.hours(lake, "quarantine", source):
+        return True, {"payloads": 0}
+    kinds = read.collect(
+        _rows(lake, "quarantine", source, hour).group_by("where", "what").agg(pl.col("count").sum()).sort("count")
+    )
+    worst = kinds.row(-1)
+    return False, {"payloads": int(kinds["count"].sum()), "kinds": kinds.height, "most": f"{worst[0]}: {worst[1]}"}
+
+
 def coverage_share(lake: Path, source: str, hour: int) -> Verdict:
     """Between the first and the last recorded minute, nearly every channel was linked."""
     frame = read.collect(_rows(lake, "coverage", source, hour)).filter(pl.col("state") != "not_listed")
@@ -171,6 +182,7 @@ def coin_check(lake: LakeResource, tracking: TrackingResource) -> dg.AssetCheckR
 CHECKS = [
     _hourly("crossed_books", "raw_ticks", crossed_books, is_error=True),
     _hourly("duplicate_trades", "raw_ticks", duplicate_trades, is_error=True),
+    _hourly("unknown_payloads", "raw_ticks", unknown_payloads, is_error=True),
     _hourly("coverage_share", "coverage", coverage_share, is_error=False),
     _hourly("missing_features", "features", missing_features, is_error=False),
     _hourly("no_future", "features", no_future, is_error=True),

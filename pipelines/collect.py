@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -23,16 +24,19 @@ from typing import Any
 import msgspec
 
 from pipelines.collector import Collector
+from pipelines.meter import Meter, free_bytes, projection
 from pipelines.universe import discover, source_at
 from shared import entry, log, settings, simulator_process
-from shared.bitget.transport import ReceiveClock, RestClient, stream
-from shared.errors import CrosscutError, ExchangeSilent, SettingsError
+from shared.bitget.transport import ROTATE_S, ReceiveClock, RestClient, rotate
+from shared.errors import CrosscutError, ExchangeSilent, LakeError, SettingsError
 from shared.lake import layout, write
 from shared.lake.layout import RAW
 from shared.types import NS, Note
 
 WRITE_S = 1.0
 """What a crash loses at most, and how far a reader of the open hour is behind."""
+
+FREE_BYTES_MIN = 1e9
 
 _REPORT_S = 10.0
 
@@ -56,6 +60,10 @@ async def collect(
     *,
     stop: asyncio.Event,
     symbols: Sequence[str] = (),
+    copies: int = 1,
+    rotate_s: float = ROTATE_S,
+    free_bytes_min: float = FREE_BYTES_MIN,
+    gauges: Meter | None = None,
     clock: ReceiveClock | None = None,
     progress: Callable[[str], None] = lambda line: None,
     on_notes: Callable[[Sequence[Note]], None] = lambda notes: None,
@@ -64,12 +72,16 @@ async def collect(
 
     Args:
         symbols: () is everything that is listed.
+        copies: connections that carry each channel.
+        rotate_s: age at which a connection is replaced by a new one.
+        free_bytes_min: with less room on the lake's disk recording ends, while there is enough to seal.
+        gauges: is told every second how it goes.
         clock: stamps every receipt; None: the wall clock.
 
     Raises:
         ExchangeError: what is listed cannot be found out; a stream that is lost later is not an error.
         SettingsError: a wanted symbol is not listed.
-        LakeError: the disk refuses. What was flushed is sealed by the next start.
+        LakeError: the disk refuses, or is nearly full. What was flushed is sealed, by the next start at the latest.
     """
     for report in write.seal_all(lake, source):
         progress(f"sealed {layout.hour_name(report.hour)} of an earlier run: {report.rows:,} rows")
@@ -78,16 +90,26 @@ async def collect(
         universe = await discover(rest, lake, source)
     began_ns = clock()
     session_id = f"collect-{began_ns // NS}-{os.getpid()}"
-    collector = Collector(lake, universe, session_id, symbols=symbols)
+    collector = Collector(lake, universe, session_id, symbols=symbols, copies=copies)
     progress(f"recording {len(collector.symbols)} symbols of {source} over {len(collector.sessions)} connections")
+    progress(projection(len(collector.symbols), free_bytes(lake)))
     gone = asyncio.Event()  # of the streams: set when the writer has failed, too
     streams = [
-        asyncio.create_task(stream(f"{ws_url}/public", session, clock=clock, stop=gone, on_notes=on_notes))
-        for session in collector.sessions
+        asyncio.create_task(
+            rotate(
+                f"{ws_url}/public",
+                functools.partial(collector.new_session, part),
+                clock=clock,
+                stop=gone,
+                every_s=rotate_s,
+                on_notes=on_notes,
+            )
+        )
+        for part in range(len(collector.parts))
     ]
     sealer = _Sealer(lake, source, progress)
     try:
-        await _write_until(stop, collector, clock, streams, sealer, progress)
+        free = await _write_until(stop, collector, clock, streams, sealer, progress, free_bytes_min, gauges)
     except BaseException:
         collector.log.abandon()
         raise
@@ -95,7 +117,8 @@ async def collect(
         gone.set()
         await asyncio.gather(*streams, return_exceptions=True)
     # The streams have noted in the buffer that their links are down.
-    collector.write(collector.buffer.take(), clock())
+    now_ns = clock()
+    collector.write(collector.buffer.take(), now_ns, collector.take_aside(now_ns))
     collector.log.close(clock())
     if not collector.log.hours:
         raise ExchangeSilent(
@@ -104,6 +127,11 @@ async def collect(
         )
     progress(f"stopped after {(clock() - began_ns) / NS:.0f} s: sealing")
     seals = (*await sealer.finish(), *write.seal_all(lake, source))
+    if free < free_bytes_min:
+        raise LakeError(
+            f"{lake} must have {free_bytes_min / 1e9:g} GB free, found {free / 1e9:.2g}: recording has ended and what "
+            "was received is sealed; make room (or lower --free-gb-min), then run it again"
+        )
     return Collected(
         source=source,
         session=session_id,
@@ -150,16 +178,24 @@ async def _write_until(
     streams: Sequence[asyncio.Task[None]],
     sealer: _Sealer,
     progress: Callable[[str], None],
-) -> None:
+    free_bytes_min: float,
+    gauges: Meter | None,
+) -> int:
+    """Append and flush once a second until `stop` is set or the room runs out; return the room there is."""
+    free = free_bytes(collector.log.root)
     reported_s, rows_then = time.monotonic(), 0
-    while not stop.is_set():
+    while not stop.is_set() and free >= free_bytes_min:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(WRITE_S):
                 await stop.wait()
         # Taken and stamped in one turn of the loop: nothing received before `until_ns` is missing.
         ticks, until_ns = collector.buffer.take(), clock()
+        aside = collector.take_aside(until_ns)
         n_hours = len(collector.log.hours)
-        await asyncio.to_thread(collector.write, ticks, until_ns)
+        await asyncio.to_thread(collector.write, ticks, until_ns, aside)
+        free = free_bytes(collector.log.root)
+        if gauges is not None:
+            gauges.note(collector, sum(row[-1] for row in aside), free)
         if n_hours and len(collector.log.hours) > n_hours:
             sealer.start()
         for task in streams:
@@ -169,6 +205,7 @@ async def _write_until(
             rows, (up, wanted) = sum(collector.log.rows.values()), collector.n_links
             progress(f"{rows:,} rows, {(rows - rows_then) / elapsed_s:,.0f} a second, {up} of {wanted} channels linked")
             reported_s, rows_then = time.monotonic(), rows
+    return free
 
 
 # ------------------------------------------------------------------------------------------------ command line
@@ -184,6 +221,15 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--lake", help="the lake's folder (default: LAKE_URI, which is data_lake)")
     p.add_argument("--seconds", type=float, help="stop after so many seconds (default: when told to)")
+    p.add_argument(
+        "--copies", type=int, default=1, help="connections that carry each channel; 2 outlives the loss of one"
+    )
+    p.add_argument(
+        "--free-gb-min", type=float, default=FREE_BYTES_MIN / 1e9, help="end with less room than this (default: 1)"
+    )
+    p.add_argument(
+        "--metrics-port", type=int, help="answer Prometheus at this port of loopback; 0: a free one (default: none)"
+    )
     p.add_argument("--symbols", help="comma separated (default: SYMBOLS, which is everything that is listed)")
     return p
 
@@ -194,6 +240,17 @@ async def run(args: argparse.Namespace) -> Collected:
     lake = config.lake
     if args.seconds is not None and not args.seconds > 0:
         raise SettingsError(f"--seconds must be above 0, found {args.seconds:g}")
+    if not 1 <= args.copies <= 3:
+        raise SettingsError(
+            f"--copies must be 1 to 3, found {args.copies}: every copy is another full set of connections"
+        )
+    if not args.free_gb_min >= 0:
+        raise SettingsError(f"--free-gb-min must not be negative, found {args.free_gb_min:g}")
+    if args.metrics_port is not None and not 0 <= args.metrics_port < 65536:
+        raise SettingsError(f"--metrics-port must be a port, 0 to 65535, found {args.metrics_port}")
+    gauges = Meter(args.metrics_port)
+    if gauges.port is not None:
+        _say(f"metrics at http://127.0.0.1:{gauges.port}/metrics")
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -214,7 +271,18 @@ async def run(args: argparse.Namespace) -> Collected:
         else:
             source = await source_at(urls[0])
         async with _stopping_after(args.seconds, simulator, stop):
-            done = await collect(*urls, lake, source, stop=stop, symbols=symbols, progress=_say, on_notes=on_notes)
+            done = await collect(
+                *urls,
+                lake,
+                source,
+                stop=stop,
+                symbols=symbols,
+                copies=args.copies,
+                free_bytes_min=args.free_gb_min * 1e9,
+                gauges=gauges,
+                progress=_say,
+                on_notes=on_notes,
+            )
         if simulator is not None and (code := simulator.process.poll()) is not None:
             raise ExchangeSilent(
                 f"the simulator must run until it is stopped, found it ended with {code} after {done.seconds:.0f} s: "

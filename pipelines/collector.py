@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from shared.bitget.session import PublicSession, shards
+from shared.bitget.session import Channel, Link, PublicSession, shards
 from shared.bitget.ticks import TickBuffer
 from shared.errors import SettingsError
-from shared.lake.wal import WriteAheadLog
+from shared.lake.wal import Aside, WriteAheadLog
 from shared.types import Note, Ticks, Universe
 
 CHANNELS = ("books15", "trade", "ticker")
@@ -28,6 +28,7 @@ class Collector:
         session_id: names the log and its connections.
         symbols: what to record; () is everything that is listed.
         from_ns: earlier receipts are not recorded (see `WriteAheadLog`).
+        copies: connections that carry each channel; 2 survives the loss of one without a gap, and is recorded once.
 
     Raises:
         SettingsError: a wanted symbol is not listed.
@@ -42,31 +43,61 @@ class Collector:
         symbols: Sequence[str] = (),
         channels: tuple[str, ...] = CHANNELS,
         from_ns: int = 0,
+        copies: int = 1,
     ) -> None:
         self.universe = universe
         self.symbols = wanted_symbols(universe, symbols)
         self.log = WriteAheadLog(lake, universe.source, session_id, universe, from_ns=from_ns)
         self.buffer = TickBuffer(universe.symbols)
-        self.sessions = [
-            PublicSession(part, channels, conn=conn, buffer=self.buffer)
-            for conn, part in enumerate(shards(self.symbols, len(channels)))
-        ]
+        self._channels = channels
+        self.parts = shards(self.symbols, len(channels)) * copies
+        self.sessions: list[PublicSession] = []  # a part's newest stands at its position
+        self._older: list[PublicSession] = []  # that may still carry what their successors do not yet
+        self._n_conns = 0
+        for part in range(len(self.parts)):
+            self.new_session(part)
+
+    def new_session(self, part: int) -> PublicSession:
+        """Return a session of a part's channels under a connection number of its own; it is the part's from now on."""
+        session = PublicSession(self.parts[part], self._channels, conn=self._n_conns, buffer=self.buffer)
+        self._n_conns += 1
+        self._older = [older for older in self._older if older.link is not Link.DOWN]
+        self._older += self.sessions[part : part + 1]
+        self.sessions[part : part + 1] = [session]
+        return session
 
     @property
     def n_links(self) -> tuple[int, int]:
-        """Return how many channels are linked, and how many are wanted."""
-        states = [state.value for session in self.sessions for state in session.channels.values()]
-        return states.count("linked"), len(states)
+        """Return how many channels are linked by some connection, and how many are wanted."""
+        wanted = {channel for session in self.sessions for channel in session.channels}
+        linked = {
+            channel
+            for session in (*self.sessions, *self._older)
+            for channel, state in session.channels.items()
+            if state is Channel.LINKED
+        }
+        return len(linked), len(wanted)
 
-    def write(self, ticks: Ticks, until_ns: int, *, is_durable: bool = True) -> None:
-        """Append what `buffer.take()` gave when the clock said `until_ns`; flush it unless told otherwise."""
+    def write(self, ticks: Ticks, until_ns: int, aside: Sequence[Aside] = (), *, is_durable: bool = True) -> None:
+        """Append what `buffer.take()` and `take_aside` gave at `until_ns`; flush it unless told otherwise."""
+        self.log.set_aside(aside)
         self.log.append(ticks)
         if is_durable:
             self.log.flush(until_ns)
 
+    def take_aside(self, now_ns: int) -> list[Aside]:
+        """Return what the sessions did not understand since the last call, as rows of the table `quarantine`."""
+        rows: list[Aside] = []
+        for session in (*self.sessions, *self._older):
+            kept, more = session.quarantine.take()
+            rows += [(row.recv_ns, row.where, row.what, row.raw, 1) for row in kept]
+            if more:
+                rows.append((now_ns, "other", "more of what is kept above", "", more))
+        return rows
+
     def take_notes(self) -> list[Note]:
         """Return what a person should read, since the last call."""
-        return [note for session in self.sessions for note in session.take_notes()]
+        return [note for session in (*self.sessions, *self._older) for note in session.take_notes()]
 
 
 def wanted_symbols(universe: Universe, symbols: Sequence[str]) -> tuple[str, ...]:

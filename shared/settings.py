@@ -8,10 +8,12 @@ table is in the README and in `Settings.check`.
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -56,7 +58,8 @@ class Settings(BaseSettings):
     kill_depth_usdt_min: float = Field(5000.0, ge=0)
     slippage_bps: float = Field(2.0, ge=0)
     num_threads: int = Field(4, ge=1)  # training only; capped at the cores
-    lake_uri: str = "data_lake"
+    lake_uri: str = "data_lake"  # a folder, or s3://bucket/prefix
+    lake_cache: str = "data_lake/.s3"  # below it: local copies, logs and journals of lakes in object stores
     mlflow_tracking_uri: str | None = None  # None: the database under mlruns/
 
     @field_validator("symbols", mode="before")
@@ -73,15 +76,24 @@ class Settings(BaseSettings):
 
     @property
     def lake(self) -> Path:
-        """Return the lake's folder (`s3://` comes with the recorder issue and is refused until then)."""
-        if "://" in self.lake_uri:
-            raise SettingsError(
-                f"LAKE_URI must be a folder, found {self.lake_uri!r}: choose one, object stores are not supported yet"
-            )
+        """Return the lake's folder; of one in an object store the local folder that stands for it (shared.lake.remote).
+
+        Raises:
+            SettingsError: it is neither a folder nor s3://bucket/prefix, or a file is in the way.
+        """
         path = ROOT / self.lake_uri  # an absolute one stays what it is
+        if "://" in self.lake_uri:
+            scheme, _, place = self.lake_uri.partition("://")
+            if scheme != "s3" or not place.strip("/") or ".." in place.split("/"):
+                raise SettingsError(
+                    f"LAKE_URI must be a folder or s3://bucket/prefix, found {self.lake_uri!r}: correct it"
+                )
+            path = ROOT / self.lake_cache / place.strip("/")
         for folder in (path, *path.parents):
             if folder.exists() and not folder.is_dir():
                 raise SettingsError(f"LAKE_URI must be a folder, found the file {folder}: choose another place")
+        if "://" in self.lake_uri:
+            _mark(path / ".remote", f"s3://{place.strip('/')}")
         return path
 
     @property
@@ -231,6 +243,7 @@ def load(**overrides: object) -> Settings:
         SettingsError: `.env` cannot be read, or a value is out of bounds or not of its type.
     """
     _check_file(Path(".env"))
+    _export_aws(Path(".env"))
     try:
         return Settings(**{k: v for k, v in overrides.items() if v is not None})  # type: ignore[arg-type]
     except ValidationError as error:
@@ -238,6 +251,27 @@ def load(**overrides: object) -> Settings:
         name = "_".join(str(part) for part in first["loc"]).upper()
         raise SettingsError(
             f"{name}: {first['msg']}, found {first.get('input')!r}: correct .env or the environment"
+        ) from None
+
+
+def _export_aws(path: Path) -> None:
+    """Put the AWS_ lines of `.env` into the environment, where clients of object stores look for them; it wins."""
+    for name, value in dotenv_values(path).items():
+        if name.startswith("AWS_") and value:
+            os.environ.setdefault(name, value)
+
+
+def _mark(path: Path, uri: str) -> None:
+    """Write which store a lake's local folder stands for; done already, nothing happens."""
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+            unfinished.write_text(uri)
+            unfinished.rename(path)
+    except OSError as error:
+        raise SettingsError(
+            f"LAKE_CACHE must be a folder that can be written, found {path.parent}: {error.strerror}: choose another"
         ) from None
 
 

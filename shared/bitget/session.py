@@ -251,7 +251,7 @@ class Session:
         subscription = (frame.channel, frame.symbol)
         if subscription not in self.channels:
             what = f"error {frame.code}" if isinstance(frame, wire.ErrorFrame) else f"{frame.event} of {subscription}"
-            self._keep(f"{self.NAME} answer", what, raw)
+            self._keep(f"{self.NAME} answer", what, raw, recv_ns)
         elif isinstance(frame, wire.ErrorFrame):
             self._note(
                 "channel.refused", channel=frame.channel, symbol=frame.symbol, code=frame.code, message=frame.message
@@ -268,14 +268,14 @@ class Session:
         if isinstance(frame, wire.ErrorFrame) and frame.code in _CLOSING:
             self._die(f"{frame.code} {frame.message}")
 
-    def _keep(self, where: str, what: str, raw: str | bytes) -> None:
-        note = self.quarantine.keep(where, what, raw)
+    def _keep(self, where: str, what: str, raw: str | bytes, recv_ns: int) -> None:
+        note = self.quarantine.keep(where, what, raw, recv_ns)
         if note is not None:
             self._notes.append(note)
 
-    def _keep_unknown(self, frame: wire.Push, raw: str | bytes) -> None:
+    def _keep_unknown(self, frame: wire.Push, raw: str | bytes, recv_ns: int) -> None:
         for name in frame.unknown:
-            self._keep(f"{frame.channel} push", f"unknown field {name}", raw)
+            self._keep(f"{frame.channel} push", f"unknown field {name}", raw, recv_ns)
 
     def _lose(self, recv_ns: int) -> None:
         self._step(LinkEvent.LOST)
@@ -319,16 +319,16 @@ class PublicSession(Session):
         try:
             frame = wire.decode_push(raw)
         except ProtocolBroken as error:
-            self._keep("public frame", str(error)[:120], raw)
+            self._keep("public frame", str(error)[:120], raw, recv_ns)
             self._doubt(None, recv_ns)
             return
         if isinstance(frame, (wire.BookPush, wire.TickerPush, wire.TradePush)):
             n = self._axis.get(frame.symbol)
             if n is None:
-                self._keep(f"{frame.channel} push", f"symbol {frame.symbol} was not asked for", raw)
+                self._keep(f"{frame.channel} push", f"symbol {frame.symbol} was not asked for", raw, recv_ns)
                 return
             if frame.unknown:
-                self._keep_unknown(frame, raw)
+                self._keep_unknown(frame, raw, recv_ns)
             if isinstance(frame, wire.BookPush):
                 for book in frame.rows:
                     self.buffer.append_book(n, book, self.conn, recv_ns)
@@ -342,7 +342,7 @@ class PublicSession(Session):
         elif isinstance(frame, (wire.Ack, wire.ErrorFrame)):
             self._take_answer(frame, raw, recv_ns)
         else:
-            self._keep("public frame", f"private channel {frame.channel}", raw)
+            self._keep("public frame", f"private channel {frame.channel}", raw, recv_ns)
 
     def lost(self, recv_ns: int) -> None:
         """End every subscription in the data: from here on, silence means nothing."""
@@ -412,7 +412,7 @@ class PrivateSession(Session):
             frame = wire.decode_push(raw)
             events = self._take(frame, raw, recv_ns)
         except ProtocolBroken as error:
-            self._keep("private frame", str(error)[:120], raw)
+            self._keep("private frame", str(error)[:120], raw, recv_ns)
             self._die(f"unreadable: {error}")
             return []
         if self.is_linked != self._was_linked:
@@ -446,7 +446,7 @@ class PrivateSession(Session):
         elif isinstance(frame, (wire.Ack, wire.ErrorFrame)):
             self._take_answer(frame, raw, recv_ns)
         else:
-            self._keep_unknown(frame, raw)
+            self._keep_unknown(frame, raw, recv_ns)
             if isinstance(frame, wire.OrderPush):
                 for order in frame.rows:
                     fill = wire.filled_of_order(order, recv_ns)

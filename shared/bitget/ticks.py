@@ -4,6 +4,10 @@ One row is one packed record of a preallocated block of memory (`struct.pack_int
 levels); `take` reads the block as a structured array and copies its fields into contiguous columns. So an append
 costs no numpy call and no object stays alive between batches.
 
+A push is one row. What says just what the push before it said (books: `seq` and time; tickers: every field) is
+left out: the venue or the network said it twice. So is, where two connections carry one channel (a rotation, or
+redundancy on purpose), what the other one has brought. Trades are all kept: their ids tell which are the same.
+
 The buffer is bounded. A full one raises `TicksOverflow` instead of dropping rows: a dropped row would look like a
 quiet market, and a buffer that is not taken for so long means that its owner has stalled.
 """
@@ -12,7 +16,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -24,6 +28,9 @@ from shared.errors import ExchangeError
 from shared.types import BOOK_LEVELS, BookTicks, TickerTicks, TickEvent, Ticks, TradeTicks
 
 CHANNEL_TABLE = {"books15": "book", "books5": "book", "books1": "book", "trade": "trade", "ticker": "ticker"}
+
+_SHARED_MAX = 256
+"""Pushes of one symbol and channel that are remembered while two connections carry it: at least ten seconds of them."""
 
 _NAN = math.nan
 _MS_MAX = 9e12  # what fits int64 in ns
@@ -131,6 +138,13 @@ class TickBuffer:
         self._books = _Block("book", _BOOK, _BOOK_DTYPE, rows_max)
         self._trades = _Block("trade", _TRADE, _TRADE_DTYPE, rows_max)
         self._tickers = _Block("ticker", _TICKER, _TICKER_DTYPE, rows_max)
+        self.repeats = 0  # pushes left out because another connection had brought them
+        self._links: dict[tuple[str, int], set[int]] = {}  # (table, symbol) -> connections that carry it
+        # A new connection begins with the state that another one may have brought before: the last push is kept.
+        # Of its identity alone: rows that stay alive cost the decoder 3 us a frame, because it gets cold memory.
+        self._last_books: list[tuple[Hashable, int] | None] = [None] * len(symbols)
+        self._last_tickers: list[tuple[Hashable, int] | None] = [None] * len(symbols)
+        self._shared: dict[tuple[str, int], dict[Hashable, int]] = {}  # of those carried twice: push -> who brought it
 
     def __len__(self) -> int:
         """Return the rows that wait, of all tables."""
@@ -140,6 +154,9 @@ class TickBuffer:
         """Append a book; levels beyond BOOK_LEVELS are cut, absent ones become price NaN, size 0."""
         assert recv_ns >= self.last_recv_ns, (recv_ns, self.last_recv_ns)
         self.last_recv_ns = recv_ns
+        push = row.seq, row.ts
+        if row.seq >= 0 and self._is_repeat("book", self._last_books, n, push, conn):
+            return
         asks, bids = row.asks, row.bids
         block = self._books
         at = block.room(1)
@@ -170,6 +187,12 @@ class TickBuffer:
     def append_ticker(self, n: int, row: TickerRow, conn: int, recv_ns: int) -> None:
         assert recv_ns >= self.last_recv_ns, (recv_ns, self.last_recv_ns)
         self.last_recv_ns = recv_ns
+        push = (
+            row.ts, row.last, row.bid, row.ask, row.bid_size, row.ask_size, row.mark, row.index, row.funding_rate,
+            row.open_interest, row.base_volume_24h, row.quote_volume_24h,
+        )  # fmt: skip
+        if self._is_repeat("ticker", self._last_tickers, n, push, conn):
+            return
         block = self._tickers
         at = block.room(1)
         next_funding_ms = int(row.next_funding_ms) if 0.0 <= row.next_funding_ms < _MS_MAX else 0
@@ -187,6 +210,7 @@ class TickBuffer:
         self.last_recv_ns = recv_ns
         head = (self.index[symbol], conn, recv_ns, 0, int(event))
         table = CHANNEL_TABLE[channel]
+        self._note_link(table, head[0], conn, is_up=event in (TickEvent.SUBSCRIBED, TickEvent.CARRIED))
         if table == "book":
             block, tail = self._books, (-1, *_ABSENT, *_ABSENT)
         elif table == "trade":
@@ -196,6 +220,38 @@ class TickBuffer:
         at = block.room(1)
         block.pack_into(block.memory, at, *head, *tail)
         block.end = at + block.size
+
+    def _note_link(self, table: str, n: int, conn: int, *, is_up: bool) -> None:
+        conns = self._links.setdefault((table, n), set())
+        if is_up:
+            conns.add(conn)
+        else:
+            conns.discard(conn)
+        if not conns:  # whoever comes next says it for the first time
+            self._last_books[n] = self._last_tickers[n] = None
+        if len(conns) > 1:
+            if (table, n) not in self._shared and table != "trade":
+                last = (self._last_books if table == "book" else self._last_tickers)[n]
+                self._shared[table, n] = {} if last is None else {last[0]: last[1]}
+        else:
+            self._shared.pop((table, n), None)
+
+    def _is_repeat(
+        self, table: str, last: list[tuple[Hashable, int] | None], n: int, push: tuple[float, ...], conn: int
+    ) -> bool:
+        """Tell whether this push is the last one again, or another connection has brought it; else remember it."""
+        before = last[n]
+        if before is not None and before[0] == push:
+            self.repeats += 1
+            return True
+        if self._shared and (seen := self._shared.get((table, n))) is not None:
+            if seen.setdefault(push, conn) != conn:
+                self.repeats += 1
+                return True
+            if len(seen) > _SHARED_MAX:
+                del seen[next(iter(seen))]
+        last[n] = push, conn
+        return False
 
     def take(self) -> Ticks:
         """Return everything appended since the last call, and become empty."""

@@ -35,7 +35,7 @@ import yarl
 from shared.bitget import rest, wire
 from shared.bitget.pace import Pace
 from shared.bitget.rest import Keys
-from shared.bitget.session import PrivateSession, PublicSession
+from shared.bitget.session import Channel, PrivateSession, PublicSession
 from shared.errors import ExchangeRefused, ExchangeSilent, ProtocolBroken, SettingsError
 from shared.types import (
     NS,
@@ -458,6 +458,9 @@ _CONNECT_S = 10.0
 _LIVED_S = 60.0  # a connection that lasted this long ends a series of failures
 _TURN_S = 0.05  # how soon a frame is sent that became due by a message (a login's ack) rather than by the clock
 
+ROTATE_S = 23 * 3600.0
+OVERLAP_S_MAX = 120.0  # 500 channels are subscribed in seconds; a server that takes longer is not ready
+
 _FAILURES = (aiohttp.ClientError, websockets.exceptions.WebSocketException, OSError, TimeoutError)
 
 
@@ -530,6 +533,78 @@ async def stream(
         failures = 0 if time.monotonic() - began_s >= _LIVED_S else failures + 1
         if not stop.is_set():
             await _wait(stop, backoff_s(failures, jitter.random()))
+
+
+async def rotate(
+    url: str,
+    make_session: Callable[[], PublicSession],
+    *,
+    clock: Callable[[], int],
+    stop: asyncio.Event,
+    every_s: float = ROTATE_S,
+    on_notes: Callable[[Sequence[Note]], None] | None = None,
+) -> None:
+    """Keep some channels carried until `stop` is set, by one connection after another: make before break.
+
+    Bitget is said to cut a connection after 24 hours. Before that a second one is opened and subscribed; the first is
+    closed when the second carries all that the first does, so the data has no seam, and the pushes that both bring are
+    one (`TickBuffer`). A second one that does not get there within `OVERLAP_S_MAX` is given up and tried again later;
+    the first stays.
+
+    Args:
+        make_session: a session of the same channels with a connection number of its own.
+        every_s: age at which a connection is replaced.
+    """
+    current = _Carried(url, make_session(), clock, on_notes)
+    try:
+        while not stop.is_set():
+            await _first_of(stop, current.task, every_s)
+            if stop.is_set() or current.task.done():
+                break
+            successor = _Carried(url, make_session(), clock, on_notes)
+            try:
+                await _first_of(stop, successor.task, OVERLAP_S_MAX, lambda: successor.carries(current))  # noqa: B023
+                if successor.carries(current):
+                    current, successor = successor, current
+            finally:
+                await successor.end()
+    finally:
+        await current.end()
+
+
+class _Carried:
+    """A stream of its own that can be ended on its own."""
+
+    def __init__(
+        self,
+        url: str,
+        session: PublicSession,
+        clock: Callable[[], int],
+        on_notes: Callable[[Sequence[Note]], None] | None,
+    ) -> None:
+        self.session, self._stop = session, asyncio.Event()
+        self.task = asyncio.create_task(stream(url, session, clock=clock, stop=self._stop, on_notes=on_notes))
+
+    def carries(self, other: _Carried) -> bool:
+        """Claim that every channel that the other one carries is carried here."""
+        return all(
+            self.session.channels[channel] is Channel.LINKED
+            for channel, state in other.session.channels.items()
+            if state is Channel.LINKED
+        )
+
+    async def end(self) -> None:
+        self._stop.set()
+        await self.task
+
+
+async def _first_of(
+    stop: asyncio.Event, task: asyncio.Task[None], seconds: float, is_done: Callable[[], bool] = lambda: False
+) -> None:
+    """Return when `stop` is set, the task has ended, the condition holds, or after `seconds`."""
+    deadline_s = time.monotonic() + seconds
+    while not stop.is_set() and not task.done() and not is_done() and (left_s := deadline_s - time.monotonic()) > 0:
+        await _wait(stop, min(left_s, _TURN_S if seconds <= OVERLAP_S_MAX else 1.0))
 
 
 async def _pump(

@@ -2,6 +2,7 @@
 
     <root>/<table>/source=<source>/date=YYYY-MM-DD/hour=HH/<leaf>[-<part>].parquet     sealed, UTC
     <root>/.wal/source=<source>/date=YYYY-MM-DD/hour=HH/session=<id>/<leaf>.arrow      what is not sealed yet
+    <root>/.wal/source=<source>/date=YYYY-MM-DD/hour=HH/session=<id>/quarantine.jsonl  what was not understood
     <root>/.tmp/…                                                                      files that are being written
 
 The three trees stand beside each other on one file system: a glob over a table never meets a half file, and a
@@ -168,6 +169,22 @@ TABLES: dict[str, Table] = {
             made_by="python -m pipelines.generate or python -m pipelines.collect",
         ),
         Table(
+            name="quarantine",
+            columns={
+                "recv_ns": pl.Int64,
+                "session": pl.String,
+                "where": pl.String,  # of what arrived: "books15 push", "public frame", …
+                "what": pl.String,  # was not understood about it: "unknown field …", or why it cannot be read
+                "raw": pl.String,  # as it came; "" where only counted
+                "count": pl.Int64,  # 1; of what was too much to keep, how many
+            },
+            key=("recv_ns", "session"),
+            is_keyed=False,
+            time="recv_ns",
+            unit_ns=1,
+            made_by="python -m pipelines.collect: it is empty while Bitget sends what this version knows",
+        ),
+        Table(
             name="seconds",
             columns=_PER_SECOND | dict.fromkeys(COLUMNS, pl.Float64),
             key=("symbol", "second"),
@@ -286,13 +303,18 @@ def log_folder(root: Path, source: str, hour: int) -> Path:
 
 def hours_below(folder: Path) -> list[int]:
     """Return the epoch hours that have a folder below `…/source=…`, sorted."""
-    found = []
-    for path in folder.glob("date=*/hour=*"):
+    return hours_of((path.parent.name, path.name) for path in folder.glob("date=*/hour=*"))
+
+
+def hours_of(folders: Iterable[tuple[str, str]]) -> list[int]:
+    """Return the epoch hours that pairs of folder names (date=…, hour=…) mean, sorted."""
+    found = set()
+    for date, hour in folders:
         try:
-            at = dt.datetime.strptime(f"{path.parent.name[5:]} {path.name[5:]}", "%Y-%m-%d %H").replace(tzinfo=dt.UTC)
+            at = dt.datetime.strptime(f"{date} {hour}", "date=%Y-%m-%d hour=%H").replace(tzinfo=dt.UTC)
         except ValueError:
             continue  # not ours: people put things into folders
-        found.append(int(at.timestamp()) // HOUR_S)
+        found.add(int(at.timestamp()) // HOUR_S)
     return sorted(found)
 
 

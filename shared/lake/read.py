@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, cast
 
 import msgspec
@@ -25,6 +25,7 @@ from shared.errors import SchemaMismatch, TableCorrupt, TableEmpty
 from shared.features.sampler import COLUMNS
 from shared.lake import layout, wal
 from shared.lake.layout import RAW, TABLES, Footer
+from shared.lake.remote import remote_of
 from shared.types import (
     NS,
     SCHEMA_VERSION,
@@ -42,6 +43,13 @@ from shared.types import (
 # What polars raises over damaged bytes: one flipped bit in 200 makes its Parquet reader panic.
 _UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 
+_BOOK_IDENTITY = ["symbol", "exch_ns", "seq", "bid_price_1", "bid_size_1", "ask_price_1", "ask_size_1"]
+_TICKER_IDENTITY = [
+    name for name in TABLES["raw/ticker"].columns if name not in ("recv_ns", "conn", "event")
+]  # it has no number: what says the same at the same exchange time is one push
+_LAG_NS_MAX = 5 * NS
+"""Two connections bring one push at most this far apart."""
+
 _LISTING_RETRIES = 5  # of an hour that is sealed while it is read; a seal takes seconds, so one is enough
 
 
@@ -50,7 +58,11 @@ _LISTING_RETRIES = 5  # of an hour that is sealed while it is read; a seal takes
 
 def sources(root: Path) -> list[str]:
     """Return every source that has rows in any table, sorted."""
-    found = {path.name for table in TABLES for path in (root / table).glob("source=*")}
+    remote = remote_of(root)
+    if remote is None:
+        found = {path.name for table in TABLES for path in (root / table).glob("source=*")}
+    else:
+        found = {name for table in TABLES for name in remote.folders(table) if name.startswith("source=")}
     found |= {path.name for path in (root / ".wal").glob("source=*") if layout.hours_below(path)}
     return sorted(name.removeprefix("source=") for name in found)
 
@@ -58,9 +70,18 @@ def sources(root: Path) -> list[str]:
 def hours(root: Path, table: str, source: str) -> list[int]:
     """Return the epoch hours that have rows, sorted; for raw tables also those that are not sealed."""
     layout.check_name(source, "source")
-    folders = [root / table / f"source={source}"] + ([root / ".wal" / f"source={source}"] if table in RAW else [])
-    found = {hour for folder in folders for hour in layout.hours_below(folder)}
-    return sorted(hour for hour in found if _parts(root, table, source, hour) or _has_logs(root, table, source, hour))
+    sealed = _sealed_hours(root, table, source)
+    logged = layout.hours_below(root / ".wal" / f"source={source}") if table in RAW else []
+    return sorted(sealed | {hour for hour in logged if _has_logs(root, table, source, hour)})
+
+
+def _sealed_hours(root: Path, table: str, source: str) -> set[int]:
+    remote = remote_of(root)
+    if remote is None:
+        found = layout.hours_below(root / table / f"source={source}")
+        return {hour for hour in found if _local_parts(root, table, source, hour)}
+    keys = [PurePosixPath(key) for key in remote.keys(f"{table}/source={source}")]
+    return set(layout.hours_of((key.parents[1].name, key.parent.name) for key in keys if key.suffix == ".parquet"))
 
 
 def symbols_of(root: Path, table: str, source: str, *, start_s: int, end_s: int) -> tuple[str, ...]:
@@ -232,8 +253,10 @@ def raw_hour(root: Path, table: str, source: str, hour: int, logs: Sequence[wal.
     """Return one raw hour: what is sealed, and the rows of these logs (None: of all that there are).
 
     The order is (symbol, recv_ns, conn, row of the frame). DATA rows that differ in nothing but their connection are
-    one row; so are DATA rows of `trade` with the same id, the first receipt counts. Rows of links are one where they
-    are equal. The result does not depend on which of its parts were sealed before.
+    one row; so are DATA rows of `trade` with the same id, and, while two connections carry a symbol (recorders that
+    relieve one another, or two on purpose), books of the same `seq` and exchange time and tickers that say the same:
+    the first receipt counts. Rows of links are one where they are equal. The result does not depend on which of its
+    parts were sealed before.
     """
     for _ in range(_LISTING_RETRIES):
         try:
@@ -245,8 +268,8 @@ def raw_hour(root: Path, table: str, source: str, hour: int, logs: Sequence[wal.
     else:
         raise TableCorrupt(f"the logs of {layout.hour_name(hour)} must stay while they are read, found them removed")
     frames = [frame for frame, _ in read]
-    path = layout.partition_path(root, table, source, hour)
-    if path.exists():
+    path = sealed_file(root, table, source, hour)
+    if path is not None:
         frames.insert(0, rows_of(path))
     if not frames:
         raise _empty(root, table, source, f"the hour {layout.hour_name(hour)}")
@@ -274,7 +297,38 @@ def _merge(table: str, rows: pl.DataFrame) -> pl.DataFrame:
         firsts = data.unique(["symbol", "trade_id"], keep="first", maintain_order=True)
         if firsts.height < data.height:
             rows = rows.filter(~is_data | pl.col("_row").is_in(firsts["_row"].implode()))
+    else:
+        suspects = _carried_twice(rows).filter(is_data)
+        if suspects.height:
+            identity = _BOOK_IDENTITY if table == "raw/book" else _TICKER_IDENTITY
+            firsts = suspects.unique(identity, keep="first", maintain_order=True)
+            if firsts.height < suspects.height:
+                repeats = suspects.join(firsts.select("_row"), on="_row", how="anti")
+                rows = rows.join(repeats.select("_row"), on="_row", how="anti", maintain_order="left")
     return rows.drop("_row")
+
+
+def _carried_twice(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of each symbol that were received while two of its connections lived, in their order.
+
+    A connection lives from its first row to its last, those of its links included: these stay, whatever is removed.
+    """
+    lives = rows.group_by("symbol", "conn").agg(begin=pl.col("recv_ns").min(), end=pl.col("recv_ns").max())
+    if lives.height == lives["symbol"].n_unique():
+        return rows.clear()
+    pairs = lives.join(lives, on="symbol", suffix="_other").filter(pl.col("conn") < pl.col("conn_other"))
+    shared = (
+        pairs.select(
+            "symbol",
+            begin=pl.max_horizontal("begin", "begin_other") - _LAG_NS_MAX,
+            end=pl.min_horizontal("end", "end_other") + _LAG_NS_MAX,
+        )
+        .filter(pl.col("begin") <= pl.col("end"))
+        .group_by("symbol")
+        .agg(pl.col("begin").min(), pl.col("end").max())
+    )
+    found = rows.join(shared, on="symbol", how="inner", maintain_order="left")
+    return found.filter(pl.col("recv_ns").is_between("begin", "end")).drop("begin", "end")
 
 
 # --------------------------------------------------------------------------------------------------- arrays
@@ -297,7 +351,7 @@ def read_ticks(root: Path, source: str, start_ns: int, end_ns: int, symbols: Seq
             if _has_logs(root, table, source, hour):
                 rows = raw_hour(root, table, source, hour).frame.lazy()
             else:
-                path = layout.partition_path(root, table, source, hour)
+                path = sealed_file(root, table, source, hour) or layout.partition_path(root, table, source, hour)
                 _verify_once(path)
                 rows = pl.scan_parquet(path, glob=False, hive_partitioning=False)
             at = pl.col("recv_ns")
@@ -391,7 +445,7 @@ def _snapshots(root: Path, source: str, start_ns: int | None, end_ns: int) -> pl
     known = hours(root, "universe", source)
     frames: list[pl.DataFrame] = []
     for hour in reversed([hour for hour in known if hour * layout.HOUR_NS < end_ns]):
-        path = layout.partition_path(root, "universe", source, hour)
+        path = sealed_file(root, "universe", source, hour) or layout.partition_path(root, "universe", source, hour)
         frames.append(rows_of(path).filter(pl.col("as_of_ns") < end_ns))
         first = cast("int | None", frames[-1]["as_of_ns"].min())
         if first is not None and (start_ns is None or first <= start_ns):
@@ -420,8 +474,26 @@ def _universe(source: str, rows: pl.DataFrame) -> Universe:
 
 
 def _parts(root: Path, table: str, source: str, hour: int) -> list[Path]:
+    """Return the sealed files of one hour, as local files that are up to date."""
+    remote = remote_of(root)
+    if remote is None:
+        return _local_parts(root, table, source, hour)
+    folder = layout.partition_path(root, table, source, hour).parent
+    keys = remote.keys(folder.relative_to(root).as_posix())
+    return [root / key for key in keys if key.endswith(".parquet") and remote.fetch(root / key)]
+
+
+def _local_parts(root: Path, table: str, source: str, hour: int) -> list[Path]:
     path = layout.partition_path(root, table, source, hour)
     return sorted(path.parent.glob(f"{path.stem}*.parquet"))
+
+
+def sealed_file(root: Path, table: str, source: str, hour: int) -> Path | None:
+    """Return the file of an hour of a table that has one an hour, as a local file that is up to date, or None."""
+    path = layout.partition_path(root, table, source, hour)
+    remote = remote_of(root)
+    is_there = path.exists() if remote is None else remote.fetch(path)
+    return path if is_there else None
 
 
 def _has_logs(root: Path, table: str, source: str, hour: int) -> bool:

@@ -47,6 +47,10 @@ _OPENS = (TickEvent.SUBSCRIBED, TickEvent.CARRIED)
 _LINK_FIELDS = ("symbol", "recv_ns", "event", "conn")
 
 _ENDED = "ended"
+ASIDE = "quarantine.jsonl"
+
+Aside = tuple[int, str, str, str, int]
+"""(recv_ns, where, what, raw, count), as in the table `quarantine`."""
 
 _ARROW: dict[pl.DataType | type[pl.DataType], Any] = {
     pl.String: pa.int32(),  # symbols are positions in the log, their names are in the stream's metadata
@@ -88,6 +92,14 @@ class WriteAheadLog:
         self._conns: dict[int, int] = {}  # the session's number -> name in the lake
         self._links = {table: _Links(table, len(self.symbols)) for table in RAW}
         self._broken_by: OSError | None = None
+        self._aside: list[Aside] = []  # not written yet
+
+    def set_aside(self, rows: Sequence[Aside]) -> None:
+        """Keep what was not understood beside the rows; durable after the next `flush`.
+
+        It lies in the hour that is open when it is flushed, or in that of its receipt where this one is later.
+        """
+        self._aside += rows
 
     def append(self, ticks: Ticks) -> None:
         """Write rows in order of receipt; they are durable after the next `flush`."""
@@ -141,6 +153,8 @@ class WriteAheadLog:
                 if stream.until_ns < until_ns:
                     stream.mark(until_ns)
                 stream.sync()
+            if self._aside:
+                self._write_aside()
 
     def close(self, now_ns: int | None = None) -> None:
         """End the session cleanly: every link becomes DISCONNECTED, now or one ns after the last receipt.
@@ -163,6 +177,17 @@ class WriteAheadLog:
         for stream in self._streams.values():
             stream.file.raw.close()  # not `file.close()`, which would write what is buffered
         self._streams, self._hour = {}, None
+
+    def _write_aside(self) -> None:
+        assert self._hour is not None
+        begin_ns, end_ns = self._hour * HOUR_NS, (self._hour + 1) * HOUR_NS - 1
+        rows, self._aside = self._aside, []
+        with (self._folder(self._hour) / ASIDE).open("ab") as file:
+            for recv_ns, where, what, raw, count in rows:
+                at_ns = min(max(recv_ns, begin_ns), end_ns)
+                file.write(msgspec.json.encode((at_ns, where, what, raw, count)) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def _write(self, table: str, rows: Rows, until_ns: int) -> None:
         if not len(rows.recv_ns):
@@ -460,6 +485,15 @@ def read_log(log: Log, table: str) -> tuple[pl.DataFrame, int]:
         lost = link_rows(table, links.up(), TickEvent.DISCONNECTED, min(read.until_ns + 1, hour_end_ns - 1))
         rows = _join(table, [rows, lost])
     return layout.rows_to_frame(table, rows, read.symbols), read.torn_bytes if log.state == "dead" else 0
+
+
+def read_aside(log: Log) -> list[Aside]:
+    """Return what a log has set aside; a line that its writer did not finish is left out."""
+    try:
+        lines = (log.folder / ASIDE).read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    return [msgspec.json.decode(line, type=Aside) for line in lines[:-1]]
 
 
 def _rows(table: str, batch: Any) -> Rows:

@@ -31,6 +31,7 @@ import polars as pl
 from shared.errors import LakeError, SchemaMismatch, TableCorrupt
 from shared.lake import layout, read, wal
 from shared.lake.layout import HOUR_NS, RAW, TABLES, Footer
+from shared.lake.remote import remote_of
 from shared.types import SCHEMA_VERSION, TickEvent, Universe
 
 LOCK_S_MAX = 120.0
@@ -42,7 +43,8 @@ ROW_GROUP = 100_000
 TICKER_COLUMNS = ("last", "mark", "index", "funding_rate", "open_interest", "quote_volume_24h")
 """Columns of the universe that come from tickers, not from contracts."""
 
-_ZSTD_LEVEL = 3
+PARQUET: dict[str, Any] = {"compression": "zstd", "compression_level": 3, "row_group_size": ROW_GROUP}
+"""How files are written. Level 6 makes books 6 % smaller at twice the time, level 9 8 % at three times."""
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +67,7 @@ class SealReport(msgspec.Struct, frozen=True, kw_only=True):
     living_sessions: tuple[str, ...]  # merged so far, their logs stay
     torn_bytes: int  # behind the last whole batch of dead logs: received, never flushed, lost
     duplicates: int  # rows that were there twice
+    quarantined: int  # payloads that were not understood
 
     @property
     def rows(self) -> int:
@@ -90,6 +93,7 @@ def seal(root: Path, source: str, hour: int) -> SealReport:
         for table, rows in hours.items():
             _check_raw(table, rows.frame, source, hour)
         files = {table: _replace(root, table, source, hour, rows.frame, logs) for table, rows in hours.items()}
+        quarantined = sum(_seal_aside(root, source, hour, log) for log in logs)
         for log in logs:
             shutil.rmtree(log.folder)
         _remove_empty_folders(layout.log_folder(root, source, hour), root)
@@ -102,6 +106,7 @@ def seal(root: Path, source: str, hour: int) -> SealReport:
         living_sessions=tuple(log.session_id for log in found if log.state == "alive"),
         torn_bytes=sum(rows.torn_bytes for rows in hours.values()),
         duplicates=sum(rows.duplicates for rows in hours.values()),
+        quarantined=quarantined,
     )
 
 
@@ -182,7 +187,7 @@ def write_universe(root: Path, universe: Universe, tickers: pl.DataFrame | None 
     hour = universe.as_of_ns // HOUR_NS
     path = layout.partition_path(root, "universe", universe.source, hour)
     with hour_lock(root, universe.source, hour):
-        if path.exists():
+        if read.sealed_file(root, "universe", universe.source, hour) is not None:
             older = read.rows_of(path)
             frame = pl.concat([older.filter(pl.col("as_of_ns") != universe.as_of_ns), frame])
         frame = frame.sort(about.key)
@@ -216,12 +221,24 @@ def hour_lock(root: Path, source: str, hour: int) -> Iterator[None]:
 def _replace(root: Path, table: str, source: str, hour: int, frame: pl.DataFrame, logs: list[wal.Log]) -> Written:
     path = layout.partition_path(root, table, source, hour)
     sessions = {log.session_id for log in logs}
-    if path.exists():
+    if read.sealed_file(root, table, source, hour) is not None:
         before = read.footer(path)
         if not logs:
             return Written(path=path, rows=before.rows, bytes=path.stat().st_size, content_hash=before.content_hash)
         sessions |= set(before.provenance.get("sessions", ()))
     return _write(root, path, table, source, hour, frame, {"sessions": sorted(sessions)})
+
+
+def _seal_aside(root: Path, source: str, hour: int, log: wal.Log) -> int:
+    """Write what a session did not understand as a file of its own, and return how much that is."""
+    aside = wal.read_aside(log)
+    if aside:
+        columns = TABLES["quarantine"].columns
+        rows = [(row[0], log.session_id, *row[1:]) for row in aside]
+        frame = pl.DataFrame(rows, schema=dict(columns), orient="row").sort("recv_ns", maintain_order=True)
+        path = layout.partition_path(root, "quarantine", source, hour, log.session_id)
+        _write(root, path, "quarantine", source, hour, frame, {"session": log.session_id})
+    return sum(row[-1] for row in aside)
 
 
 def _check_raw(table: str, frame: pl.DataFrame, source: str, hour: int) -> None:
@@ -268,14 +285,16 @@ def _write(
         try:
             frame.write_parquet(
                 unfinished,
-                compression="zstd",
-                compression_level=_ZSTD_LEVEL,
-                row_group_size=ROW_GROUP,
+                **PARQUET,
                 metadata={layout.FOOTER_KEY: msgspec.json.encode(footer).decode()},
             )
             with unfinished.open("rb") as file:
                 os.fsync(file.fileno())
-            unfinished.rename(path)
+            remote = remote_of(root)
+            if remote is None:
+                unfinished.rename(path)
+            else:
+                remote.publish(unfinished, path, is_merged=table in RAW or table == "universe")
         except BaseException:
             unfinished.unlink(missing_ok=True)
             raise

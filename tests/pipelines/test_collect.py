@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from pipelines import collect
+from pipelines.meter import Meter, projection
 from shared import simulator_process
 from shared.bitget.transport import ReceiveClock
 from shared.errors import CrosscutError, ExchangeSilent, LakeError, SettingsError
@@ -111,6 +112,115 @@ async def test_dropped_socket_is_marked_and_mended(simulator: SimulatorProcess, 
     assert not (between & (trades.symbol == 0)).any()
 
 
+def n_seconds(lake: Path, source: str, market: GeneratedMarket) -> int:
+    return len(np.unique(stored(lake, source, market.symbols).books.recv_ns // NS))
+
+
+def missed_and_doubled(ticks: Ticks, market: GeneratedMarket) -> tuple[set[int], int]:
+    """Return the trades of the whole seconds recorded that are not stored, and the books that are stored twice."""
+    trades, books = r.only(ticks, TickEvent.DATA).trades, r.only(ticks, TickEvent.DATA).books
+    repeated = r.only(ticks, TickEvent.REPEATED).trades
+    links = r.only(ticks, TickEvent.SUBSCRIBED).trades.recv_ns
+    first, last = int(links[: len(market.symbols)].max()) // NS + 1, int(trades.recv_ns.max()) // NS - 1
+    sent: set[int] = set()
+    for second in range(first, last):
+        found = market.block(second).trades
+        at = second - market.block(second).first_second
+        sent |= set(found.trade_id[found.start[at] : found.start[at + 1]].tolist())
+    known = set(trades.trade_id.tolist()) | set(repeated.trade_id.tolist())
+    pushes = list(zip(books.symbol.tolist(), books.seq.tolist(), books.exch_ns.tolist(), strict=True))
+    assert sent, "nobody traded"
+    return sent - known, len(pushes) - len(set(pushes))
+
+
+def silences(ticks: Ticks) -> int:
+    """Return how often a channel of a symbol was carried by no connection between its first and its last link."""
+    n = 0
+    for rows in (ticks.books, ticks.trades, ticks.tickers):
+        for symbol in np.unique(rows.symbol).tolist():
+            up: set[int] = set()
+            was_down = False
+            mine = (rows.symbol == symbol) & (rows.event >= TickEvent.SUBSCRIBED)
+            for event, conn in zip(rows.event[mine].tolist(), rows.conn[mine].tolist(), strict=True):
+                if event == TickEvent.SUBSCRIBED:
+                    n += was_down
+                    up.add(conn)
+                else:
+                    up.discard(conn)
+                was_down = not up
+    return n
+
+
+async def test_rotation_loses_and_doubles_nothing(simulator: SimulatorProcess, tmp_path: Path) -> None:
+    """Connections replaced every second carry every trade and every book once, and no channel is ever without one."""
+    market = GeneratedMarket(3, 4)
+
+    def told(event: TickEvent) -> int:
+        return r.n_rows(r.only(stored(tmp_path, simulator.source, market.symbols), event))
+
+    async with recording(simulator, tmp_path, rotate_s=1.0):
+        await until(lambda: told(TickEvent.SUBSCRIBED) >= 12 * 4 and n_seconds(tmp_path, simulator.source, market) > 4)
+
+    ticks = stored(tmp_path, simulator.source, market.symbols)
+    assert silences(ticks) == 0
+    assert missed_and_doubled(ticks, market) == (set(), 0)
+
+
+class Proxy:
+    """A wire between client and simulator that can be cut, connection by connection."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def __aenter__(self) -> Proxy:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"ws://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v2/ws"
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+
+    def cut(self, connection: int) -> None:
+        for writer in self._writers[2 * connection : 2 * connection + 2]:
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self._port)
+        self._writers += [writer, back]
+
+        async def pass_on(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(OSError):
+                while data := await source.read(65536):
+                    sink.write(data)
+            sink.transport.abort()
+
+        with contextlib.suppress(asyncio.CancelledError):  # the server's end cancels what is open, and would log it
+            await asyncio.gather(pass_on(reader, back), pass_on(there, writer))
+
+
+async def test_second_copy_outlives_the_loss_of_the_first(simulator: SimulatorProcess, tmp_path: Path) -> None:
+    """With two connections a channel, one that breaks leaves no gap; every push is stored once."""
+    market = GeneratedMarket(3, 4)
+
+    def told(event: TickEvent) -> int:
+        return r.n_rows(r.only(stored(tmp_path, simulator.source, market.symbols), event))
+
+    async with Proxy(int(simulator.rest.rsplit(":", 1)[1])) as proxy:
+        through = SimulatorProcess(simulator.process, simulator.ready | {"ws": proxy.url})
+        async with recording(through, tmp_path, copies=2):
+            await until(lambda: told(TickEvent.SUBSCRIBED) == 24)
+            proxy.cut(0)
+            await until(lambda: told(TickEvent.SUBSCRIBED) == 36 and n_seconds(tmp_path, simulator.source, market) > 4)
+
+    ticks = stored(tmp_path, simulator.source, market.symbols)
+    assert told(TickEvent.DISCONNECTED) == 36
+    assert silences(ticks) == 0
+    assert missed_and_doubled(ticks, market) == (set(), 0)
+
+
 async def test_hour_is_sealed_while_recording_goes_on(simulator: SimulatorProcess, tmp_path: Path) -> None:
     """When an hour is over it is sealed beside the recording, and the next one begins with every link carried."""
     symbols = GeneratedMarket(3, 4).symbols
@@ -156,6 +266,54 @@ def service(simulator: SimulatorProcess, lake: Path, *arguments: str) -> subproc
         [sys.executable, "-m", "pipelines.collect", "--lake", str(lake), *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=lake, env=os.environ | urls,
     )  # fmt: skip
+
+
+async def test_recording_ends_and_is_sealed_before_the_disk_is_full(
+    simulator: SimulatorProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With less room than asked for the run ends by itself, with one sentence; every row received is sealed."""
+    symbols = GeneratedMarket(3, 4).symbols
+    monkeypatch.setattr(
+        collect, "free_bytes", lambda lake: 10**9 if n_data(lake, simulator.source, symbols) > 4 else 10**12
+    )
+
+    with pytest.raises(LakeError, match=r"must have 50 GB free, found 1: recording has ended"):
+        await collect.collect(
+            simulator.rest, simulator.ws, tmp_path, simulator.source, stop=asyncio.Event(), free_bytes_min=50e9
+        )
+
+    assert write.unsealed(tmp_path, simulator.source) == []
+    assert n_data(tmp_path, simulator.source, symbols) > 4
+
+
+async def test_metrics_tell_how_it_goes(simulator: SimulatorProcess, tmp_path: Path) -> None:
+    """Prometheus finds the rows by table, the channels that are linked and wanted, and how fresh the disk is."""
+    meter = Meter(0)
+
+    async def told() -> dict[str, float]:
+        async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{meter.port}/metrics") as answer:
+            lines = (await answer.text()).splitlines()
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
+
+    async with recording(simulator, tmp_path, gauges=meter) as done:
+        async with asyncio.timeout(30):
+            while (await told()).get('crosscut_collect_rows_total{table="raw/book"}', 0) < 20:
+                await asyncio.sleep(0.05)
+        figures = await told()
+
+    assert figures["crosscut_collect_channels_linked"] == figures["crosscut_collect_channels_wanted"] == 12
+    assert abs(figures["crosscut_collect_durable_timestamp_seconds"] - time.time()) < 60
+    assert figures["crosscut_collect_quarantined_total"] == 0
+    assert figures['crosscut_collect_rows_total{table="raw/book"}'] <= done[0].rows["raw/book"]
+    assert figures["crosscut_collect_free_bytes"] > 0
+
+
+def test_projection_says_how_long_the_room_lasts() -> None:
+    """800 symbols at full pace take tens of GB a day; the hour that is open is not compressed."""
+    said = projection(800, 200_000_000_000)
+
+    assert said.startswith("at Bitget's full pace 800 symbols take about 87 GB a day, and 16 GB while an hour is open")
+    assert said.endswith("200 GB are free: 2.1 days")
 
 
 async def test_killed_service_is_continued_by_the_next(simulator: SimulatorProcess, tmp_path: Path) -> None:
@@ -237,9 +395,12 @@ async def test_unlisted_symbol_is_refused(simulator: SimulatorProcess, tmp_path:
         ),
         ([], {"BITGET_REST_URL": "http://127.0.0.1:9"}, "set together or not at all"),
         ([], {"BITGET_REST_URL": "https://example.com", "BITGET_WS_URL": "wss://example.com"}, "bitget.com"),
-        (["--lake", "s3://bucket"], {}, "LAKE_URI must be a folder"),
+        (["--lake", "s3://"], {}, "LAKE_URI must be a folder"),
+        (["--copies", "9"], {}, "--copies must be 1 to 3"),
+        (["--metrics-port", "70000"], {}, "--metrics-port must be a port"),
+        (["--free-gb-min", "-1"], {}, "--free-gb-min must not be negative"),
     ],
-    ids=["seconds", "nobody", "half", "elsewhere", "s3"],
+    ids=["seconds", "nobody", "half", "elsewhere", "s3", "copies", "metrics", "room"],
 )
 def test_wrong_input_is_one_sentence(
     arguments: list[str], environment: dict[str, str], says: str, tmp_path: Path,

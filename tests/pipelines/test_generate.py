@@ -174,7 +174,7 @@ def test_command_line_ends_with_a_json_summary(tmp_path: Path, capsys: pytest.Ca
         (["--end", "yesterday"], "--end must be now or a time in epoch ns"),
         (["--end", "1760400000"], "--end must be now or a time in epoch ns"),
         (["--recording", "no/such/folder"], "recording"),
-        (["--lake", "s3://bucket/lake"], "LAKE_URI must be a folder"),
+        (["--lake", "ftp://bucket/lake"], "LAKE_URI must be a folder"),
     ],
 )
 def test_wrong_input_is_one_sentence(

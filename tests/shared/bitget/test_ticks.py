@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -48,6 +49,10 @@ def test_books_come_out_as_json_says(rows: list[tuple[Any, Any, int, int]]) -> N
     """Against the standard library's JSON: levels in order, the sixteenth cut, absent ones price NaN and size 0."""
     buffer = TickBuffer(SYMBOLS)
     texts = [book("龙虾USDT", bids, asks, ts, seq) for bids, asks, ts, seq in rows]
+    # A push that is said twice is one row.
+    texts = [
+        next(same) for _, same in itertools.groupby(texts, key=lambda t: t if '"seq":-1' in t else t[t.index('"ts"') :])
+    ]
     for i, text in enumerate(texts):
         append(buffer, text, recv_ns=10 + i)
 
@@ -220,3 +225,45 @@ def test_golden_frames_survive_the_round() -> None:
 
     assert books.ask_price[0, :3].tolist() == [float(price) for price, _ in row["asks"]]
     assert msgspec.json.decode(compact(row))["seq"] == books.seq[0]
+
+
+def test_push_is_one_row_however_often_and_by_whomever_it_is_brought() -> None:
+    """Said twice by one connection, or by two that carry the channel: one row, the first; other pushes stay."""
+    buffer = TickBuffer(SYMBOLS)
+    level = [(1.0, 1.0)]
+
+    def tell(conn: int, seq: int, recv_ns: int) -> None:
+        append(buffer, book("BTCUSDT", level, level, 5, seq), conn, recv_ns)
+
+    buffer.append_link("books15", "BTCUSDT", TickEvent.SUBSCRIBED, 1, 10)
+    tell(1, 1, 11)
+    tell(1, 1, 12)
+    buffer.append_link("books15", "BTCUSDT", TickEvent.SUBSCRIBED, 2, 13)
+    tell(2, 1, 14)  # the new connection begins with what the old one has brought
+    tell(2, 2, 15)
+    tell(1, 2, 16)
+    tell(1, 3, 17)
+    buffer.append_link("books15", "BTCUSDT", TickEvent.DISCONNECTED, 1, 18)
+    tell(2, 3, 19)  # it was brought, whoever brought it has gone
+    tell(2, 4, 20)
+    buffer.append_link("books15", "BTCUSDT", TickEvent.DISCONNECTED, 2, 21)
+    buffer.append_link("books15", "BTCUSDT", TickEvent.SUBSCRIBED, 2, 22)
+    tell(2, 4, 23)  # nobody listened meanwhile: it is news that this is the state again
+
+    books = buffer.take().books
+    data = books.event == TickEvent.DATA
+    assert books.seq[data].tolist() == [1, 2, 3, 4, 4]
+    assert books.recv_ns[data].tolist() == [11, 15, 17, 20, 23]
+    assert buffer.repeats == 4
+
+
+def test_ticker_that_says_something_new_is_never_left_out() -> None:
+    """Tickers have no number: one that differs in any field is a row of its own, on either connection."""
+    buffer = TickBuffer(SYMBOLS)
+    buffer.append_link("ticker", "BTCUSDT", TickEvent.SUBSCRIBED, 1, 10)
+    buffer.append_link("ticker", "BTCUSDT", TickEvent.SUBSCRIBED, 2, 10)
+    for at, (conn, mark) in enumerate([(1, "1"), (2, "1"), (2, "2"), (1, "2"), (1, "3")]):
+        append(buffer, frame("ticker", markPrice=mark), conn, 11 + at)
+
+    tickers = buffer.take().tickers
+    assert tickers.mark[tickers.event == TickEvent.DATA].tolist() == [1.0, 2.0, 3.0]

@@ -114,6 +114,51 @@ def test_sealing_in_pieces_equals_sealing_once(
     assert r.same(r.only(everything(in_pieces), DATA), union)
 
 
+@settings(max_examples=15, deadline=None)
+@given(
+    ends_s=st.integers(3, 8), begins_s=st.integers(1, 6), lag_ms=st.integers(-900, 900), order=st.permutations("abc"),
+)  # fmt: skip
+def test_recorders_that_relieve_one_another_leave_the_rows_of_one(
+    ends_s: int, begins_s: int, lag_ms: int, order: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Three recorders that overlap, the second receiving everything at another moment, leave every push once.
+
+    In whatever order they are sealed, alone or together, the rows are the same: those that one uninterrupted recorder
+    stored, each with its earliest receipt.
+    """
+    truth = r.receipts(1, START_NS, START_NS + 12 * NS, per_s=2.0)
+    spans = {"a": (0, ends_s), "b": (min(begins_s, ends_s), 10), "c": (9, 12)}
+    lags = {"a": 0, "b": lag_ms * 1_000_000, "c": 0}
+
+    def session(root: Path, name: str) -> None:
+        begin_ns, end_ns = (START_NS + s * NS for s in spans[name])
+        heard = r.map_tables(truth, lambda rows: msgspec.structs.replace(rows, recv_ns=rows.recv_ns + lags[name]))
+        log = open_log(root, name)
+        log.append(r.concat([r.links(SUBSCRIBED, begin_ns), r.between(heard, begin_ns, end_ns)]))
+        log.close(end_ns)
+
+    at_once, in_pieces = tmp_path_factory.mktemp("at_once"), tmp_path_factory.mktemp("in_pieces")
+    for name in order:
+        session(at_once, name)
+        session(in_pieces, name)
+        write.seal(in_pieces, r.SOURCE, r.HOUR)
+    write.seal(at_once, r.SOURCE, r.HOUR)
+
+    assert equal(contents(at_once), contents(in_pieces))
+    got = r.only(everything(at_once), DATA)
+    for rows, expected in ((got.books, truth.books), (got.trades, truth.trades), (got.tickers, truth.tickers)):
+        assert len(set(zip(rows.symbol.tolist(), rows.exch_ns.tolist(), strict=True))) == len(rows.symbol)
+        receipts = {(n, at): recv for n, at, recv in zip(rows.symbol, rows.exch_ns, rows.recv_ns, strict=True)}
+        for n, at, recv in zip(expected.symbol, expected.exch_ns, expected.recv_ns, strict=True):
+            heard = [
+                recv + lags[name]
+                for name, (begin, end) in spans.items()
+                if begin * NS <= recv + lags[name] - START_NS < end * NS
+            ]
+            assert receipts.pop((n, at), None) == (min(heard) if heard else None)
+        assert not receipts
+
+
 def test_duplicate_trades_count_once_and_keep_the_first_receipt(tmp_path: Path) -> None:
     """A trade that two connections received at different times is one row, of the earlier receipt."""
     ticks = r.receipts(1, START_NS + NS, START_NS + 3 * NS)
@@ -350,3 +395,33 @@ def test_seal_report_counts_bytes_and_rows(tmp_path: Path) -> None:
     assert {file.content_hash for file in report.files.values()} == {
         read.verify(layout.partition_path(tmp_path, table, r.SOURCE, r.HOUR)).content_hash for table in RAW
     }
+
+
+def test_what_was_not_understood_is_sealed_beside_the_rows(tmp_path: Path) -> None:
+    """Payloads set aside are durable with the flush, in the hour of their log, also of a writer that was killed."""
+    log = open_log(tmp_path, "a")
+    log.append(r.concat([r.links(SUBSCRIBED, START_NS), r.receipts(1, START_NS, START_NS + 2 * NS, per_s=1.0)]))
+    log.set_aside(
+        [(START_NS + 1, "books15 push", "unknown field rpi", '{"x":"龙"}', 1), (START_NS + 2, "other", "more", "", 7)]
+    )
+    log.flush(START_NS + 2 * NS)
+    log.set_aside([(START_NS + 3 * NS, "lost with", "the process", "", 1)])
+    log.abandon()
+    with (wal.find_logs(tmp_path, r.SOURCE, r.HOUR)[0].folder / wal.ASIDE).open("ab") as file:
+        file.write(b'[1,"half a li')
+
+    report = write.seal(tmp_path, r.SOURCE, r.HOUR)
+
+    assert report.quarantined == 8
+    rows = read.scan(tmp_path, "quarantine", r.SOURCE).collect()
+    assert rows["raw"].to_list() == ['{"x":"龙"}', ""]
+    assert rows["session"].to_list() == ["a", "a"]
+    assert rows["count"].sum() == 8
+
+
+def test_nothing_set_aside_leaves_no_table(tmp_path: Path) -> None:
+    """An hour that was understood has no quarantine."""
+    record(tmp_path, "a", START_NS, START_NS + NS)
+
+    assert write.seal(tmp_path, r.SOURCE, r.HOUR).quarantined == 0
+    assert read.hours(tmp_path, "quarantine", r.SOURCE) == []

@@ -1,0 +1,77 @@
+"""What a frame costs the recorder from text to disk: `python -m benchmarks.recorder [--symbols 800] [--seconds 30]`.
+
+Frames of a generated market are rendered beforehand, at Bitget's measured cadence (8 books15 and 9 tickers a second
+and symbol, trades as they happen), then given to the recorder's own sessions, buffer and write-ahead log as its
+service does: decoded as they come, appended and fsynced once a second of the market. CPU time of the whole process and
+of the two parts; sockets not included (`benchmarks.pushes` has both ends of them).
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from pipelines.collector import CHANNELS, Collector
+from shared.simulator import desk
+from shared.simulator.feed import Cadence, PublicFeed
+from shared.simulator.market import NS, GeneratedMarket
+from shared.types import Universe
+
+CADENCE = Cadence(book_ms=125, ticker_ms=125)
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("--symbols", type=int, default=800)
+    p.add_argument("--seconds", type=int, default=20)
+    args = p.parse_args()
+    market = GeneratedMarket(7, args.symbols)
+    contracts = tuple(sorted(map(desk.contract_of, market.contracts()), key=lambda contract: contract.symbol))
+    universe = Universe(source=market.source, as_of_ns=0, contracts=contracts)
+    first = 1_790_000_100
+    folder = Path(tempfile.mkdtemp(prefix="recorder-"))
+    try:
+        collector = Collector(folder, universe, "bench")
+        conn_of = {symbol: n for n, s in enumerate(collector.sessions) for symbol in s._axis}
+        feed = PublicFeed(market, CADENCE)
+        for session in collector.sessions:
+            session.connected(first * NS)
+            for channel, symbol in session.channels:
+                session.received(
+                    f'{{"event":"subscribe","arg":{{"instType":"USDT-FUTURES","channel":"{channel}","instId":"{symbol}"}}}}',
+                    first * NS,
+                )
+        decode_s = write_s = 0.0
+        n = n_bytes = 0
+        for second in range(first, first + args.seconds):
+            frames = [(t, conn_of[s], text) for t, _, s, text in feed.frames(second * NS, (second + 1) * NS)]
+            sessions = collector.sessions
+            began_s = time.process_time()
+            for t, conn, text in frames:
+                sessions[conn].received(text, t)
+            decoded_s = time.process_time()
+            ticks = collector.buffer.take()
+            collector.write(ticks, (second + 1) * NS - 1)
+            written_s = time.process_time()
+            decode_s += decoded_s - began_s
+            write_s += written_s - decoded_s
+            n += len(frames)
+            n_bytes += sum(len(text) for _, _, text in frames)
+        collector.log.abandon()
+    finally:
+        shutil.rmtree(folder)
+    assert n, CHANNELS
+    rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(
+        f"{n / args.seconds:,.0f} frames a second of market, {n_bytes / args.seconds / 1e6:.1f} MB/s: "
+        f"{decode_s / n * 1e6:.2f} us a frame to decode + {write_s / n * 1e6:.2f} us to make durable = "
+        f"{(decode_s + write_s) / args.seconds:.2f} of a core; peak RSS {rss_mb:.0f} MB"
+    )
+
+
+if __name__ == "__main__":
+    main()
