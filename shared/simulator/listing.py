@@ -214,7 +214,7 @@ def _listing(rank: int, n_major: int, n_large: int, life: Life | None) -> Listin
         tier, vol10, share, gap = "large", 3.6 * math.exp(0.12 * scatter[2]), 0.60, 1.04
         spread_bps = 0.0
     else:
-        tier, vol10, share = "small", 14.5 * math.exp(0.22 * scatter[2]), 0.25
+        tier, vol10, share = "small", 15.2 * math.exp(0.22 * scatter[2]), 0.25
         spread_bps = 14.0 * usd_per_s**-0.25 * math.exp(0.55 * scatter[3])
         gap = 1.0 + 0.35 * spread_bps * price * 10.0**price_place / 1e4 / 3.0
         if is_stock:

@@ -36,11 +36,11 @@ LEVEL_HOURS = 96
 _LEVEL_DECAY = math.exp(-1.0 / 24.0)
 _PER_HOUR = 3600 // BLOCK_S
 
-_VOL_OWN, _VOL_COMMON = 0.42, 0.32
-_VOL_MEMORY = [3.0 * (lag == 0) + math.exp(-lag / 16.0) for lag in range(72)]
+_VOL_OWN, _VOL_COMMON = 0.50, 0.36
+_VOL_MEMORY = [10.0 * (lag == 0) + math.exp(-lag / 14.0) for lag in range(72)]
 _VOL_MEMORY = [weight / math.sqrt(sum(w * w for w in _VOL_MEMORY)) for weight in _VOL_MEMORY]
-_VOL_DAY = 0.50
-"""Half the range of ln volatility over a day: 2.7 times from calm (03 UTC) to busy (15 UTC)."""
+_VOL_DAY = 0.45
+"""Half the range of ln volatility over a day: 2.5 times from calm (03 UTC) to busy (15 UTC)."""
 
 _SCALES = np.array([0.8, 1.4, 2.7])
 _SCALE_ODDS = np.array([0.80, 0.985])  # cumulative; mean square 1.0

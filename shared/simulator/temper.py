@@ -121,7 +121,7 @@ class Temper:
         self.bursts = np.append(manner("bursts"), FACTOR_BURSTS)
         self.move_sd = efficient  # of a second
         self.move_ticks = efficient * self.price * self.price_scale
-        self.rest_ticks = 0.55 + 0.35 * np.exp(-self.move_ticks / 2.0)  # coarse ticks: quotes must not bounce
+        self.rest_ticks = 0.50 + 0.40 * np.exp(-self.move_ticks / 2.0)  # coarse ticks: quotes must not bounce
         self.slow_sd = efficient * np.sqrt(np.maximum(self.late_slow, 1e-6) / (1.0 - self.closes**2))
 
         # Books.

@@ -250,8 +250,8 @@ def test_a_newcomers_24_hours_begin_with_its_launch() -> None:
 
 @pytest.fixture(scope="module")
 def days() -> Series:
-    """Return three days of six symbols, every block."""
-    market = GeneratedMarket(11, 6)
+    """Return three days of four symbols, every block."""
+    market = GeneratedMarket(11, 4)
     return Series(market, [market.block(START_S + BLOCK_S * k) for k in range(3 * 288)])
 
 
