@@ -284,7 +284,10 @@ class Server:
             return await spoiled(request, fate.before, self.clock.told_ms())
         # autoping off: a protocol ping is a message like any other, and is counted.
         response = web.WebSocketResponse(compress=False, autoping=False, max_msg_size=MESSAGE_BYTES_MAX)
-        await response.prepare(request)
+        try:
+            await response.prepare(request)
+        except ConnectionError:
+            return response  # gone before the handshake was answered
         transport = request.transport
         if transport is None:
             return response
@@ -329,7 +332,10 @@ class Server:
             elif message.type is WSMsgType.BINARY:
                 self.sessions.unreadable(socket)
             elif message.type is WSMsgType.PING:
-                await response.pong(message.data)
+                try:
+                    await response.pong(message.data)
+                except ConnectionError:
+                    return "lost"
         self.hub.remove(socket)  # nothing may follow the close frame
         try:
             async with asyncio.timeout(CLOSE_S_MAX):

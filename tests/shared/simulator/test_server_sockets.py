@@ -8,12 +8,13 @@ import hashlib
 import hmac
 import json
 import os
+import struct
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
-from socket import SO_SNDBUF, SOL_SOCKET
+from socket import AF_INET, SO_LINGER, SO_SNDBUF, SOCK_STREAM, SOL_SOCKET, socket
 from typing import Any
 
 import aiohttp
@@ -81,13 +82,16 @@ async def until(is_true: Callable[[], bool], within_s: float = 10.0) -> None:
             await asyncio.sleep(0.005)
 
 
+HANDSHAKE = (
+    "GET /v2/ws/{} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
 async def handshake(server: Server, stream: str = "public") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Open a WebSocket by hand, so that anything can be written after it."""
     reader, writer = await asyncio.open_connection(server.host, server.port)
-    writer.write(
-        f"GET /v2/ws/{stream} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
-    )
+    writer.write(HANDSHAKE.format(stream).encode())
     head = await reader.readuntil(b"\r\n\r\n")
     assert b" 101 " in head.splitlines()[0]
     return reader, writer
@@ -237,6 +241,24 @@ async def test_flood_that_is_not_read_is_bounded() -> None:
     assert gone["reason"] == "too_slow"
     assert most < limits.backlog_bytes + 200_000  # one pass more at most
     assert [row["pseq"] for row in frames[1:]] == [row["seq"] for row in frames[:-1]]
+
+
+@pytest.mark.parametrize("last", [b"", masked(9, b"x")], ids=["in the handshake", "after a protocol ping"])
+async def test_client_that_resets_is_no_error_of_ours(caplog: pytest.LogCaptureFixture, last: bytes) -> None:
+    """Gone before the server could answer: no traceback, nothing left behind, others are served."""
+    lines = Lines()
+    async with serving(log=lines, limits=Limits(connects_per_5_min=1000)) as server:
+        for _ in range(30):
+            with socket(AF_INET, SOCK_STREAM) as raw:
+                raw.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))  # closing it sends a reset
+                raw.connect((server.host, server.port))
+                raw.sendall(HANDSHAKE.format("public").encode() + last)
+        async with connect(server) as client:
+            await client.send("ping")
+            assert await client.recv() == "pong"
+            await until(lambda: len(server.hub.sockets) == 1)
+
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 # ---------------------------------------------------------------------------------------------- candles
