@@ -18,7 +18,7 @@ from shared.simulator.orders import ZERO, MarginMode, Order, OrderRequest, Refus
 from shared.types import Contract, OrderKind, Side
 
 _CLIENT_OID_ALPHABET = frozenset("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-+_#:")
-_ABSURD = Decimal("1e15")  # beyond it, Decimal's 28 digits would not hold price x size
+ABSURD = Decimal("1e15")  # beyond it, Decimal's 28 digits would not hold price x size
 MODE_REFUSAL = Refusal("40774", "The order type for unilateral position must also be the unilateral position type.")
 _STATUS_REFUSALS = {
     "listed": Refusal("43115", "The current trading pair is opening soon, please refer to the official announcement"),
@@ -189,6 +189,8 @@ class Checks(Matching):
     def max_open(self, account: str, symbol: str, side: Side, price: Decimal) -> Decimal:
         """Return the largest size that could be opened at a price: by the balance and by the risk ladder."""
         contract = self.contracts[symbol]
+        if price <= 0:
+            return ZERO
         leverage = self.leverage(account, symbol, "long" if side is Side.BUY else "short")
         by_balance = self.available(account) / (price * (1 / Decimal(leverage) + contract.taker_fee))
         taken = ZERO
@@ -257,7 +259,7 @@ def size_refusal(contract: Contract, request: OrderRequest) -> Refusal | None:
 
 def step_refusal(name: str, value: Decimal, step: Decimal, code: str, message: str) -> Refusal | None:
     """Return why a value is no multiple of a step: 40808 for too many decimals, else `code`."""
-    if not value.is_finite() or abs(value) >= _ABSURD:
+    if not value.is_finite() or abs(value) >= ABSURD:
         return Refusal("40020", f"Parameter {name} error")
     if value % step == 0:
         return None

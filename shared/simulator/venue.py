@@ -30,6 +30,7 @@ from typing import Any
 import msgspec
 
 from shared.simulator.accounts import unknown
+from shared.simulator.checks import ABSURD
 from shared.simulator.levels import Levels
 from shared.simulator.liquidation import Liquidation, closing_request
 from shared.simulator.margin import FEE_STEP, maintenance_rate
@@ -370,7 +371,8 @@ class Venue(Liquidation):
         if not mine:
             return Refusal("22002", "No position to close")
         position, value = mine[0], abs(mine[0].size) * self.mark(symbol)
-        if not amount_usdt.is_finite() or amount_usdt == 0 or amount_usdt != amount_usdt.quantize(FEE_STEP):
+        is_sane = amount_usdt.is_finite() and 0 < abs(amount_usdt) < ABSURD
+        if not is_sane or amount_usdt != amount_usdt.quantize(FEE_STEP):
             return Refusal("40020", "Parameter amount error")
         if amount_usdt > 0 and amount_usdt > self.available(account):
             return Refusal("40754", "balance not enough")

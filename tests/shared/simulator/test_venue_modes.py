@@ -275,6 +275,8 @@ def test_margin_can_be_added_and_taken_back(isolated: Venue) -> None:
         ("NOPEUSDT", "long", "1", "40034"),
         ("AUSDT", "long", "0", "40020"),
         ("AUSDT", "long", "NaN", "40020"),
+        ("AUSDT", "long", "1e30", "40020"),
+        ("AUSDT", "long", "-Infinity", "40020"),
         ("AUSDT", "long", "0.000000001", "40020"),
     ],
 )
