@@ -43,7 +43,7 @@ def ends(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]
         (["--from", "2026-11-22T10:00"], 2, "--from belongs to --lake"),
         (["--lake", "x"], 2, "--lake needs --source, which is missing"),
         (["--anchor-ns", "1"], 2, "--anchor-ns belongs to --recording or --lake"),
-        (["--lake", "s3://bucket", "--source", "bitget"], 2, "must be a folder"),
+        (["--lake", "ftp://bucket", "--source", "bitget"], 2, "must be a folder or s3://bucket/prefix"),
         (["--market", "bitget", "--checksum"], 2, "as Bitget sends them, found --checksum"),
         (["--market", "bitget", "--speed", "10"], 2, "runs in real time, found --speed 10"),
         (["--market", "bitget", "--upstream-rest", "https://bitget.com.evil.io"], 2, r"must be on this machine or https"),
