@@ -133,7 +133,9 @@ class RelayServer(Server):
         return RelayRest(context, self.gate, self._relay)
 
     def _make_sessions(self) -> RelaySessions:
-        self._relayed = RelaySessions(self._relay, self.hub, self.feed, self.desk, self.gate, self.clock, self._log)
+        self._relayed = RelaySessions(
+            self._relay, self.hub, self.feed, self.desk, self.gate, self.clock, self._log, self.faults
+        )
         return self._relayed
 
     async def _warm(self, second: int) -> None:
