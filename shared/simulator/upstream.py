@@ -135,7 +135,7 @@ class Upstream:
         wanted = set(topics)
         for topic in self._carrier.keys() - wanted:
             self._carrier.pop(topic).drop(topic)
-        for topic in sorted(wanted - self._carrier.keys()):
+        for topic in sorted(wanted - self._carrier.keys(), key=lambda topic: topic[::-1]):  # a symbol's own together
             link = self._carrier[topic] = self._link(topic[1])
             link.add(topic)
 

@@ -31,6 +31,7 @@ from shared.simulator.relay import PAUSE_NS, RelayFeed, RelayMarket, relay
 from shared.simulator.relay_desk import RelayDesk
 from shared.simulator.relay_server import RelayServer
 from shared.simulator.server import Server
+from shared.simulator.upstream import Upstream
 
 MARKET = GeneratedMarket(7, 6)
 KEYS = Credentials("key", "secret", "pass", Decimal(1_000_000))
@@ -303,6 +304,32 @@ async def test_frames_are_the_upstreams_byte_for_byte() -> None:
         common = mine.keys() & theirs.keys()
         assert len(common) >= 3
         assert all(mine[seq] == theirs[seq] for seq in common)
+
+
+async def test_relay_misbehaves_as_it_is_told() -> None:
+    """Conditions hold for relayed frames, logins and orders as they do for a market of one's own."""
+    topics = [("ticker", "BTCUSDT"), ("ticker", "ETHUSDT")]
+    wishes: Any = {
+        "pushes": [PushFault(what="lose", symbol="BTCUSDT"), PushFault(what="duplicate", symbol="ETHUSDT")],
+        "requests": [RequestFault(what="refuse", code="45001", path="order/place-order", count=1)],
+        "refuse_logins": 1,
+    }
+    async with simulator() as origin, relaying(origin) as (client, _, _):
+        client.server.faults.change(Change(**wishes))
+
+        async with client.stream(*topics) as socket:
+            told = await pushes(socket, lambda found: len(found.get(topics[1], ())) >= 6)
+        refused = await client.place()
+        async with websockets.asyncio.client.connect(f"{client.server.ws_url}/private") as socket:
+            stamp = str(int(time.time()))
+            arg = {"apiKey": "key", "passphrase": "pass", "timestamp": stamp, "sign": sign(f"{stamp}GET/user/verify")}
+            await socket.send(json.dumps({"op": "login", "args": [arg]}))
+            answer = json.loads(await socket.recv())
+
+    assert list(told) == [topics[1]]
+    assert told[topics[1]][0] == told[topics[1]][1]
+    assert refused["code"] == "45001"
+    assert (answer["event"], answer["code"]) == ("error", 30005)
 
 
 async def test_rest_is_the_upstreams_and_its_source_is_named() -> None:
@@ -696,6 +723,26 @@ async def test_rest_numbers_keep_their_digits_and_equal_requests_share_an_answer
 
     assert all("[0.00001042,100.0]" in text for text in texts)
     assert len(asked) == 1
+
+
+async def test_topics_are_spread_over_connections_a_symbols_own_on_one() -> None:
+    """120 symbols of three channels are eight connections of at most 50 topics; what is no longer wanted is ended."""
+    topics = [(channel, f"S{n}USDT") for n in range(120) for channel in ("books15", "ticker", "trade")]
+    heard: list[Heard] = []
+    async with scripted() as upstream, Upstream(upstream.rest_url, upstream.ws_url, heard.append) as sockets:
+        sockets.want(topics)
+        await until(has(upstream, *topics))
+        await until(lambda: len(heard) == len(topics))
+        shares = [link.states.keys() for link in sockets.links]
+        sockets.want(topics[3:])
+        await until(lambda: upstream.topics == set(topics[3:]))
+        n_sockets = len(upstream.sockets)
+
+    assert {h.kind for h in heard} == {Kind.LINKED}
+    assert n_sockets == len(shares) == 8
+    assert max(map(len, shares)) <= 50
+    assert all(len({number for number, share in enumerate(shares) if any(s == symbol for _, s in share)}) == 1
+               for _, symbol in topics[3:])  # fmt: skip
 
 
 async def test_upstream_is_asked_within_half_of_its_limits() -> None:
