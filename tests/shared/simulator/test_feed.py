@@ -360,7 +360,7 @@ def test_candle_is_told_while_there_is_trading_and_once_after_it_closed() -> Non
     """An update a second with a trade before it; the first of a new candle repeats the one that closed."""
     start_s = START_S - 55
     feed = PublicFeed(MARKET, candles=Bars())
-    traded = {int(row["ts"]) // 1000 for row in feed.recent_trades((start_s + 58) * NS, "BTCUSDT", 10_000)}
+    traded = {int(row["ts"]) // 1000 for row in feed.recent_trades((start_s + 58) * NS, "BTCUSDT", 1_000_000)}
     found = list(feed.frames(start_s * NS, (start_s + 58) * NS, {"candle1m": ["BTCUSDT"]}))
 
     told = {time_ns // NS for time_ns, *_ in found}
@@ -374,21 +374,27 @@ def test_candle_is_told_while_there_is_trading_and_once_after_it_closed() -> Non
 
 
 def test_pushed_candles_are_what_the_trades_make() -> None:
-    """Every candle that is told is open, high, low, close and volume of the trades told before it."""
+    """Every candle that is told is open, high, low, close and volume of the trades until then, to the last digit."""
     feed = PublicFeed(MARKET, candles=Candles(MARKET))
-    start_s, symbol = START_S // 60 * 60 - 60, "ETHUSDT"
-    frames = list(feed.frames(start_s * NS, (start_s + 75) * NS, {"candle1m": [symbol], "trade": [symbol]}))
-    trades: list[tuple[int, Decimal, Decimal]] = []
+    start_s, symbol = START_S // 60 * 60 - 60, "BTCUSDT"
+    frames = list(feed.frames(start_s * NS, (start_s + 76) * NS, {"candle1m": [symbol], "trade": [symbol]}))
+    trades = [
+        (int(row["ts"]), Decimal(row["price"]), Decimal(row["size"]))
+        for _, channel, _, text in frames
+        if channel == "trade"
+        for row in reversed(rows(text))
+    ]
     closed = 0
 
     for time_ns, channel, _, text in frames:
-        if channel == "trade":
-            trades += [(int(t["ts"]), Decimal(t["price"]), Decimal(t["size"])) for t in reversed(rows(text))]
+        if channel == "trade" or time_ns // NS == start_s:  # the minute before is not told here
             continue
         bars = rows(text)
-        closed += len(bars) - 1 if time_ns // NS > start_s else 0
+        closed += len(bars) - 1
         for begin_ms, *values in bars:
-            inside = [trade for trade in trades if int(begin_ms) <= trade[0] < int(begin_ms) + 60_000]
+            # Trades that share a frame wait for its last one; a candle does not.
+            until_ms = min(int(begin_ms) + 60_000, time_ns // 1_000_000)
+            inside = [trade for trade in trades if int(begin_ms) <= trade[0] < until_ms]
             if not inside:
                 continue  # nobody has traded in it yet
             prices, sizes = [price for _, price, _ in inside], [size for *_, size in inside]
@@ -397,7 +403,8 @@ def test_pushed_candles_are_what_the_trades_make() -> None:
             assert [Decimal(value) for value in values] == expected
 
     assert len(trades) > 50
-    assert closed == 1
+    # The candle that closed is told again where the last second of it was traded in.
+    assert closed == any((start_s + 59) * 1000 <= ts < (start_s + 60) * 1000 for ts, *_ in trades)
 
 
 @pytest.mark.parametrize("now_ms", [0, 1, 500, 999])
@@ -411,7 +418,7 @@ def test_recent_trades_are_those_that_were_pushed(now_ms: int) -> None:
     ]
     assert len(told) > 50
 
-    found = feed.recent_trades(now_ns, "BTCUSDT", 1000)
+    found = feed.recent_trades(now_ns, "BTCUSDT", 1_000_000)
 
     begin_ms = (START_S + 30 - 59) * 1000
     # Generated trades happen half a millisecond after the time they print.
