@@ -175,13 +175,12 @@ class Upstream:
                 await self._converse(link)
             except _FAILURES as error:
                 reason = f"{type(error).__name__} {error}".strip()
-            finally:
-                if link.is_open:
-                    self._log.warning("upstream.lost", connection=link.number, reason=link.dead_because or reason)
-                elif not failures:
-                    self._log.warning("upstream.unreachable", connection=link.number, reason=reason, url=self.ws_url)
-                for heard in link.closed(time.monotonic_ns()):
-                    self._on_heard(heard)
+            if link.is_open:
+                self._log.warning("upstream.lost", connection=link.number, reason=link.dead_because or reason)
+            elif not failures:
+                self._log.warning("upstream.unreachable", connection=link.number, reason=reason, url=self.ws_url)
+            for heard in link.closed(time.monotonic_ns()):
+                self._on_heard(heard)
             failures = 0 if time.monotonic() - began_s >= LIVED_S else failures + 1
             # Full jitter under 1, 2, 4 ... 30 s: connections that were lost together come back apart.
             await asyncio.sleep(max(0.2, self._jitter.random() * min(30.0, 2.0 ** min(failures, 5))))
