@@ -213,6 +213,11 @@ def parser() -> argparse.ArgumentParser:
         help=f"10 s R2 that small alts are given; 0: nothing can be predicted (default: {DEFAULT_PREDICTABILITY})",
     )  # fmt: skip
     p.add_argument(
+        "--listings-per-day", type=float,
+        help="as the simulator's: how many perpetuals are listed in a day, and how many removed "
+        "(default: Bitget's pace for so many symbols, none below 100)",
+    )  # fmt: skip
+    p.add_argument(
         "--recording",
         type=Path,
         help="a folder of recorded books, replayed in place of a generated market; "
@@ -233,7 +238,7 @@ def main(argv: list[str] | None = None) -> int:
         start_s = end_s - max(1, round(args.hours * layout.HOUR_S))
         market: Market
         if args.recording is None:
-            market = GeneratedMarket(args.seed, args.symbols, args.predictability)
+            market = GeneratedMarket(args.seed, args.symbols, args.predictability, args.listings_per_day)
         else:
             market = recording = RecordedMarket(args.recording, end_s * NS)
             start_s = max(start_s, recording.first_second)  # a recording is as long as it is

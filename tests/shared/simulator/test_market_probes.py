@@ -1,8 +1,8 @@
 """The generated market can be predicted as much as it says and no more, and is hard to tell from recorded books.
 
-What gives it away, found by the classifier below (AUC 0.73 over all classes, seed 7): the width of the first five
+What gives it away, found by the classifier below (AUC 0.74 over all classes, seed 7): the width of the first five
 levels, the notional of trades, touches that change a little in every second where real ones rest or change a lot. Told
-apart class by class: small alts from WLFI 0.77, large alts from SOL 0.93, majors from Binance's BTC and ETH 0.97 (which
+apart class by class: small alts from WLFI 0.75, large alts from SOL 0.92, majors from Binance's BTC and ETH 0.98 (which
 hold three times as many trades a second) and from Hyperliquid's 0.99 (whose books hold every tick). By the same
 measure real books differ as much from each other: Binance's majors from Hyperliquid's 0.99, BTC from ETH on
 Hyperliquid 0.92, Binance's BTC of 2023 from that of 2024 0.76.
