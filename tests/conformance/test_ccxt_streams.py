@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import copy
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
 import ccxt
@@ -22,12 +21,21 @@ async def world() -> AsyncIterator[World]:
 
 
 class Watched:
-    """Everything that one of ccxt's private `watch_…` has returned, oldest first."""
+    """What ccxt keeps of a private channel while one of its `watch_…` is called again and again.
 
-    def __init__(self, world: World, channel: str, watch: Callable[[], Awaitable[Any]]) -> None:
-        self._world, self._channel, self._watch = world, channel, watch
-        self.seen: list[Any] = []
+    ccxt wakes whoever waits at that moment: of two pushes at once the second wakes nobody. What it keeps has both.
+    """
+
+    def __init__(
+        self, world: World, channel: str, watch: Callable[[], Awaitable[Any]], kept: Callable[[], Iterable[Any] | None]
+    ) -> None:
+        self._world, self._channel, self._watch, self._kept = world, channel, watch, kept
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def seen(self) -> list[Any]:
+        """Return what is kept, oldest first; ccxt goes on writing into it."""
+        return list(self._kept() or ())
 
     async def __aenter__(self) -> Watched:
         self._task = asyncio.create_task(self._collect())
@@ -49,8 +57,20 @@ class Watched:
 
     async def _collect(self) -> None:
         while True:
-            found = copy.deepcopy(await self._watch())  # ccxt goes on writing into what it returned
-            self.seen += found if isinstance(found, list) else [found]
+            await self._watch()
+
+
+def orders_of(world: World) -> Watched:
+    exchange = world.exchange
+    return Watched(world, "orders", exchange.watch_orders, lambda: exchange.orders)
+
+
+def positions_of(world: World) -> Watched:
+    exchange = world.exchange
+    return Watched(
+        world, "positions", exchange.watch_positions,
+        lambda: [held for cache in (exchange.positions or {}).values() for held in cache],
+    )  # fmt: skip
 
 
 async def test_tickers_come_again_and_again(world: World) -> None:
@@ -155,12 +175,12 @@ async def test_life_of_a_market_order_is_pushed(world: World) -> None:
     """Orders, trades, positions and balance agree with each other and with REST."""
     exchange, amount = world.exchange, world.amount(BTC, 3000.0)
     async with (
-        Watched(world, "account", exchange.watch_balance) as balances,
-        Watched(world, "orders", exchange.watch_orders) as orders,
-        Watched(world, "fill", exchange.watch_my_trades) as trades,
-        Watched(world, "positions", exchange.watch_positions) as positions,
+        Watched(world, "account", exchange.watch_balance, lambda: [exchange.balance]) as balances,
+        orders_of(world) as orders,
+        Watched(world, "fill", exchange.watch_my_trades, lambda: exchange.myTrades) as trades,
+        positions_of(world) as positions,
     ):
-        await balances.until(lambda: balances.seen)
+        await balances.until(lambda: "USDT" in balances.seen[-1])
         assert balances.seen[0]["USDT"]["total"] == 100_000.0
         placed = await exchange.create_order(BTC, "market", "buy", amount)
         await orders.until(lambda: orders.seen and orders.seen[-1]["status"] == "closed")
@@ -187,25 +207,16 @@ async def test_closed_position_leaves_the_snapshot(world: World) -> None:
     """The push after the close has no row for it."""
     exchange = world.exchange
     await exchange.create_order(BTC, "market", "buy", 0.03)
-    async with Watched(world, "positions", exchange.watch_positions) as positions:
+    async with positions_of(world) as positions:
         await positions.until(lambda: positions.seen and positions.seen[-1]["contracts"] == 0.03)
-        pushed = asyncio.get_running_loop().create_future()
-        handle = exchange.handle_positions
-
-        def noted(client: Any, message: Any) -> None:
-            handle(client, message)
-            if not message["data"] and not pushed.done():
-                pushed.set_result(True)
-
-        exchange.handle_positions = noted
         await exchange.close_position(BTC)
-        await pushed
+        await positions.until(lambda: not positions.seen)
 
 
 async def test_life_of_a_resting_order_is_pushed(world: World) -> None:
     """Open, then canceled; the same orders as REST has."""
     exchange = world.exchange
-    async with Watched(world, "orders", exchange.watch_orders) as orders:
+    async with orders_of(world) as orders:
         price = world.price(BTC, 0.97)
         placed = await exchange.create_order(BTC, "limit", "buy", 0.02, price, {"clientOrderId": "w-1"})
         await orders.until(lambda: orders.seen)
@@ -225,7 +236,7 @@ async def test_trigger_orders_are_pushed(world: World) -> None:
         found: Awaitable[Any] = exchange.watch_orders(BTC, None, None, {"trigger": True})
         return found
 
-    async with Watched(world, "orders-algo", watch) as plans:
+    async with Watched(world, "orders-algo", watch, lambda: exchange.triggerOrders) as plans:
         placed = await exchange.create_order(BTC, "market", "buy", 0.01, None, {"triggerPrice": trigger})
         await plans.until(lambda: plans.seen)
         waiting = plans.seen[-1]
