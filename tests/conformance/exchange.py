@@ -62,6 +62,7 @@ def pointed_at(server: Server, account: Credentials | None = ACCOUNT, **options:
     keys = {} if account is None else {"apiKey": account.key, "secret": account.secret, "password": account.passphrase}
     # ccxt's own throttle would only make the tests slower than Bitget's limits do.
     exchange = ccxt.pro.bitget({**keys, "enableRateLimit": False, "options": {"defaultType": "swap"} | options})
+    exchange.timeout_on_exit = 0  # ms that it would wait for the network after closing
     for group in _GROUPS:
         exchange.urls["api"][group] = server.rest_url
     base = server.ws_url.removesuffix("/v2/ws")
@@ -88,8 +89,15 @@ async def trading(account: Credentials | None = ACCOUNT, **options: Any) -> Asyn
     async with serving(*([account] if account else [])) as server:
         exchange = pointed_at(server, account, **{"uta": False, "fetchMarkets": {"types": ["swap"]}} | options)
         try:
-            await exchange.load_markets()
+            if _loaded:
+                exchange.set_markets(*_loaded)
+            else:
+                await exchange.load_markets()
+                _loaded.extend((exchange.markets, exchange.currencies))
             server.desk.advance(time.time_ns())
             yield World(server, exchange)
         finally:
             await exchange.close()
+
+
+_loaded: list[Any] = []  # markets and currencies: the market of all tests is the same

@@ -22,7 +22,7 @@ async def world() -> AsyncIterator[World]:
 
 async def test_markets_have_the_rules_of_their_contracts(world: World) -> None:
     """Every perpetual, its tick, step, minimum, leverage and fees."""
-    markets = world.exchange.markets
+    markets = await world.exchange.load_markets(True)
     rows = {row["symbol"]: row for row in MARKET.contracts(time.time_ns() // 10**9)}
     assert {market["id"] for market in markets.values()} == set(rows)
 
