@@ -16,12 +16,12 @@ import argparse
 import time
 from typing import Any, cast
 
-from shared.simulator.conditions import Change, PushFault
-from shared.simulator.faults import Faults
-from shared.simulator.feed import PublicFeed
-from shared.simulator.frames import text_frame
-from shared.simulator.market import NS, GeneratedMarket
-from shared.simulator.sockets import Socket
+from shared.simulator.faults.conditions import Change, PushFault
+from shared.simulator.faults.faults import Faults
+from shared.simulator.markets.market import NS, GeneratedMarket
+from shared.simulator.pushes.feed import PublicFeed
+from shared.simulator.pushes.frames import text_frame
+from shared.simulator.pushes.sockets import Socket
 
 SOCKETS = 48
 BUNCH = 40

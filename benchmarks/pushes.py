@@ -25,9 +25,9 @@ from pathlib import Path
 
 import uvloop
 
-from shared.simulator.feed import BITGET, CALM, Cadence, PublicFeed
-from shared.simulator.frames import text_frame
-from shared.simulator.market import NS, GeneratedMarket
+from shared.simulator.markets.market import NS, GeneratedMarket
+from shared.simulator.pushes.feed import BITGET, CALM, Cadence, PublicFeed
+from shared.simulator.pushes.frames import text_frame
 from shared.simulator.server import Server
 
 CHANNELS = ("ticker", "books15", "trade")

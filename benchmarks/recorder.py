@@ -17,8 +17,8 @@ from pathlib import Path
 
 from pipelines.collector import CHANNELS, Collector
 from shared.simulator import desk
-from shared.simulator.feed import Cadence, PublicFeed
-from shared.simulator.market import NS, GeneratedMarket
+from shared.simulator.markets.market import NS, GeneratedMarket
+from shared.simulator.pushes.feed import Cadence, PublicFeed
 from shared.types import Universe
 
 CADENCE = Cadence(book_ms=125, ticker_ms=125)

@@ -13,8 +13,8 @@ from decimal import Decimal
 
 import numpy as np
 
-from shared.simulator.orders import Accepted, OrderRequest
-from shared.simulator.venue import Venue
+from shared.simulator.venue.orders import Accepted, OrderRequest
+from shared.simulator.venue.venue import Venue
 from shared.types import Contract, OrderKind, Side
 
 ROUNDS = 5

@@ -26,9 +26,9 @@ from shared.bitget.session import PublicSession
 from shared.bitget.transport import ReceiveClock
 from shared.errors import CrosscutError, SettingsError
 from shared.lake import layout, write
-from shared.simulator.feed import HISTORY, PublicFeed
-from shared.simulator.market import DEFAULT_PREDICTABILITY, GeneratedMarket, Market
-from shared.simulator.recorded import RecordedMarket
+from shared.simulator.markets.market import DEFAULT_PREDICTABILITY, GeneratedMarket, Market
+from shared.simulator.markets.recorded import RecordedMarket
+from shared.simulator.pushes.feed import HISTORY, PublicFeed
 from shared.types import NS, Universe
 
 EARLY_S = 30

@@ -14,8 +14,8 @@ from decimal import Decimal
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.simulator.orders import Accepted, Fill, FundingReport, OrderReport, OrderRequest, Refusal
-from shared.simulator.venue import Venue
+from shared.simulator.venue.orders import Accepted, Fill, FundingReport, OrderReport, OrderRequest, Refusal
+from shared.simulator.venue.venue import Venue
 from shared.types import (
     NS,
     Action,

@@ -15,7 +15,7 @@ from pipelines.generate import generate
 from pipelines.seconds import write_seconds
 from shared.lake import coverage, read
 from shared.settings import ROOT
-from shared.simulator.market import GeneratedMarket
+from shared.simulator.markets.market import GeneratedMarket
 
 BORDER_S = 1_763_798_400
 SOURCE = "simulator-g7-12"

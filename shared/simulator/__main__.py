@@ -17,12 +17,12 @@ import msgspec
 
 from shared import entry, log
 from shared.errors import CrosscutError, SettingsError
-from shared.simulator import markets
 from shared.simulator.clock import Clock
-from shared.simulator.conditions import Script, decode_script
-from shared.simulator.feed import BITGET, CALM
+from shared.simulator.faults.conditions import Script, decode_script
 from shared.simulator.gate import ACCOUNT_FORM, ACCOUNT_OPTIONS, DEFAULT_ACCOUNT, parse_account
-from shared.simulator.sent import SentLog
+from shared.simulator.markets import chosen as markets
+from shared.simulator.pushes.feed import BITGET, CALM
+from shared.simulator.pushes.sent import SentLog
 from shared.simulator.server import Server
 
 CADENCES = {"bitget": BITGET, "calm": CALM}

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.simulator import payloads
+from shared.simulator.faults.late import LatePositions
 from shared.simulator.gate import Credentials
-from shared.simulator.late import LatePositions
-from shared.simulator.market import NS, Market, depth_at
-from shared.simulator.orders import (
+from shared.simulator.markets.market import NS, Market, depth_at
+from shared.simulator.venue.orders import (
     ClosedPosition,
     Fill,
     FundingReport,
@@ -27,7 +27,7 @@ from shared.simulator.orders import (
     PlanReport,
     VenuePosition,
 )
-from shared.simulator.venue import Venue
+from shared.simulator.venue.venue import Venue
 from shared.types import Contract, Side
 
 _TRADABLE = ("normal", "limit_open")

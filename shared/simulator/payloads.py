@@ -14,7 +14,7 @@ from __future__ import annotations
 from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Decimal
 from typing import Any
 
-from shared.simulator.margin import (
+from shared.simulator.venue.margin import (
     SHOWN_STEP,
     break_even,
     liquidation_shown,
@@ -23,8 +23,18 @@ from shared.simulator.margin import (
     quote_volume,
     ratio_shown,
 )
-from shared.simulator.orders import ZERO, Bill, ClosedPosition, Fill, Order, Plan, PlanType, PositionSide, VenuePosition
-from shared.simulator.venue import Venue
+from shared.simulator.venue.orders import (
+    ZERO,
+    Bill,
+    ClosedPosition,
+    Fill,
+    Order,
+    Plan,
+    PlanType,
+    PositionSide,
+    VenuePosition,
+)
+from shared.simulator.venue.venue import Venue
 from shared.types import OrderKind, OrderStatus, Side
 
 MS = 1_000_000

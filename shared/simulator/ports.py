@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Protocol
 
-from shared.simulator.market import Market
+from shared.simulator.markets.market import Market
 
 WireFrame = tuple[int, str, str, bytes]
 """(time_ns, channel, symbol, WebSocket frame)"""

@@ -19,21 +19,21 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from shared.simulator import payloads
-from shared.simulator.candle_streams import CandleStreams
-from shared.simulator.candles import Candles
 from shared.simulator.clock import Clock
-from shared.simulator.control import Control
 from shared.simulator.desk import Desk
-from shared.simulator.feed import LIVE, Cadence, PublicFeed
+from shared.simulator.faults.control import Control
+from shared.simulator.faults.spoil import spoiled
 from shared.simulator.gate import DEFAULT_ACCOUNT, Credentials, Gate
-from shared.simulator.market import NS, Market
+from shared.simulator.markets.candles import Candles
+from shared.simulator.markets.market import NS, Market
 from shared.simulator.ports import Feed
-from shared.simulator.rest import Rest
-from shared.simulator.rest_common import Context
-from shared.simulator.sent import SentLog
-from shared.simulator.sessions import Sessions
-from shared.simulator.sockets import Doorman, Hub, Limits, Log, Silent, Socket
-from shared.simulator.spoil import spoiled
+from shared.simulator.pushes.candle_streams import CandleStreams
+from shared.simulator.pushes.feed import LIVE, Cadence, PublicFeed
+from shared.simulator.pushes.sent import SentLog
+from shared.simulator.pushes.sessions import Sessions
+from shared.simulator.pushes.sockets import Doorman, Hub, Limits, Log, Silent, Socket
+from shared.simulator.rest.common import Context
+from shared.simulator.rest.door import Rest
 
 PUMP_S = 0.025
 PREFETCH_S = 90

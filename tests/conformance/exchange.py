@@ -14,9 +14,9 @@ from typing import Any
 
 import ccxt.pro
 
-from shared.simulator.conditions import Change
+from shared.simulator.faults.conditions import Change
 from shared.simulator.gate import Credentials
-from shared.simulator.market import GeneratedMarket
+from shared.simulator.markets.market import GeneratedMarket
 from shared.simulator.server import Server
 
 MARKET = GeneratedMarket(17, 6)

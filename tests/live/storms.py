@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from shared.simulator.conditions import POLITE, Script, decode_script
+from shared.simulator.faults.conditions import POLITE, Script, decode_script
 
 CALM_S = 5.0
 """Politeness at the end of a storm: the session is told to stop in it, and closes what it has."""

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.drive import Driven, materialise
 from pipelines.generate import generate
-from shared.simulator.market import GeneratedMarket
+from shared.simulator.markets.market import GeneratedMarket
 from tests.pipelines.markets import HOUR
 
 MINUTES = 20

@@ -26,7 +26,7 @@ from shared.errors import CrosscutError, ExchangeSilent, LakeError, SettingsErro
 from shared.lake import layout, read, wal, write
 from shared.lake.layout import RAW
 from shared.settings import ROOT
-from shared.simulator.market import GeneratedMarket, depth_at
+from shared.simulator.markets.market import GeneratedMarket, depth_at
 from shared.simulator_process import SimulatorProcess
 from shared.types import NS, TickEvent, Ticks
 from tests.shared.lake import receipts as r

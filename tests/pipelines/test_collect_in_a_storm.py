@@ -14,10 +14,10 @@ from pipelines import collect
 from shared.bitget import transport
 from shared.lake import read
 from shared.simulator.clock import Clock
-from shared.simulator.conditions import Script
-from shared.simulator.feed import Cadence
-from shared.simulator.market import GeneratedMarket
-from shared.simulator.sent import SentLog
+from shared.simulator.faults.conditions import Script
+from shared.simulator.markets.market import GeneratedMarket
+from shared.simulator.pushes.feed import Cadence
+from shared.simulator.pushes.sent import SentLog
 from shared.simulator.server import Server
 from shared.types import TickEvent
 from tests.shared.lake import receipts as r

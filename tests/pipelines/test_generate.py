@@ -14,8 +14,8 @@ import pytest
 from pipelines import generate
 from shared.lake import coverage, read, write
 from shared.lake.layout import HOUR_S, RAW
-from shared.simulator.market import GeneratedMarket, Market, depth_at
-from shared.simulator.recorded import RecordedMarket
+from shared.simulator.markets.market import GeneratedMarket, Market, depth_at
+from shared.simulator.markets.recorded import RecordedMarket
 from shared.types import NS, TickEvent, Ticks
 from tests.shared.lake import receipts as r
 
@@ -122,7 +122,7 @@ def test_killed_run_is_sealed_by_the_next(tmp_path: Path) -> None:
     """What a dead run left is sealed by the next one, and completed."""
     from pipelines.collector import Collector
     from shared.lake import wal
-    from shared.simulator.feed import HISTORY, PublicFeed
+    from shared.simulator.pushes.feed import HISTORY, PublicFeed
 
     market = GeneratedMarket(3, N_SYMBOLS)
     feed = PublicFeed(market, HISTORY)

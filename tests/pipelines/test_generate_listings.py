@@ -8,8 +8,8 @@ import numpy as np
 
 from pipelines.generate import generate
 from shared.lake import read
-from shared.simulator.listing import newcomer_ranks
-from shared.simulator.market import GeneratedMarket
+from shared.simulator.markets.listing import newcomer_ranks
+from shared.simulator.markets.market import GeneratedMarket
 from shared.types import NS
 
 START_S = 1_795_330_800

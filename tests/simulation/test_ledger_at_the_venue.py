@@ -15,8 +15,8 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from shared.simulator.orders import Accepted, Fill, FundingReport, OrderReport, OrderRequest, Refusal, VenueEvent
-from shared.simulator.venue import Venue
+from shared.simulator.venue.orders import Accepted, Fill, FundingReport, OrderReport, OrderRequest, Refusal, VenueEvent
+from shared.simulator.venue.venue import Venue
 from shared.strategy.portfolio import Portfolio, Quote, Trade
 from shared.types import NS, Cause, Contract, Filled, OrderKind, OrderStatus, Side
 from tests.shared.strategy.made import D, contract

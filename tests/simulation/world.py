@@ -13,8 +13,8 @@ from decimal import Decimal
 import msgspec
 import numpy as np
 
-from shared.simulator.orders import Accepted, Fill, FundingReport, Order, OrderReport, OrderRequest
-from shared.simulator.venue import Venue
+from shared.simulator.venue.orders import Accepted, Fill, FundingReport, Order, OrderReport, OrderRequest
+from shared.simulator.venue.venue import Venue
 from shared.strategy.engine import Engine, EngineConfig
 from shared.strategy.scores import CoinScorer, Scores
 from shared.types import (

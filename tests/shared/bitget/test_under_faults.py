@@ -23,10 +23,10 @@ from shared.bitget.session import PrivateSession, PublicSession
 from shared.bitget.ticks import TickBuffer
 from shared.bitget.transport import ReceiveClock, RestClient, stream
 from shared.errors import ExchangeRefused, ExchangeSilent, ProtocolBroken
-from shared.simulator.conditions import Change, PushFault, RequestFault
-from shared.simulator.feed import Cadence
+from shared.simulator.faults.conditions import Change, PushFault, RequestFault
 from shared.simulator.gate import Credentials
-from shared.simulator.market import GeneratedMarket
+from shared.simulator.markets.market import GeneratedMarket
+from shared.simulator.pushes.feed import Cadence
 from shared.simulator.server import Server
 from shared.types import (
     NS,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.simulator.blocks import Block
+from shared.simulator.markets.blocks import Block
 
 Array = NDArray[Any]
 

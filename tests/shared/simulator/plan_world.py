@@ -5,8 +5,8 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from shared.simulator.orders import Accepted, OrderRequest, Plan, PlanRequest, Refusal
-from shared.simulator.venue import Venue
+from shared.simulator.venue.orders import Accepted, OrderRequest, Plan, PlanRequest, Refusal
+from shared.simulator.venue.venue import Venue
 from shared.types import Contract, OrderKind, Side
 
 D = Decimal

@@ -18,10 +18,10 @@ import websockets.asyncio.client
 from aiohttp import web
 
 from shared.simulator.gate import Credentials
-from shared.simulator.market import GeneratedMarket
-from shared.simulator.relay import RelayFeed, relay
-from shared.simulator.relay_desk import RelayDesk
-from shared.simulator.relay_server import RelayServer
+from shared.simulator.markets.market import GeneratedMarket
+from shared.simulator.relay.desk import RelayDesk
+from shared.simulator.relay.feed import RelayFeed, relay
+from shared.simulator.relay.server import RelayServer
 from shared.simulator.server import Server
 
 MARKET = GeneratedMarket(7, 6)

@@ -20,7 +20,7 @@ import aiohttp
 
 from shared.simulator.clock import Clock
 from shared.simulator.gate import Credentials
-from shared.simulator.market import GeneratedMarket, Market
+from shared.simulator.markets.market import GeneratedMarket, Market
 from shared.simulator.server import Server
 
 MARKET = GeneratedMarket(7, 4)

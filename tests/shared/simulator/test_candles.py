@@ -19,10 +19,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.simulator.blocks import BLOCK_S, NS, Block, Outline, Trades
-from shared.simulator.candles import GRANULARITIES, Candles, decimal_text
-from shared.simulator.feed import HISTORY, PublicFeed
-from shared.simulator.market import GeneratedMarket
+from shared.simulator.markets.blocks import BLOCK_S, NS, Block, Outline, Trades
+from shared.simulator.markets.candles import GRANULARITIES, Candles, decimal_text
+from shared.simulator.markets.market import GeneratedMarket
+from shared.simulator.pushes.feed import HISTORY, PublicFeed
 
 
 class Remembered(GeneratedMarket):
@@ -348,7 +348,7 @@ def test_recorded_market_shows_what_there_is(tmp_path: Path) -> None:
     """The first candle begins with the recording, and what was never recorded (the index) has no candles."""
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
-    from shared.simulator.recorded import RecordedMarket
+    from shared.simulator.markets.recorded import RecordedMarket
 
     recv_ns = (1_700_000_000 + np.arange(400)) * NS + NS // 5
     columns: dict[str, Any] = {"recv_ns": recv_ns, "exch_ns": recv_ns}

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.simulator.conditions import (
+from shared.simulator.faults.conditions import (
     Change,
     Conditions,
     Constant,

@@ -22,9 +22,9 @@ import websockets.asyncio.client
 from websockets.exceptions import ConnectionClosed
 
 from shared.simulator import __main__ as simulator
-from shared.simulator.conditions import POLITE, Change, PushFault, RequestFault, decode_script, polite_change
+from shared.simulator.faults.conditions import POLITE, Change, PushFault, RequestFault, decode_script, polite_change
 from shared.simulator.gate import Credentials
-from shared.simulator.market import GeneratedMarket
+from shared.simulator.markets.market import GeneratedMarket
 from shared.simulator.server import Server
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -7,10 +7,10 @@ from decimal import Decimal
 import pytest
 
 from shared.simulator.desk import Desk
-from shared.simulator.feed import PublicFeed
 from shared.simulator.gate import Credentials
-from shared.simulator.market import NS, GeneratedMarket
-from shared.simulator.orders import Accepted, FundingReport, OrderRequest, PlanRequest
+from shared.simulator.markets.market import NS, GeneratedMarket
+from shared.simulator.pushes.feed import PublicFeed
+from shared.simulator.venue.orders import Accepted, FundingReport, OrderRequest, PlanRequest
 from shared.types import OrderKind, Side
 
 MARKET = GeneratedMarket(7, 4)

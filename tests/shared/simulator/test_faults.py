@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.simulator.conditions import (
+from shared.simulator.faults.conditions import (
     Change,
     Conditions,
     Constant,
@@ -23,7 +23,7 @@ from shared.simulator.conditions import (
     Uniform,
     decode_script,
 )
-from shared.simulator.faults import NS, POLITE, Fate, Faults
+from shared.simulator.faults.faults import NS, POLITE, Fate, Faults
 
 PLACE = "/api/v2/mix/order/place-order"
 DETAIL = "/api/v2/mix/order/detail"

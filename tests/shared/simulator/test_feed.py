@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.simulator.candles import Candles
-from shared.simulator.feed import BITGET, CANDLE_CHANNELS, CHANNELS, HISTORY, LIVE, PublicFeed
-from shared.simulator.frames import payload
-from shared.simulator.market import LEVELS, NS, Block, GeneratedMarket, Trades, depth_at
-from shared.simulator.rendering import checksum
+from shared.simulator.markets.candles import Candles
+from shared.simulator.markets.market import LEVELS, NS, Block, GeneratedMarket, Trades, depth_at
+from shared.simulator.pushes.feed import BITGET, CANDLE_CHANNELS, CHANNELS, HISTORY, LIVE, PublicFeed
+from shared.simulator.pushes.frames import payload
+from shared.simulator.pushes.rendering import checksum
 
 START_S = 1_795_330_795  # five seconds before an hour, so that windows cross blocks and the hour
 MARKET = GeneratedMarket(7, 20)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.simulator.kept import CANDLES_MAX, TRADES_MAX, keeper
+from shared.simulator.relay.kept import CANDLES_MAX, TRADES_MAX, keeper
 
 LEVELS = st.dictionaries(st.integers(90, 110), st.integers(1, 5), max_size=8)
 CHANGES = st.dictionaries(st.integers(90, 110), st.integers(0, 5), max_size=8)

@@ -12,9 +12,9 @@ import pytest
 
 from pipelines import generate
 from shared.errors import SettingsError, TableEmpty
-from shared.simulator.feed import HISTORY, Frame, PublicFeed
-from shared.simulator.lake_market import PAST_S, LakeMarket
-from shared.simulator.market import NS, GeneratedMarket, Market, depth_at
+from shared.simulator.markets.lake import PAST_S, LakeMarket
+from shared.simulator.markets.market import NS, GeneratedMarket, Market, depth_at
+from shared.simulator.pushes.feed import HISTORY, Frame, PublicFeed
 
 BORDER_S = 489_000 * 3600
 START_S, GAP_S, RESUME_S, END_S = BORDER_S - 100, BORDER_S + 60, BORDER_S + 120, BORDER_S + 180
@@ -223,7 +223,7 @@ def test_lean_environment_says_what_is_missing(lake: Path) -> None:
     code = (
         "import sys; sys.modules['polars'] = None\n"
         "from pathlib import Path\n"
-        "from shared.simulator.lake_market import LakeMarket\n"
+        "from shared.simulator.markets.lake import LakeMarket\n"
         f"LakeMarket(Path({str(lake)!r}), {SOURCE!r}, 0)"
     )
 

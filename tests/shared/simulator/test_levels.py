@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.simulator.levels import Book, Ladder, Resting, decimal_of
-from shared.simulator.orders import Order
+from shared.simulator.venue.levels import Book, Ladder, Resting, decimal_of
+from shared.simulator.venue.orders import Order
 from shared.types import OrderKind, Side
 
 D = Decimal

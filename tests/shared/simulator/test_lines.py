@@ -16,12 +16,12 @@ from websockets.exceptions import ProtocolError
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
-from shared.simulator.conditions import Change, Constant, Disconnect, PushFault, Slow, decode_script
-from shared.simulator.faults import NS, Faults
-from shared.simulator.feed import PublicFeed
-from shared.simulator.frames import payload, text_frame
-from shared.simulator.lines import GOING_AWAY, HELD_BYTES_MAX, MS, REORDER_NS_MAX, STRANGER, Line, label, split
-from shared.simulator.market import GeneratedMarket
+from shared.simulator.faults.conditions import Change, Constant, Disconnect, PushFault, Slow, decode_script
+from shared.simulator.faults.faults import NS, Faults
+from shared.simulator.faults.lines import GOING_AWAY, HELD_BYTES_MAX, MS, REORDER_NS_MAX, STRANGER, Line, label, split
+from shared.simulator.markets.market import GeneratedMarket
+from shared.simulator.pushes.feed import PublicFeed
+from shared.simulator.pushes.frames import payload, text_frame
 
 START_NS = 1_795_330_795 * NS
 MARKET = GeneratedMarket(7, 4)

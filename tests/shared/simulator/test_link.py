@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.simulator.link import (
+from shared.simulator.markets.market import NS
+from shared.simulator.relay.link import (
     ACK_NS,
     FRAME_BYTES_MAX,
     FROZEN_NS,
@@ -22,7 +23,6 @@ from shared.simulator.link import (
     Unreadable,
     request_text,
 )
-from shared.simulator.market import NS
 
 NOW = 1_795_330_800 * NS
 BTC = ("ticker", "BTCUSDT")

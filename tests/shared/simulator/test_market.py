@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.errors import SettingsError
-from shared.simulator.market import BLOCK_S, Block, GeneratedMarket, depth_at
+from shared.simulator.markets.market import BLOCK_S, Block, GeneratedMarket, depth_at
 from tests.shared.simulator.market_facts import Series
 from tests.shared.simulator.market_probes import Split, public
 
@@ -51,7 +51,7 @@ def test_another_process_generates_the_same_bits() -> None:
     """History written by one process and a server started later are one market."""
     code = (
         "from tests.shared.simulator.test_market import digest, START_S\n"
-        "from shared.simulator.market import GeneratedMarket\n"
+        "from shared.simulator.markets.market import GeneratedMarket\n"
         "print(digest(GeneratedMarket(11, 4, 0.1).block(START_S + 7)))"
     )
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.simulator.blocks import BLOCK_S
-from shared.simulator.market import GeneratedMarket
-from shared.simulator.tape import funding_rate
-from shared.simulator.temper import Temper
+from shared.simulator.markets.blocks import BLOCK_S
+from shared.simulator.markets.market import GeneratedMarket
+from shared.simulator.markets.tape import funding_rate
+from shared.simulator.markets.temper import Temper
 from tests.shared.simulator.market_facts import (
     Series,
     autocorrelation,
@@ -121,7 +121,7 @@ def test_symbols_move_together_as_recorded(hour: Series) -> None:
 def test_real_recordings_pass_through_the_same_ruler(outside: Path) -> None:
     """The bands are no invention: a recorded major lies in most of them, measured by the same code."""
     pytest.importorskip("pyarrow")
-    from shared.simulator.recorded import RecordedMarket
+    from shared.simulator.markets.recorded import RecordedMarket
 
     recorded = recorded_series(RecordedMarket(outside / "market/recordings/binance_usdm_20240718", START_S * 10**9))
     found = facts_of(recorded, 0)

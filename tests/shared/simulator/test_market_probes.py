@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.simulator.blocks import BLOCK_S
-from shared.simulator.market import GeneratedMarket
+from shared.simulator.markets.blocks import BLOCK_S
+from shared.simulator.markets.market import GeneratedMarket
 from tests.shared.simulator.market_facts import Array, Series, recorded_series
 from tests.shared.simulator.market_probes import Split, joined, public, seconds_of, tell_apart
 
@@ -94,7 +94,7 @@ CLASSES = {"BTC": "major", "ETH": "major", "SOL": "large", "WLF": "small"}
 
 def seconds_beside(outside: Path, made: Series) -> tuple[dict[str, Array], dict[str, Array]]:
     """Return (generated, recorded) features: per recorded symbol, windows as long as its own of four symbols."""
-    from shared.simulator.recorded import RecordedMarket
+    from shared.simulator.markets.recorded import RecordedMarket
 
     rng = np.random.Generator(np.random.Philox(1))
     generated, recorded = [], []

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from shared.errors import SettingsError
 from shared.simulator.desk import Desk
-from shared.simulator.feed import HISTORY, PublicFeed
 from shared.simulator.gate import Credentials
-from shared.simulator.listing import (
+from shared.simulator.markets.listing import (
     BITGET_LISTINGS_PER_DAY,
     BITGET_SYMBOLS,
     PERIOD_S_MIN,
@@ -26,8 +25,9 @@ from shared.simulator.listing import (
     listings_per_day_max,
     newcomer_ranks,
 )
-from shared.simulator.market import BLOCK_S, NS, GeneratedMarket, depth_at
-from shared.simulator.orders import OrderRequest, Refusal
+from shared.simulator.markets.market import BLOCK_S, NS, GeneratedMarket, depth_at
+from shared.simulator.pushes.feed import HISTORY, PublicFeed
+from shared.simulator.venue.orders import OrderRequest, Refusal
 from shared.types import OrderKind, Side
 
 START_S = 1_795_330_800

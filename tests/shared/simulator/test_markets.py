@@ -12,7 +12,7 @@ import pytest
 from pipelines.generate import generate
 from shared import simulator_process
 from shared.simulator import __main__ as simulator
-from shared.simulator.market import GeneratedMarket
+from shared.simulator.markets.market import GeneratedMarket
 
 ROOT = Path(__file__).resolve().parents[3]
 BEGIN_S = 489_000 * 3600 + 60

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shared.simulator.market import BLOCK_S, GeneratedMarket
+from shared.simulator.markets.market import BLOCK_S, GeneratedMarket
 
 SECOND = 1_795_330_800
 

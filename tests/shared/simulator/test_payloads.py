@@ -12,8 +12,8 @@ import pytest
 
 from shared.simulator import payloads
 from shared.simulator.desk import contract_of
-from shared.simulator.orders import Accepted, Order, OrderRequest, PositionSide
-from shared.simulator.venue import Venue
+from shared.simulator.venue.orders import Accepted, Order, OrderRequest, PositionSide
+from shared.simulator.venue.venue import Venue
 from shared.types import OrderKind, Side
 
 NAN = float("nan")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from shared.simulator import checks, plan_rules
-from shared.simulator.orders import (
+from shared.simulator.venue import checks, plan_rules
+from shared.simulator.venue.orders import (
     Accepted,
     PlanChange,
     PlanRequest,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from shared.simulator.orders import (
+from shared.simulator.venue.orders import (
     Accepted,
     Fill,
     OrderReport,

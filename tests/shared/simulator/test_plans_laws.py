@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from shared.simulator.orders import (
+from shared.simulator.venue.orders import (
     Accepted,
     ClosedPosition,
     Fill,
@@ -28,7 +28,7 @@ from shared.simulator.orders import (
     PositionSide,
     TriggerType,
 )
-from shared.simulator.venue import Venue
+from shared.simulator.venue.venue import Venue
 from shared.types import Contract, OrderKind, Side
 
 D = Decimal

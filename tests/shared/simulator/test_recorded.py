@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from shared.errors import SettingsError
-from shared.simulator.feed import HISTORY, PublicFeed
-from shared.simulator.market import NS
-from shared.simulator.recorded import RecordedMarket
+from shared.simulator.markets.market import NS
+from shared.simulator.markets.recorded import RecordedMarket
+from shared.simulator.pushes.feed import HISTORY, PublicFeed
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")

@@ -14,8 +14,8 @@ import pytest
 import websockets.asyncio.client
 from websockets.exceptions import ConnectionClosed
 
-from shared.simulator import upstream as upstream_module
-from shared.simulator.conditions import Change, Disconnect, PushFault, RequestFault, Script
+from shared.simulator.faults.conditions import Change, Disconnect, PushFault, RequestFault, Script
+from shared.simulator.relay import upstream as upstream_module
 from tests.shared.simulator.relay_world import (
     MARKET,
     WITHIN_S,

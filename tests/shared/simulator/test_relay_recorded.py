@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from shared.simulator.gate import Credentials
-from shared.simulator.kept import keeper
-from shared.simulator.link import Kind, Link
-from shared.simulator.relay import RelayFeed, RelayMarket
-from shared.simulator.relay_desk import RelayDesk
+from shared.simulator.relay.desk import RelayDesk
+from shared.simulator.relay.feed import RelayFeed, RelayMarket
+from shared.simulator.relay.kept import keeper
+from shared.simulator.relay.link import Kind, Link
 
 NOW = 1_790_358_795_000_000_000
 KEYS = Credentials("key", "secret", "pass", Decimal(10_000))

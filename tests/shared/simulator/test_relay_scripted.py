@@ -11,10 +11,10 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from shared.errors import ExchangeSilent, ProtocolBroken
-from shared.simulator import relay_desk
-from shared.simulator.link import Heard, Kind
-from shared.simulator.relay import PAUSE_NS, RelayFeed, RelayMarket, relay
-from shared.simulator.upstream import Upstream
+from shared.simulator.relay import desk as relay_desk
+from shared.simulator.relay.feed import PAUSE_NS, RelayFeed, RelayMarket, relay
+from shared.simulator.relay.link import Heard, Kind
+from shared.simulator.relay.upstream import Upstream
 from tests.shared.simulator.relay_world import (
     KEYS,
     MARKET,

@@ -15,10 +15,10 @@ import pytest_asyncio
 from websockets.asyncio.client import connect
 
 from shared.simulator.desk import contract_of
-from shared.simulator.orders import Accepted, OrderRequest
-from shared.simulator.rest import GROUPS
-from shared.simulator.rest_positions import PositionRest
-from shared.simulator.venue import Venue
+from shared.simulator.rest.door import GROUPS
+from shared.simulator.rest.positions import PositionRest
+from shared.simulator.venue.orders import Accepted, OrderRequest
+from shared.simulator.venue.venue import Venue
 from shared.types import OrderKind, Side
 from tests.shared.simulator.rest_world import ACCOUNT, MARKET, MIX, ORDER, PRODUCT, WHERE, RestClient, serving
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.simulator.gate import Refused
-from shared.simulator.rest_common import limit, number, one_of, optional, paged, required, text, whole, window
+from shared.simulator.rest.common import limit, number, one_of, optional, paged, required, text, whole, window
 
 
 def code_of(call: Any, *args: Any) -> str:

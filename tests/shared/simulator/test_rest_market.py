@@ -18,16 +18,16 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from shared.simulator import rest_market
-from shared.simulator.blocks import NS, Outline
 from shared.simulator.clock import Clock
 from shared.simulator.desk import Desk
-from shared.simulator.feed import HISTORY, PublicFeed
 from shared.simulator.gate import DEFAULT_ACCOUNT
-from shared.simulator.market import GeneratedMarket, Market
-from shared.simulator.orders import FundingReport, OrderRequest
-from shared.simulator.recorded import RecordedMarket
+from shared.simulator.markets.blocks import NS, Outline
+from shared.simulator.markets.market import GeneratedMarket, Market
+from shared.simulator.markets.recorded import RecordedMarket
+from shared.simulator.pushes.feed import HISTORY, PublicFeed
+from shared.simulator.rest import market as rest_market
 from shared.simulator.server import Server
+from shared.simulator.venue.orders import FundingReport, OrderRequest
 from shared.types import OrderKind, Side
 from tests.shared.simulator.structure import differences
 

@@ -20,9 +20,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.simulator import rest
 from shared.simulator.clock import Clock
-from shared.simulator.market import GeneratedMarket
+from shared.simulator.markets.market import GeneratedMarket
+from shared.simulator.rest import door as rest
 from tests.shared.simulator.rest_world import ACCOUNT, MIX, ORDER, PRODUCT, WHERE, RestClient, serving
 
 RICH = msgspec.structs.replace(ACCOUNT, deposit_usdt=Decimal(10_000_000))

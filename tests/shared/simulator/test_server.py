@@ -20,7 +20,7 @@ import websockets.asyncio.client
 from websockets.exceptions import ConnectionClosed
 
 from shared.simulator.gate import Credentials
-from shared.simulator.market import GeneratedMarket
+from shared.simulator.markets.market import GeneratedMarket
 from shared.simulator.server import Server
 
 MARKET = GeneratedMarket(7, 20)

@@ -11,9 +11,9 @@ import pytest
 import websockets.asyncio.client
 
 from shared.simulator.clock import Clock
-from shared.simulator.feed import CALM
-from shared.simulator.market import GeneratedMarket
-from shared.simulator.rendering import checksum
+from shared.simulator.markets.market import GeneratedMarket
+from shared.simulator.pushes.feed import CALM
+from shared.simulator.pushes.rendering import checksum
 from shared.simulator.server import Server
 
 MARKET_S = 900  # three borders of the generated market's blocks

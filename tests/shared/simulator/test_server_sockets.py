@@ -27,13 +27,13 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from shared.errors import SettingsError
 from shared.simulator.clock import Clock
-from shared.simulator.conditions import Change
-from shared.simulator.feed import BITGET
+from shared.simulator.faults.conditions import Change
 from shared.simulator.gate import Credentials
-from shared.simulator.market import NS, GeneratedMarket
-from shared.simulator.sent import SentLog
+from shared.simulator.markets.market import NS, GeneratedMarket
+from shared.simulator.pushes.feed import BITGET
+from shared.simulator.pushes.sent import SentLog
+from shared.simulator.pushes.sockets import Limits
 from shared.simulator.server import Server
-from shared.simulator.sockets import Limits
 
 MARKET = GeneratedMarket(7, 20)
 KEYS = Credentials("key", "secret", "pass", Decimal(10_000))

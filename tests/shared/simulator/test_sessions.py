@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from shared.simulator.clock import NS, Clock
 from shared.simulator.desk import Desk
-from shared.simulator.feed import CHANNELS, PublicFeed
 from shared.simulator.gate import Credentials, Gate
-from shared.simulator.market import GeneratedMarket
-from shared.simulator.sessions import PRIVATE_CHANNELS, Sessions
-from shared.simulator.sockets import Hub, Limits, Socket
+from shared.simulator.markets.market import GeneratedMarket
+from shared.simulator.pushes.feed import CHANNELS, PublicFeed
+from shared.simulator.pushes.sessions import PRIVATE_CHANNELS, Sessions
+from shared.simulator.pushes.sockets import Hub, Limits, Socket
 
 MARKET = GeneratedMarket(7, 12)
 FEED = PublicFeed(MARKET)

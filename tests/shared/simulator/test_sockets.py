@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from websockets.frames import Frame
 from websockets.streams import StreamReader
 
-from shared.simulator.frames import payload, text_frame
-from shared.simulator.sockets import Doorman, Hub, Limits, Socket, Window
+from shared.simulator.pushes.frames import payload, text_frame
+from shared.simulator.pushes.sockets import Doorman, Hub, Limits, Socket, Window
 
 
 class Transport:

@@ -7,8 +7,8 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from shared.simulator.orders import Accepted, FundingReport, OrderReport, OrderRequest, Refusal, Tier
-from shared.simulator.venue import Venue
+from shared.simulator.venue.orders import Accepted, FundingReport, OrderReport, OrderRequest, Refusal, Tier
+from shared.simulator.venue.venue import Venue
 from shared.types import Contract, OrderKind, OrderStatus, Side
 
 NOW = 1_795_330_800_000_000_000

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from shared.simulator import margin
-from shared.simulator.orders import Accepted, ClosedPosition, OrderRequest, PositionSide, Tier, VenuePosition
-from shared.simulator.venue import Venue
+from shared.simulator.venue import margin
+from shared.simulator.venue.orders import Accepted, ClosedPosition, OrderRequest, PositionSide, Tier, VenuePosition
+from shared.simulator.venue.venue import Venue
 from shared.types import Contract, OrderKind, Side
 
 D = Decimal

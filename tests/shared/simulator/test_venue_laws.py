@@ -16,7 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from shared.simulator.orders import (
+from shared.simulator.venue.orders import (
     Accepted,
     ClosedPosition,
     Fill,
@@ -31,7 +31,7 @@ from shared.simulator.orders import (
     VenuePosition,
     VenueRules,
 )
-from shared.simulator.venue import Venue
+from shared.simulator.venue.venue import Venue
 from shared.types import Contract, OrderKind, Side
 
 D = Decimal

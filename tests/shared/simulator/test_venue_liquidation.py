@@ -6,8 +6,8 @@ from decimal import Decimal
 
 import pytest
 
-from shared.simulator.orders import Order, OrderReport, Tier, VenueRules
-from shared.simulator.venue import Venue
+from shared.simulator.venue.orders import Order, OrderReport, Tier, VenueRules
+from shared.simulator.venue.venue import Venue
 from shared.types import OrderStatus, Side
 from tests.shared.simulator.venue_made import NAN, NOW, D, accept, contract, deep, made, mark, order, size
 

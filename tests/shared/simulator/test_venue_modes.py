@@ -6,8 +6,8 @@ from decimal import Decimal
 
 import pytest
 
-from shared.simulator.orders import Accepted, ClosedPosition, FundingReport, PlanRequest, Refusal
-from shared.simulator.venue import Venue
+from shared.simulator.venue.orders import Accepted, ClosedPosition, FundingReport, PlanRequest, Refusal
+from shared.simulator.venue.venue import Venue
 from shared.types import OrderKind, OrderStatus, Side
 from tests.shared.simulator.venue_made import (
     HOUR,

@@ -6,8 +6,17 @@ from typing import Any
 
 import pytest
 
-from shared.simulator.orders import Accepted, Fill, Order, OrderReport, OrderRequest, PlanRequest, Refusal, VenueRules
-from shared.simulator.venue import Venue
+from shared.simulator.venue.orders import (
+    Accepted,
+    Fill,
+    Order,
+    OrderReport,
+    OrderRequest,
+    PlanRequest,
+    Refusal,
+    VenueRules,
+)
+from shared.simulator.venue.venue import Venue
 from shared.types import OrderKind, OrderStatus, Side
 from tests.shared.simulator.venue_made import NOW, D, accept, contract, deep, made, mark, order, refuse, size
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from shared.simulator.orders import Accepted, Order, OrderRequest, PositionSide, Refusal, Tier, VenueRules
-from shared.simulator.venue import Venue
+from shared.simulator.venue.orders import Accepted, Order, OrderRequest, PositionSide, Refusal, Tier, VenueRules
+from shared.simulator.venue.venue import Venue
 from shared.types import Contract, OrderKind, Side
 
 D = Decimal
