@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 
 import pytest
@@ -32,3 +34,15 @@ def test_names_outside_ascii_are_written_as_they_are(capsys: pytest.CaptureFixtu
 
     assert '"symbol": "龙虾USDT"' in capsys.readouterr().err
     structlog.reset_defaults()
+
+
+def test_stderr_of_now_is_written_to(capsys: pytest.CaptureFixture[str]) -> None:
+    """Who configures the log while stderr is something that is closed later does not break those who log then."""
+    with io.StringIO() as closed_later, contextlib.redirect_stderr(closed_later):
+        log.configure()
+        log.get("first").info("thing.happened")
+        assert "thing.happened" in closed_later.getvalue()
+
+    log.get("second").info("thing.followed")
+
+    assert "thing.followed" in capsys.readouterr().err
