@@ -66,12 +66,17 @@ def unknown_payloads(lake: Path, source: str, hour: int) -> Verdict:
 
 
 def coverage_share(lake: Path, source: str, hour: int) -> Verdict:
-    """Between the first and the last recorded minute, nearly every channel was linked."""
+    """Between the first and the last recorded minute, nearly every channel was linked.
+
+    An hour that was recorded for two minutes or less, as at the border of a short run, has no whole minute to judge by.
+    """
     frame = read.collect(_rows(lake, "coverage", source, hour)).filter(pl.col("state") != "not_listed")
     linked = pl.col("state").is_in(["complete", "stale"])
     recorded = frame.filter(linked)["minute"]
     if recorded.is_empty():
-        return False, {"share": 0.0, "minutes": 0}
+        received = _rows(lake, "raw/ticker", source, hour).select((pl.col("recv_ns") // (60 * NS)).n_unique())
+        touched = int(read.collect(received).item())
+        return touched <= 2, {"share": 0.0, "minutes": 0, "touched": touched}
     # The first and the last minute are recorded in part: a session begins and ends somewhere.
     inside = frame.filter(pl.col("minute").is_between(recorded.min(), recorded.max()))
     share = float(inside.select(linked.mean()).item())
