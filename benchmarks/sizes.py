@@ -78,8 +78,10 @@ def gzipped(frame: pl.DataFrame, levels: int) -> float:
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("folders", type=Path, nargs="+")
+    p.add_argument("folders", type=Path, nargs="*")
     args = p.parse_args()
+    if not args.folders:
+        print("sizes are measured of recorded real books only: name a folder of them (docs/recordings.md)")
     kinds = (("books15", "book", 15), ("books5", "book", 5), ("trade", "trades", 0))
     for folder in args.folders:
         for name, kind, levels in kinds:
