@@ -17,6 +17,7 @@ import polars as pl
 
 from shared.lake import layout
 from shared.lake.write import PARQUET
+from shared.simulator.ids import SNOWFLAKE_EPOCH_MS
 from shared.types import BOOK_LEVELS
 
 
@@ -38,16 +39,13 @@ def book(path: Path, levels: int) -> pl.DataFrame:
 
 def trade(path: Path) -> pl.DataFrame:
     """Return a recording's trades as rows of raw/trade; ids as Bitget makes them: time and a counter."""
+    ids = (pl.col("exch_ns") // 1_000_000 - SNOWFLAKE_EPOCH_MS) * 2**22 + pl.int_range(pl.len()) % 4096
     return pl.read_parquet(path).select(
         pl.lit(path.name.split(".")[0]).alias("symbol"), pl.col("recv_ns"), pl.col("exch_ns"),
         pl.lit(0, pl.UInt8).alias("event"), pl.lit(123_456_789, pl.Int32).alias("conn"),
-        (_snowflake(pl.col("exch_ns")) + pl.int_range(pl.len()) % 4096).alias("trade_id"),
+        ids.alias("trade_id"),
         pl.col("price"), pl.col("size"), pl.col("side").cast(pl.Int8),
     )  # fmt: skip
-
-
-def _snowflake(ns: pl.Expr) -> pl.Expr:
-    return (ns // 1_000_000 - 1_435_725_920_677) * 2**22
 
 
 def gzipped(frame: pl.DataFrame, levels: int) -> float:

@@ -98,6 +98,7 @@ async def collect(
         asyncio.create_task(
             rotate(
                 f"{ws_url}/public",
+                session,
                 functools.partial(collector.new_session, part),
                 clock=clock,
                 stop=gone,
@@ -105,7 +106,7 @@ async def collect(
                 on_notes=on_notes,
             )
         )
-        for part in range(len(collector.parts))
+        for part, session in enumerate(collector.sessions)
     ]
     sealer = _Sealer(lake, source, progress)
     try:

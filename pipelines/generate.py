@@ -26,7 +26,8 @@ from shared.bitget.session import PublicSession
 from shared.bitget.transport import ReceiveClock
 from shared.errors import CrosscutError, SettingsError
 from shared.lake import layout, write
-from shared.simulator.markets.market import DEFAULT_PREDICTABILITY, GeneratedMarket, Market
+from shared.simulator.markets import generated
+from shared.simulator.markets.market import Market
 from shared.simulator.markets.recorded import RecordedMarket
 from shared.simulator.pushes.feed import HISTORY, PublicFeed
 from shared.types import NS, Universe
@@ -206,17 +207,7 @@ def parser() -> argparse.ArgumentParser:
         "the last line on stdout is a JSON summary. Writing the same history twice changes nothing.",
     )
     p.add_argument("--hours", type=float, default=2.0, help="length of the history (default: 2)")
-    p.add_argument("--symbols", type=int, default=40, help="perpetuals that the generated market lists (default: 40)")
-    p.add_argument("--seed", type=int, default=7, help="the generated market's seed (default: 7)")
-    p.add_argument(
-        "--predictability", type=float, default=DEFAULT_PREDICTABILITY,
-        help=f"10 s R2 that small alts are given; 0: nothing can be predicted (default: {DEFAULT_PREDICTABILITY})",
-    )  # fmt: skip
-    p.add_argument(
-        "--listings-per-day", type=float,
-        help="as the simulator's: how many perpetuals are listed in a day, and how many removed "
-        "(default: Bitget's pace for so many symbols, none below 100)",
-    )  # fmt: skip
+    generated.add_arguments(p)
     p.add_argument(
         "--recording",
         type=Path,
@@ -238,7 +229,7 @@ def main(argv: list[str] | None = None) -> int:
         start_s = end_s - max(1, round(args.hours * layout.HOUR_S))
         market: Market
         if args.recording is None:
-            market = GeneratedMarket(args.seed, args.symbols, args.predictability, args.listings_per_day)
+            market = generated.from_arguments(args)
         else:
             market = recording = RecordedMarket(args.recording, end_s * NS)
             start_s = max(start_s, recording.first_second)  # a recording is as long as it is

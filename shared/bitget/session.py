@@ -24,10 +24,10 @@ from decimal import Decimal
 import msgspec
 
 from shared.bitget import wire
-from shared.bitget.pace import Pace
 from shared.bitget.rest import Keys, sign
 from shared.bitget.ticks import CHANNEL_TABLE, TickBuffer
 from shared.errors import ExchangeRefused, ProtocolBroken
+from shared.pace import Pace
 from shared.types import NS, Event, LinkChanged, Note, Position, TickEvent
 
 MESSAGES_PER_S = 5

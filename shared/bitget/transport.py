@@ -33,10 +33,10 @@ import websockets.exceptions
 import yarl
 
 from shared.bitget import rest, wire
-from shared.bitget.pace import Pace
 from shared.bitget.rest import Keys
 from shared.bitget.session import Channel, PrivateSession, PublicSession
 from shared.errors import ExchangeRefused, ExchangeSilent, ProtocolBroken, SettingsError
+from shared.pace import Pace
 from shared.types import (
     NS,
     CancelOrder,
@@ -537,7 +537,8 @@ async def stream(
 
 async def rotate(
     url: str,
-    make_session: Callable[[], PublicSession],
+    session: PublicSession,
+    renew: Callable[[], PublicSession],
     *,
     clock: Callable[[], int],
     stop: asyncio.Event,
@@ -552,16 +553,17 @@ async def rotate(
     the first stays.
 
     Args:
-        make_session: a session of the same channels with a connection number of its own.
+        session: the first one.
+        renew: gives another one of the same channels, with a connection number of its own.
         every_s: age at which a connection is replaced.
     """
-    current = _Carried(url, make_session(), clock, on_notes)
+    current = _Carried(url, session, clock, on_notes)
     try:
         while not stop.is_set():
             await _first_of(stop, current.task, every_s)
             if stop.is_set() or current.task.done():
                 break
-            successor = _Carried(url, make_session(), clock, on_notes)
+            successor = _Carried(url, renew(), clock, on_notes)
             try:
                 await _first_of(stop, successor.task, OVERLAP_S_MAX, lambda: successor.carries(current))  # noqa: B023
                 if successor.carries(current):

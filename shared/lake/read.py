@@ -80,7 +80,7 @@ def _sealed_hours(root: Path, table: str, source: str) -> set[int]:
     if remote is None:
         found = layout.hours_below(root / table / f"source={source}")
         return {hour for hour in found if _local_parts(root, table, source, hour)}
-    keys = [PurePosixPath(key) for key in remote.keys(f"{table}/source={source}")]
+    keys = [PurePosixPath(key) for key in remote.listing(f"{table}/source={source}")]
     return set(layout.hours_of((key.parents[1].name, key.parent.name) for key in keys if key.suffix == ".parquet"))
 
 
@@ -479,8 +479,8 @@ def _parts(root: Path, table: str, source: str, hour: int) -> list[Path]:
     if remote is None:
         return _local_parts(root, table, source, hour)
     folder = layout.partition_path(root, table, source, hour).parent
-    keys = remote.keys(folder.relative_to(root).as_posix())
-    return [root / key for key in keys if key.endswith(".parquet") and remote.fetch(root / key)]
+    listing = remote.listing(folder.relative_to(root).as_posix())
+    return [root / key for key, etag in listing.items() if key.endswith(".parquet") and remote.fetch(root / key, etag)]
 
 
 def _local_parts(root: Path, table: str, source: str, hour: int) -> list[Path]:

@@ -87,10 +87,11 @@ class Remote:
                 f"LAKE_URI must be s3://bucket/prefix, found {uri!r} ({_first_line(error)}): correct it"
             ) from None
 
-    def keys(self, prefix: str) -> list[str]:
-        """Return the paths below a folder, relative to the lake, sorted."""
+    def listing(self, prefix: str) -> dict[str, str | None]:
+        """Return the paths below a folder, relative to the lake, sorted, with their ETags."""
         with self._asking(prefix):
-            return sorted(meta["path"] for batch in obstore.list(self._store, prefix) for meta in batch)
+            found = {meta["path"]: meta["e_tag"] for batch in obstore.list(self._store, prefix) for meta in batch}
+        return dict(sorted(found.items()))
 
     def folders(self, prefix: str) -> list[str]:
         """Return the names of the folders directly below a folder, sorted."""
@@ -98,13 +99,17 @@ class Remote:
             found = obstore.list_with_delimiter(self._store, prefix)["common_prefixes"]
         return sorted(PurePosixPath(path).name for path in found)
 
-    def fetch(self, path: Path) -> bool:
-        """Bring the local copy of a file up to date; False where the store has none (any more)."""
+    def fetch(self, path: Path, standing: str | None = None) -> bool:
+        """Bring the local copy of a file up to date; False where the store has none (any more).
+
+        Args:
+            standing: the ETag that the store has told a moment ago; None: it is asked for.
+        """
         key = self._key(path)
         known = self._etag(key)
         with self._asking(key):
             try:
-                if known is not None and path.exists() and obstore.head(self._store, key)["e_tag"] == known:
+                if known and path.exists() and known == (standing or obstore.head(self._store, key)["e_tag"]):
                     return True
                 answer = obstore.get(self._store, key)
             except _MISSING:

@@ -18,8 +18,8 @@ import time
 from collections.abc import Callable
 
 from shared.errors import SettingsError
+from shared.types import NS
 
-NS = 1_000_000_000
 MS = 1_000_000
 
 SPEED_MIN, SPEED_MAX = 0.01, 100.0

@@ -14,6 +14,7 @@ from __future__ import annotations
 from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Decimal
 from typing import Any
 
+from shared.simulator.clock import MS
 from shared.simulator.venue.margin import (
     SHOWN_STEP,
     break_even,
@@ -37,7 +38,6 @@ from shared.simulator.venue.orders import (
 from shared.simulator.venue.venue import Venue
 from shared.types import OrderKind, OrderStatus, Side
 
-MS = 1_000_000
 _FORCE = {OrderKind.POST_ONLY: "post_only", OrderKind.IOC: "ioc", OrderKind.FOK: "fok"}
 Row = dict[str, Any]
 

@@ -10,47 +10,24 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from decimal import ROUND_UP, Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 
 from live import flatten as live_flatten
 from live import replay
 from live.executor import MeteredClient
 from live.run import SIMULATOR_KEYS
 from live.truth import read_truth
-from shared import journal, simulator_process
+from shared import journal
 from shared.bitget.transport import ReceiveClock
-from shared.settings import ROOT
 from shared.simulator_process import SimulatorProcess
 from shared.types import Adopted, Cause, Filled, FundingPaid, OrderKind, PlaceOrder, Side
 
 WAIT_S = 30.0
-
-
-@pytest.fixture(autouse=True)
-def _quiet_log() -> Iterator[None]:
-    """Forget the logger that an entry point configured: it holds this test's stderr."""
-    yield
-    structlog.reset_defaults()
-
-
-@pytest.fixture
-def simulator() -> Iterator[SimulatorProcess]:
-    with simulator_process.start(["--symbols", "12", "--seed", "7"]) as running:
-        yield running
-
-
-@pytest.fixture
-def environment(tmp_path: Path, simulator: SimulatorProcess) -> dict[str, str]:
-    """Return the environment of a live process on the simulator, its lake in a folder of its own."""
-    names = {"BITGET_REST_URL": simulator.rest, "BITGET_WS_URL": simulator.ws, "LAKE_URI": str(tmp_path / "lake")}
-    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    return kept | names | {"PYTHONPATH": str(ROOT)}
 
 
 def start_live(environment: dict[str, str], folder: Path, *arguments: str) -> subprocess.Popen[str]:

@@ -12,19 +12,16 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
 from decimal import ROUND_UP, Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 
 from live import flatten as live_flatten
 from live import replay
 from live.executor import MeteredClient
-from shared import journal, simulator_process
-from shared.settings import ROOT
+from shared import journal
 from shared.simulator_process import SimulatorProcess
 from shared.types import Cause, OrderKind, PlaceOrder, Side
 from tests.live import storms
@@ -35,26 +32,6 @@ STOP_S = 90.0
 """An unknown placement takes 35 s to be proven absent."""
 
 SEEDS = [int(seed) for seed in os.environ.get("STORM_SEEDS", "1 2 3 5 7 8 11 13").split()]
-
-
-@pytest.fixture(autouse=True)
-def _quiet_log() -> Iterator[None]:
-    """Forget the logger that an entry point configured: it holds this test's stderr."""
-    yield
-    structlog.reset_defaults()
-
-
-@pytest.fixture
-def simulator() -> Iterator[SimulatorProcess]:
-    with simulator_process.start(["--symbols", "12", "--seed", "7"]) as running:
-        yield running
-
-
-@pytest.fixture
-def environment(tmp_path: Path, simulator: SimulatorProcess) -> dict[str, str]:
-    names = {"BITGET_REST_URL": simulator.rest, "BITGET_WS_URL": simulator.ws, "LAKE_URI": str(tmp_path / "lake")}
-    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    return kept | names | {"PYTHONPATH": str(ROOT)}
 
 
 def start(environment: dict[str, str], folder: Path) -> tuple[subprocess.Popen[str], Path]:

@@ -37,8 +37,8 @@ from shared.simulator.faults.conditions import (
     matches_path,
 )
 from shared.simulator.faults.lines import Line
+from shared.types import NS
 
-NS = 1_000_000_000
 PLACE_PATH = "order/place-order"
 
 Act = Callable[[Change], None]

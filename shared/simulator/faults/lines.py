@@ -18,15 +18,15 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
+from shared.simulator.clock import MS
 from shared.simulator.faults.conditions import CONTROL_FRAMES, PushFault, matches
 from shared.simulator.pushes.frames import compact, payload, text_frame
 from shared.simulator.pushes.frames import frame as framed
+from shared.types import NS
 
 if TYPE_CHECKING:
     from shared.simulator.faults.faults import Draws, Faults
 
-MS = 1_000_000
-NS = 1_000_000_000
 HELD_BYTES_MAX = 64_000_000
 REORDER_NS_MAX = NS
 """A frame that waits for later ones to overtake it waits no longer: after the last frame of all, none comes."""

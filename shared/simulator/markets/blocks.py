@@ -8,14 +8,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-NS: Final = 1_000_000_000
-
 BLOCK_S: Final = 300
 """Seconds in a block of the generated market; an hour is a whole number of them."""
 
 LEVELS: Final = 15
-SNOWFLAKE_EPOCH_MS: Final = 1_435_725_920_677
-"""Bitget's ids are (ms - this) << 22 | low bits, measured on four kinds of id."""
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.int64]

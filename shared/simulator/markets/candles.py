@@ -31,8 +31,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.simulator.markets.blocks import NS, Block, Floats, Ints, Outline
+from shared.simulator.markets.blocks import Block, Floats, Ints, Outline
 from shared.simulator.markets.market import Market
+from shared.types import NS
 
 Kind = Literal["MARKET", "MARK", "INDEX"]
 

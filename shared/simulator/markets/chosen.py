@@ -12,7 +12,8 @@ from typing import Any
 
 from shared import settings
 from shared.errors import SettingsError
-from shared.simulator.markets.market import DEFAULT_PREDICTABILITY, NS, GeneratedMarket, Market
+from shared.simulator.markets import generated
+from shared.simulator.markets.market import NS, Market
 from shared.simulator.markets.recorded import RecordedMarket
 from shared.simulator.relay.feed import BITGET_REST, BITGET_WS, relay
 from shared.simulator.relay.server import RelayServer
@@ -35,17 +36,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         "--market", choices=("generated", "bitget"), default="generated",
         help="bitget: relay Bitget's public feed (no keys) and fill orders on paper against it (default: generated)",
     )  # fmt: skip
-    p.add_argument("--symbols", type=int, default=40, help="how many perpetuals the generated market lists (1 to 1000)")
-    p.add_argument("--seed", type=int, default=7, help="the generated market's seed")
-    p.add_argument(
-        "--predictability", type=float, default=DEFAULT_PREDICTABILITY,
-        help="10 s R2 that small alts are given; 0: nothing can be predicted",
-    )  # fmt: skip
-    p.add_argument(
-        "--listings-per-day", type=float,
-        help="how many perpetuals are listed in a day, and how many removed: 0 none, 1440 one a minute "
-        "(default: Bitget's pace for so many symbols, none below 100)",
-    )  # fmt: skip
+    generated.add_arguments(p)
     p.add_argument("--recording", type=Path, help="replay a folder of recorded books (docs/recordings.md)")
     p.add_argument("--lake", metavar="URI", help="replay what a recorder wrote into this lake; needs --source")
     p.add_argument("--source", help="whose ticks of the lake, e.g. bitget or simulator-g7-40")
@@ -114,7 +105,7 @@ def market_of(args: argparse.Namespace) -> Market:
         lake = settings.load(lake_uri=args.lake).lake
         # The window begins now: its first minute is the past of the first clients.
         return LakeMarket(lake, args.source, anchor_ns // NS * NS, start_s=args.start, end_s=args.end)
-    return GeneratedMarket(args.seed, args.symbols, args.predictability, args.listings_per_day)
+    return generated.from_arguments(args)
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -10,8 +10,9 @@ import math
 
 import numpy as np
 
+from shared.simulator.ids import snowflake
 from shared.simulator.markets import noise as streams
-from shared.simulator.markets.blocks import BLOCK_S, SNOWFLAKE_EPOCH_MS, Floats, Ints, Trades
+from shared.simulator.markets.blocks import BLOCK_S, Floats, Ints, Trades
 from shared.simulator.markets.noise import Noise
 from shared.simulator.markets.path import WARM_UP_S, Quotes, Shocks, remember
 from shared.simulator.markets.temper import CHILDREN_MEAN, PARENT_SD, Temper
@@ -84,7 +85,7 @@ def trades(
         size_steps=steps[order],
         side=side[order],
         # The low bits count the block's trades, so ids increase with time and never repeat (40 symbols: ~20,000).
-        trade_id=((ms - SNOWFLAKE_EPOCH_MS) << 22) | (np.arange(len(order)) & 0x3FFFFF),
+        trade_id=snowflake(ms, np.arange(len(order))),
     )
 
 

@@ -18,6 +18,7 @@ notional of trades, and touches that change a little in every second where real 
 
 from __future__ import annotations
 
+import argparse
 from collections import OrderedDict
 from typing import Any
 
@@ -147,3 +148,28 @@ class GeneratedMarket:
         trades = flow.trades(noise, temper, b, quotes, path.shocks(b), bid_ticks, ask_ticks)
         age_s = self._comings.age_s(b * BLOCK_S)
         return tape.block_of(noise, temper, path, age_s, b, (bid_ticks, bid_steps, ask_ticks, ask_steps), trades)
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
+    """Add what describes a generated market on a command line."""
+    p.add_argument(
+        "--symbols",
+        type=int,
+        default=40,
+        help="how many perpetuals the generated market lists, 1 to 1000 (default: 40)",
+    )
+    p.add_argument("--seed", type=int, default=7, help="the generated market's seed (default: 7)")
+    p.add_argument(
+        "--predictability", type=float, default=DEFAULT_PREDICTABILITY,
+        help=f"10 s R2 that small alts are given; 0: nothing can be predicted (default: {DEFAULT_PREDICTABILITY})",
+    )  # fmt: skip
+    p.add_argument(
+        "--listings-per-day", type=float,
+        help="how many perpetuals are listed in a day, and how many removed: 0 none, 1440 one a minute "
+        "(default: Bitget's pace for so many symbols, none below 100)",
+    )  # fmt: skip
+
+
+def from_arguments(args: argparse.Namespace) -> GeneratedMarket:
+    """Return the market that a command line describes."""
+    return GeneratedMarket(args.seed, args.symbols, args.predictability, args.listings_per_day)

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import SettingsError, TableEmpty
-from shared.simulator.markets.blocks import NS, Ints
+from shared.simulator.markets.blocks import Ints
 from shared.simulator.markets.replayed import SECONDS_MIN, SIDES, Columns, ReplayedMarket, Tape
-from shared.types import BookTicks, Contract, TickerTicks, TickEvent, Universe
+from shared.types import NS, BookTicks, Contract, TickerTicks, TickEvent, Universe
 
 PAST_S = 60
 EXPIRE_S = 30

@@ -13,12 +13,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.simulator.markets.blocks import BLOCK_S, LEVELS, NS, SNOWFLAKE_EPOCH_MS, Block, Floats, Ints, Trades
+from shared.simulator.markets.blocks import BLOCK_S, LEVELS, Block, Floats, Ints, Trades
 from shared.simulator.markets.generated import GeneratedMarket
 from shared.simulator.markets.temper import DEFAULT_PREDICTABILITY, PREDICTABILITY_MAX
+from shared.types import NS
 
 __all__ = [
-    "BLOCK_S", "DEFAULT_PREDICTABILITY", "LEVELS", "NS", "PREDICTABILITY_MAX", "SNOWFLAKE_EPOCH_MS",
+    "BLOCK_S", "DEFAULT_PREDICTABILITY", "LEVELS", "NS", "PREDICTABILITY_MAX",
     "Block", "Depth", "GeneratedMarket", "Market", "Trades", "depth_at",
 ]  # fmt: skip
 

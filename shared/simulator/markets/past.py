@@ -15,9 +15,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.simulator.markets.blocks import NS, SNOWFLAKE_EPOCH_MS, Floats, Trades
+from shared.simulator.ids import ms_of
+from shared.simulator.markets.blocks import Floats, Trades
 from shared.simulator.markets.candles import decimal_text
 from shared.simulator.markets.market import Market
+from shared.types import NS
 
 FUNDING_DAYS = 90
 BLOCKS_KEPT = 16
@@ -73,7 +75,7 @@ class Past:
         if end_ms is not None:
             newest_ms = min(newest_ms, end_ms)
         if before_id is not None:
-            newest_ms = min(newest_ms, (before_id >> 22) + SNOWFLAKE_EPOCH_MS)
+            newest_ms = min(newest_ms, ms_of(before_id))
         found: list[dict[str, str]] = []
         second = min(newest_ms // 1000, now_s)
         while second >= oldest and len(found) < limit:

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from shared.errors import SettingsError
-from shared.simulator.markets.blocks import LEVELS, NS, Floats
+from shared.simulator.markets.blocks import LEVELS, Floats
 from shared.simulator.markets.replayed import SECONDS_MIN, SIDES, Columns, ReplayedMarket, Tape
+from shared.types import NS
 
 HISTORY_SHARE = 0.75
 

@@ -24,17 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import SettingsError
-from shared.simulator.markets.blocks import (
-    BLOCK_S,
-    LEVELS,
-    NS,
-    SNOWFLAKE_EPOCH_MS,
-    Block,
-    Floats,
-    Ints,
-    Outline,
-    Trades,
-)
+from shared.simulator.ids import snowflake
+from shared.simulator.markets.blocks import BLOCK_S, LEVELS, Block, Floats, Ints, Outline, Trades
+from shared.types import NS
 
 SECONDS_MIN = 60
 """What is shorter is no market worth the name."""
@@ -186,7 +178,7 @@ class ReplayedMarket:
                 start=np.searchsorted(grid.trade_ns, np.arange(length + 1) * NS),
                 symbol=grid.trade_symbol, offset_ns=grid.trade_ns % NS, price_ticks=grid.trade_ticks,
                 size_steps=grid.trade_steps, side=grid.trade_side,
-                trade_id=((ms - SNOWFLAKE_EPOCH_MS) << 22) | (np.arange(len(ms)) & 0x3FFFFF),
+                trade_id=snowflake(ms, np.arange(len(ms))),
             ),
         )  # fmt: skip
 

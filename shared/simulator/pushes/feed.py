@@ -24,9 +24,10 @@ from typing import Any, Protocol
 import msgspec
 import numpy as np
 
+from shared.simulator.clock import MS
 from shared.simulator.markets.market import LEVELS, NS, Block, Market
 from shared.simulator.pushes.frames import frame, payload
-from shared.simulator.pushes.rendering import BOOK, CANDLE, MS, TICKER, TRADE, Schedule, Second, Texts, sides
+from shared.simulator.pushes.rendering import BOOK, CANDLE, TICKER, TRADE, Schedule, Second, Texts, sides
 
 GRANULARITIES = (
     "1m", "5m", "15m", "30m", "1H", "4H", "6H", "12H", "1D", "3D", "1W", "1M",

@@ -14,9 +14,9 @@ from functools import lru_cache
 from operator import add
 from typing import Any
 
+from shared.simulator.clock import MS
 from shared.simulator.markets.market import Block, Market
 
-MS = 1_000_000
 Schedule = list[tuple[int, int, int, int]]
 """(offset_ns, kind, symbol, detail), in time order; detail is the repetition or, of a trade, the group."""
 

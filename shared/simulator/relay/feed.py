@@ -30,7 +30,7 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 import msgspec
 
-from shared import log
+from shared import log, settings
 from shared.errors import ExchangeSilent, ProtocolBroken
 from shared.simulator.desk import contract_of
 from shared.simulator.gate import Credentials, Refused
@@ -59,7 +59,6 @@ QUEUE_MAX = 50_000
 PAUSE_NS = NS
 """A pump that has not come for longer was frozen: what came before is not told late."""
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _MIX = "/api/v2/mix/market/"
 _OURS = "productType=USDT-FUTURES"
 
@@ -320,8 +319,7 @@ async def relay(
         ExchangeSilent: nobody answers there.
         ProtocolBroken: who answers is neither Bitget nor a simulator.
     """
-    host = urlsplit(rest_url).hostname or ""
-    source = await _source_at(rest_url) if host in _LOOPBACK else SOURCE
+    source = await _source_at(rest_url) if settings.is_loopback(rest_url) else SOURCE
     feed = RelayFeed(RelayMarket(source, urlsplit(rest_url).netloc), rest_url, ws_url)
     async with feed.upstream as upstream:
         contracts = await upstream.fetch(_MIX + "contracts", _OURS)

@@ -18,11 +18,11 @@ from __future__ import annotations
 
 import enum
 import json
-from collections import deque
 from collections.abc import Iterable
 
 import msgspec
 
+from shared.pace import Pace
 from shared.simulator.markets.market import NS
 
 MESSAGES_PER_S = 5
@@ -44,21 +44,6 @@ RETRY_NS = 120 * NS  # a refused topic may be listed meanwhile
 
 Topic = tuple[str, str]
 """(channel, symbol)"""
-
-
-class Window:
-    """A sliding window: no `period_ns` ever holds more than `limit` events."""
-
-    def __init__(self, limit: int, period_ns: int) -> None:
-        self._period_ns = period_ns
-        self._at_ns: deque[int] = deque(maxlen=limit)
-
-    def ready_ns(self) -> int:
-        """Return the first time at which one more is allowed."""
-        return self._at_ns[0] + self._period_ns if len(self._at_ns) == self._at_ns.maxlen else 0
-
-    def note(self, now_ns: int) -> None:
-        self._at_ns.append(now_ns)
 
 
 class Kind(enum.Enum):
@@ -124,8 +109,8 @@ class Link:
         self.heard_ns = self.pushed_ns = 0
         self._again_ns: dict[Topic, int] = {}  # asked or refused: when it is asked for again
         self._dropped: list[Topic] = []  # to be unsubscribed
-        self._messages = Window(MESSAGES_PER_S, NS)
-        self._subscribes = Window(SUBSCRIBES_PER_H, 3600 * NS)
+        self._messages = Pace(MESSAGES_PER_S, NS)
+        self._subscribes = Pace(SUBSCRIBES_PER_H, 3600 * NS)
         self._ping_ns = 0
 
     def add(self, topic: Topic) -> None:
@@ -148,7 +133,7 @@ class Link:
         """Begin a connection: nothing is subscribed, nothing was sent."""
         self.is_open, self.dead_because, self.heard_ns = True, "", now_ns
         self.pushed_ns = now_ns
-        self._messages, self._subscribes = Window(MESSAGES_PER_S, NS), Window(SUBSCRIBES_PER_H, 3600 * NS)
+        self._messages, self._subscribes = Pace(MESSAGES_PER_S, NS), Pace(SUBSCRIBES_PER_H, 3600 * NS)
         self._again_ns.clear()
         self._dropped.clear()
         self._ping_ns = now_ns + PING_NS

@@ -25,8 +25,9 @@ import yarl
 
 from shared import log
 from shared.errors import ExchangeSilent
+from shared.pace import Pace
 from shared.simulator.markets.market import NS
-from shared.simulator.relay.link import TOPICS_BOUND, TOPICS_MAX, Heard, Link, Topic, Unreadable, Window
+from shared.simulator.relay.link import TOPICS_BOUND, TOPICS_MAX, Heard, Link, Topic, Unreadable
 
 CONNECTS = 150
 CONNECTS_PERIOD_NS = 300 * NS
@@ -89,11 +90,11 @@ class Upstream:
         self._link_of: dict[str, Link] = {}  # symbol -> the connection of its next topic
         self._carrier: dict[Topic, Link] = {}  # of every wanted topic
         self.tasks: list[asyncio.Task[None]] = []
-        self._connects = Window(CONNECTS, CONNECTS_PERIOD_NS)
+        self._connects = Pace(CONNECTS, CONNECTS_PERIOD_NS)
         self._jitter = random.Random(seed)
         self._log = log.get("relay")
         self._http: aiohttp.ClientSession | None = None
-        self._windows: dict[str, Window] = {"": Window(REQUESTS_PER_S, NS)}
+        self._windows: dict[str, Pace] = {"": Pace(REQUESTS_PER_S, NS)}
         self._kept: OrderedDict[str, tuple[float, Answer]] = OrderedDict()
         self._asked: dict[str, asyncio.Task[Answer | None]] = {}
         self.failure = ""
@@ -245,7 +246,7 @@ class Upstream:
 
     async def _ask(self, key: str, name: str) -> Answer | None:
         assert self._http is not None, "use `async with Upstream(…)`"
-        own = self._windows.setdefault(name, Window(PER_S.get(name, PER_S_DEFAULT), NS))
+        own = self._windows.setdefault(name, Pace(PER_S.get(name, PER_S_DEFAULT), NS))
         if not await self._turn(own, self._windows[""], within_s=TURN_S_MAX):
             return Answer(429, b"", None, "429")
         try:
@@ -273,7 +274,7 @@ class Upstream:
         self.failure = reason
         self._log.warning("upstream.unanswered", path=key, reason=reason)
 
-    async def _turn(self, *windows: Window, within_s: float = math.inf) -> bool:
+    async def _turn(self, *windows: Pace, within_s: float = math.inf) -> bool:
         """Wait until none of the windows is full, and count one in each; False: it would take too long."""
         deadline_s = time.monotonic() + within_s
         while (wait_s := max(window.ready_ns() for window in windows) / NS - time.monotonic()) > 0:

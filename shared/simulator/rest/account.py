@@ -9,10 +9,10 @@ from decimal import ROUND_DOWN, Decimal
 from typing import Any, ClassVar
 
 from shared.simulator import payloads
+from shared.simulator.clock import MS
 from shared.simulator.gate import Refused
 from shared.simulator.rest.common import (
     MIX,
-    MS,
     Endpoint,
     Group,
     Params,

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
-from shared.simulator.clock import Clock
+from shared.simulator.clock import MS, Clock
 from shared.simulator.desk import Desk
 from shared.simulator.faults.conditions import MESSAGES
 from shared.simulator.faults.faults import Faults
@@ -24,7 +24,6 @@ from shared.simulator.ports import Feed
 from shared.simulator.venue.orders import PositionSide, Refusal
 from shared.types import Side
 
-MS = 1_000_000
 DAY_MS = 86_400_000
 HISTORY_DAYS = 92
 """Three months, whichever they are: the longest window of most lists."""

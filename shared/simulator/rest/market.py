@@ -15,13 +15,13 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, ClassVar, TypeVar, cast
 
 from shared.simulator import payloads
+from shared.simulator.clock import MS
 from shared.simulator.gate import Refused
 from shared.simulator.markets.candles import GRANULARITIES, Kind
 from shared.simulator.markets.past import Past
 from shared.simulator.rest.common import (
     DAY_MS,
     MIX,
-    MS,
     Context,
     Endpoint,
     Group,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 import msgspec
 
+from shared.simulator.ids import snowflake
 from shared.simulator.venue.levels import Book, Resting, decimal_of
 from shared.simulator.venue.margin import margin_set_aside, notional_max, tier_at, tiers_of
 from shared.simulator.venue.orders import (
@@ -37,8 +38,6 @@ from shared.types import Contract, Side
 
 if TYPE_CHECKING:
     from shared.simulator.venue.plans import Plans
-
-SNOWFLAKE_EPOCH_MS = 1_435_725_920_677
 
 
 class Leverages(msgspec.Struct):
@@ -105,7 +104,7 @@ class Accounts:
     def new_id(self, now_ns: int) -> str:
         """Return a snowflake of the venue's sequence."""
         self._sequence += 1
-        return str(((now_ns // 1_000_000 - SNOWFLAKE_EPOCH_MS) << 22) | (self._sequence & 0x3FFFFF))
+        return str(snowflake(now_ns // 1_000_000, self._sequence))
 
     # ------------------------------------------------------------------------------------ accounts
 

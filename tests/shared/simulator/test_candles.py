@@ -19,10 +19,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.simulator.markets.blocks import BLOCK_S, NS, Block, Outline, Trades
+from shared.simulator.markets.blocks import BLOCK_S, Block, Outline, Trades
 from shared.simulator.markets.candles import GRANULARITIES, Candles, decimal_text
 from shared.simulator.markets.market import GeneratedMarket
 from shared.simulator.pushes.feed import HISTORY, PublicFeed
+from shared.types import NS
 
 
 class Remembered(GeneratedMarket):

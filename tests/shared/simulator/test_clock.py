@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import SettingsError
-from shared.simulator.clock import NS, SPEED_MAX, SPEED_MIN, Clock
+from shared.simulator.clock import SPEED_MAX, SPEED_MIN, Clock
+from shared.types import NS
 
 START_NS = 1_795_330_800 * NS
 

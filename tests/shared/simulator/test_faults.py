@@ -23,7 +23,8 @@ from shared.simulator.faults.conditions import (
     Uniform,
     decode_script,
 )
-from shared.simulator.faults.faults import NS, POLITE, Fate, Faults
+from shared.simulator.faults.faults import POLITE, Fate, Faults
+from shared.types import NS
 
 PLACE = "/api/v2/mix/order/place-order"
 DETAIL = "/api/v2/mix/order/detail"

@@ -16,12 +16,14 @@ from websockets.exceptions import ProtocolError
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
+from shared.simulator.clock import MS
 from shared.simulator.faults.conditions import Change, Constant, Disconnect, PushFault, Slow, decode_script
-from shared.simulator.faults.faults import NS, Faults
-from shared.simulator.faults.lines import GOING_AWAY, HELD_BYTES_MAX, MS, REORDER_NS_MAX, STRANGER, Line, label, split
+from shared.simulator.faults.faults import Faults
+from shared.simulator.faults.lines import GOING_AWAY, HELD_BYTES_MAX, REORDER_NS_MAX, STRANGER, Line, label, split
 from shared.simulator.markets.market import GeneratedMarket
 from shared.simulator.pushes.feed import PublicFeed
 from shared.simulator.pushes.frames import payload, text_frame
+from shared.types import NS
 
 START_NS = 1_795_330_795 * NS
 MARKET = GeneratedMarket(7, 4)

@@ -21,14 +21,14 @@ import pytest_asyncio
 from shared.simulator.clock import Clock
 from shared.simulator.desk import Desk
 from shared.simulator.gate import DEFAULT_ACCOUNT
-from shared.simulator.markets.blocks import NS, Outline
+from shared.simulator.markets.blocks import Outline
 from shared.simulator.markets.market import GeneratedMarket, Market
 from shared.simulator.markets.recorded import RecordedMarket
 from shared.simulator.pushes.feed import HISTORY, PublicFeed
 from shared.simulator.rest import market as rest_market
 from shared.simulator.server import Server
 from shared.simulator.venue.orders import FundingReport, OrderRequest
-from shared.types import OrderKind, Side
+from shared.types import NS, OrderKind, Side
 from tests.shared.simulator.structure import differences
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "bitget_public.json").read_text())
@@ -343,54 +343,52 @@ async def test_kinds_of_candles_agree(world: World) -> None:
     assert (await world.refused("candles", **request, kLineType="SPOT"))[0] == "40020"
 
 
+class HeldMarket(GeneratedMarket):
+    """A market whose history is not computed until it is let go."""
+
+    def __init__(self, seed: int, n_symbols: int) -> None:
+        super().__init__(seed, n_symbols)
+        self.going = threading.Event()
+        self.outlined: list[int] = []
+
+    def outline(self, second: int) -> Outline:
+        assert self.going.wait(30.0)
+        self.outlined.append(second)
+        return super().outline(second)
+
+
 async def test_long_history_does_not_stop_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """While a block is computed others are served; who waited too long is told to try again, and then succeeds."""
     monkeypatch.setattr(rest_market, "ANSWER_S", 0.1)
-    going = threading.Event()
-    outlined: list[int] = []
-
-    class Slow(GeneratedMarket):
-        def outline(self, second: int) -> Outline:
-            assert going.wait(30.0)
-            outlined.append(second)
-            return super().outline(second)
-
-    async with serving(market=Slow(3, 2)) as world:
+    market = HeldMarket(3, 2)
+    async with serving(market=market) as world:
         request = BTC | {"granularity": "1m", "limit": 30}
         asking = asyncio.create_task(world.refused("candles", **request))
         for _ in range(3):
             assert await world.get("ticker", **BTC)
         assert await asking == ("40725", "service return an error")
-        assert outlined == []
-        going.set()
-        while len(outlined) < 6:  # goes on without being asked again
+        assert market.outlined == []
+        market.going.set()
+        while len(market.outlined) < 6:  # goes on without being asked again
             await asyncio.sleep(0.005)
         while (answer := await world.ask("candles", **request))[0] != 200:
             assert answer[1]["code"] == "40725"
         assert len(answer[1]["data"]) == 30
-        assert len(outlined) <= 7
+        assert len(market.outlined) <= 7
 
 
 async def test_late_requests_are_bounded_and_end_with_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many ask, a few are computed on; after the server has stopped nobody computes."""
     monkeypatch.setattr(rest_market, "ANSWER_S", 0.01)
-    going = threading.Event()
-    outlined: list[int] = []
-
-    class Slow(GeneratedMarket):
-        def outline(self, second: int) -> Outline:
-            assert going.wait(30.0)
-            outlined.append(second)
-            return super().outline(second)
-
-    async with serving(market=Slow(3, 2)) as world:
+    market = HeldMarket(3, 2)
+    async with serving(market=market) as world:
         asked = [world.refused("candles", **BTC, granularity="1m", limit=100 + k) for k in range(20)]
         assert {code for code, _ in await asyncio.gather(*asked)} == {"40725"}
         computing = [task for task in asyncio.all_tasks() if "Candles.rows" in repr(task)]
         assert len(computing) == rest_market.LATE_MAX
-    going.set()
+    market.going.set()
     await asyncio.gather(*computing, return_exceptions=True)
-    assert len(outlined) <= 1
+    assert len(market.outlined) <= 1
 
 
 # ------------------------------------------------------------------------------------------------ trades

@@ -14,13 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.simulator.clock import NS, Clock
+from shared.simulator.clock import Clock
 from shared.simulator.desk import Desk
 from shared.simulator.gate import Credentials, Gate
 from shared.simulator.markets.market import GeneratedMarket
 from shared.simulator.pushes.feed import CHANNELS, PublicFeed
 from shared.simulator.pushes.sessions import PRIVATE_CHANNELS, Sessions
 from shared.simulator.pushes.sockets import Hub, Limits, Socket
+from shared.types import NS
 
 MARKET = GeneratedMarket(7, 12)
 FEED = PublicFeed(MARKET)

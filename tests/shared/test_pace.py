@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.bitget.pace import Pace
+from shared.pace import Pace
 
 
 @given(st.integers(1, 6), st.integers(1, 50), st.lists(st.integers(0, 60), min_size=1, max_size=80))
