@@ -320,12 +320,13 @@ def _carried_twice(rows: pl.DataFrame) -> pl.DataFrame:
     shared = (
         pairs.select(
             "symbol",
-            begin=pl.max_horizontal("begin", "begin_other") - _LAG_NS_MAX,
-            end=pl.min_horizontal("end", "end_other") + _LAG_NS_MAX,
+            begin=pl.max_horizontal("begin", "begin_other"),
+            end=pl.min_horizontal("end", "end_other"),
         )
+        # Those that only follow one another stay whole: after a time without any, the same state again is news.
         .filter(pl.col("begin") <= pl.col("end"))
         .group_by("symbol")
-        .agg(pl.col("begin").min(), pl.col("end").max())
+        .agg(pl.col("begin").min() - _LAG_NS_MAX, pl.col("end").max() + _LAG_NS_MAX)
     )
     found = rows.join(shared, on="symbol", how="inner", maintain_order="left")
     return found.filter(pl.col("recv_ns").is_between("begin", "end")).drop("begin", "end")

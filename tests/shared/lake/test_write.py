@@ -159,6 +159,23 @@ def test_recorders_that_relieve_one_another_leave_the_rows_of_one(
         assert not receipts
 
 
+def test_state_that_is_told_again_after_a_time_without_recorder_stays(tmp_path: Path) -> None:
+    """Recorders that follow one another do not share a push: that the state is still this one was heard by the second."""
+    ticks = r.receipts(1, START_NS, START_NS + 2 * NS, per_s=2.0)
+    again = r.map_tables(ticks, lambda rows: msgspec.structs.replace(rows, recv_ns=rows.recv_ns + 4 * NS))
+    for session, heard, begin_ns in (("a", ticks, START_NS), ("b", again, START_NS + 4 * NS)):
+        log = open_log(tmp_path, session)
+        log.append(r.concat([r.links(SUBSCRIBED, begin_ns), heard]))
+        log.close(begin_ns + 2 * NS)
+
+    write.seal(tmp_path, r.SOURCE, r.HOUR)
+
+    got = r.only(everything(tmp_path), DATA)
+    assert len(got.books.symbol) == 2 * len(ticks.books.symbol)
+    assert len(got.tickers.symbol) == 2 * len(ticks.tickers.symbol)
+    assert len(got.trades.symbol) == len(ticks.trades.symbol)
+
+
 def test_duplicate_trades_count_once_and_keep_the_first_receipt(tmp_path: Path) -> None:
     """A trade that two connections received at different times is one row, of the earlier receipt."""
     ticks = r.receipts(1, START_NS + NS, START_NS + 3 * NS)
