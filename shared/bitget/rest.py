@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from shared.bitget import wire
+from shared.bitget import public, wire
 from shared.errors import ExchangeRefused, ExchangeSilent, ProtocolBroken
 from shared.types import CancelOrder, PlaceOrder
 
@@ -81,6 +81,12 @@ SERVER_TIME = _public("public/time")
 CONTRACTS = _public("mix/market/contracts")
 TICKERS = _public("mix/market/tickers")
 MERGE_DEPTH = _public("mix/market/merge-depth")
+CANDLES = _public("mix/market/candles")
+HISTORY_CANDLES = _public("mix/market/history-candles")
+FUNDING_HISTORY = _public("mix/market/history-fund-rate")
+FUNDING_NOW = _public("mix/market/current-fund-rate")
+OPEN_INTEREST = _public("mix/market/open-interest")
+POSITION_TIERS = _public("mix/market/query-position-lever", 10)
 ACCOUNT = _private("account/account")
 BILLS = _private("account/bill")
 POSITIONS = _private("position/all-position", 5)
@@ -153,6 +159,37 @@ def tickers() -> Request:
 
 def merge_depth(symbol: str, limit: str = "15") -> Request:
     return _get(MERGE_DEPTH, symbol=symbol, limit=limit)
+
+
+def candles(symbol: str, granularity: str, end_ms: int, limit: int) -> Request:
+    """Ask for the newest candles that open before `end_ms`, the forming one included where it does."""
+    return _candles(CANDLES, symbol, granularity, end_ms, limit)
+
+
+def history_candles(symbol: str, granularity: str, end_ms: int, limit: int) -> Request:
+    """Ask for the newest closed candles that open before `end_ms`; a startTime would be ignored (PROTOCOL §4)."""
+    return _candles(HISTORY_CANDLES, symbol, granularity, end_ms, limit)
+
+
+def _candles(endpoint: Endpoint, symbol: str, granularity: str, end_ms: int, limit: int) -> Request:
+    return _get(endpoint, symbol=symbol, granularity=granularity, endTime=str(end_ms), limit=str(limit))
+
+
+def funding_history(symbol: str, page: int) -> Request:
+    """Ask for a page of settlements, newest first, from page 1; there is no window of time."""
+    return _get(FUNDING_HISTORY, symbol=symbol, pageSize=str(public.FUNDING_MAX), pageNo=str(page))
+
+
+def funding_now() -> Request:
+    return _get(FUNDING_NOW)
+
+
+def open_interest(symbol: str) -> Request:
+    return _get(OPEN_INTEREST, symbol=symbol)
+
+
+def position_tiers(symbol: str) -> Request:
+    return _get(POSITION_TIERS, symbol=symbol)
 
 
 def account(symbol: str) -> Request:

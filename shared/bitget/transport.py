@@ -32,7 +32,7 @@ import websockets.asyncio.client
 import websockets.exceptions
 import yarl
 
-from shared.bitget import rest, wire
+from shared.bitget import public, rest, wire
 from shared.bitget.rest import Keys
 from shared.bitget.session import Channel, PrivateSession, PublicSession
 from shared.errors import ExchangeRefused, ExchangeSilent, ProtocolBroken, SettingsError
@@ -108,6 +108,8 @@ class RestClient:
         is_demo: send Bitget's header for paper trading with demo keys.
         timeout_s: an answer later than this is `ExchangeSilent`.
         clock: time of signatures and receipts, ns.
+        share: of each endpoint's documented limit that is used, at most. Four fifths: the engine places up to eight
+            orders at once in a decision second, of Bitget's ten.
     """
 
     def __init__(
@@ -118,11 +120,14 @@ class RestClient:
         is_demo: bool = False,
         timeout_s: float = 10.0,
         clock: Callable[[], int] | None = None,
+        share: float = 0.8,
     ) -> None:
+        assert 0 < share <= 1, share
         self.base_url = check_url(base_url, "http")
         self._keys = Keys(*keys) if isinstance(keys, tuple) else keys
         self._is_demo = is_demo
         self._clock = clock or ReceiveClock()
+        self._share = share
         self._jitter = random.Random()
         self._offset_ms = 0
         self._paces: dict[str, Pace] = {}
@@ -183,6 +188,38 @@ class RestClient:
     async def merge_depth(self, symbol: str, limit: str = "15") -> wire.BookRow:
         """Return the book of one symbol; `limit` is one of 1, 5, 15, 50, max."""
         return self._one(await self._send(rest.merge_depth(symbol, limit)), wire.BookRow, rest.MERGE_DEPTH)
+
+    async def candles(self, symbol: str, end_ms: int, granularity: str = "1m") -> list[public.CandleRow]:
+        """Return the newest 1000 candles that open before `end_ms`, oldest first; about a month is kept.
+
+        A quiet answer tells nothing: beyond what is kept the page is empty, as it is before a listing.
+        """
+        data = await self._send(rest.candles(symbol, granularity, end_ms, public.CANDLES_MAX))
+        return self._candles(data, rest.CANDLES, end_ms)
+
+    async def history_candles(self, symbol: str, end_ms: int, granularity: str = "1m") -> list[public.CandleRow]:
+        """Return the newest 200 closed candles that open before `end_ms`, oldest first."""
+        data = await self._send(rest.history_candles(symbol, granularity, end_ms, public.HISTORY_CANDLES_MAX))
+        return self._candles(data, rest.HISTORY_CANDLES, end_ms)
+
+    async def funding_history(self, symbol: str, page: int = 1) -> list[public.FundingRow]:
+        """Return a page of 100 settlements, newest first; less than 100 where there are no older ones."""
+        data = await self._send(rest.funding_history(symbol, page))
+        return self._rows(data, public.FundingRow, rest.FUNDING_HISTORY)
+
+    async def funding_now(self) -> list[public.FundingNowRow]:
+        """Return every symbol's next funding; some are no contracts yet, and say nothing."""
+        return self._rows(await self._send(rest.funding_now()), public.FundingNowRow, rest.FUNDING_NOW)
+
+    async def open_interest(self, symbol: str) -> public.InterestPage:
+        """Return the open interest of one symbol; `tickers` has it of all."""
+        data = await self._send(rest.open_interest(symbol))
+        return self._one(data, public.InterestPage, rest.OPEN_INTEREST)
+
+    async def position_tiers(self, symbol: str) -> list[public.TierRow]:
+        """Return the position tiers of one symbol, smallest first: there is no call for all (10 a second)."""
+        data = await self._send(rest.position_tiers(symbol))
+        return sorted(self._rows(data, public.TierRow, rest.POSITION_TIERS), key=lambda tier: tier.level)
 
     # -- account
 
@@ -374,12 +411,11 @@ class RestClient:
             raise ExchangeSilent(f"{error}: it may have happened") from None
 
     async def _wait_turn(self, endpoint: rest.Endpoint) -> None:
-        """Wait until neither the endpoint's window (at four fifths of its limit) nor the address's is full."""
+        """Wait until neither the endpoint's window (at our share of its limit) nor the address's is full."""
         pace = self._paces.get(endpoint.path)
         if pace is None:
-            # Four fifths: the engine places up to eight orders at once in a decision second, of Bitget's ten.
-            allowed = endpoint.per_s * 4 // 5
-            pace = self._paces[endpoint.path] = Pace(allowed) if allowed else Pace(1, NS * 5 // 4)
+            allowed = int(endpoint.per_s * self._share)
+            pace = self._paces[endpoint.path] = Pace(allowed) if allowed else Pace(1, int(NS / self._share))
         while (wait_ns := max(pace.ready_ns(), self._all_pace.ready_ns()) - time.monotonic_ns()) > 0:
             await asyncio.sleep(wait_ns / NS)
         now_ns = time.monotonic_ns()
@@ -390,11 +426,19 @@ class RestClient:
 
     def _rows(self, data: Any, kind: type[R], endpoint: rest.Endpoint) -> list[R]:
         rows, unknown = wire.parse_rows(data, kind, endpoint.path)
+        self._keep(unknown, data, endpoint)
+        return rows
+
+    def _keep(self, unknown: Sequence[str], data: Any, endpoint: rest.Endpoint) -> None:
         for name in unknown:
             note = self.quarantine.keep(endpoint.path, f"unknown field {name}", msgspec.json.encode(data)[:65_536])
             if note is not None:
                 self._notes.append(note)
-        return rows
+
+    def _candles(self, data: Any, endpoint: rest.Endpoint, end_ms: int) -> list[public.CandleRow]:
+        rows, unknown = public.candles(data, endpoint.path)
+        self._keep(unknown, data, endpoint)
+        return [row for row in rows if row.open_ms < end_ms]
 
     def _one(self, data: Any, kind: type[R], endpoint: rest.Endpoint) -> R:
         if not isinstance(data, dict):
