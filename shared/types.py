@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of every table and of the journal. A reader refuses one it does not know."""
 
 BOOK_LEVELS = 15

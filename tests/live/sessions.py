@@ -19,6 +19,7 @@ from shared.strategy.engine import Engine, EngineConfig, Memory
 from shared.strategy.scores import CoinScorer, RulesScorer
 from shared.types import (
     NS,
+    SCHEMA_VERSION,
     Action,
     Adopted,
     Filled,
@@ -38,7 +39,7 @@ D = Decimal
 
 def header(model: str = "coin", **changes: Any) -> journal.Header:
     fields: dict[str, Any] = {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "session": "s",
         "source": "simulator-made",
         "started_ns": START_S * NS,

@@ -16,6 +16,7 @@ from shared.lake import read
 from shared.strategy.engine import EngineConfig, Memory
 from shared.types import (
     NS,
+    SCHEMA_VERSION,
     Cause,
     LinkChanged,
     Note,
@@ -34,9 +35,9 @@ HOUR_END_NS = 498_704 * 3600 * NS
 def trade_a_little(lake: Path) -> Path:
     """Write a journal whose events lie on both sides of a full hour."""
     header = journal.Header(
-        schema_version=1, session="20260101T000000-coin-abc", source=SOURCE, started_ns=1, model="coin", bundle=None,
-        seed=7, config=EngineConfig(), memory=Memory(), columns=("last",), definition_hash="d", commit="", numpy="2",
-        universe=Universe(source=SOURCE, as_of_ns=1, contracts=()),
+        schema_version=SCHEMA_VERSION, session="20260101T000000-coin-abc", source=SOURCE, started_ns=1, model="coin",
+        bundle=None, seed=7, config=EngineConfig(), memory=Memory(), columns=("last",), definition_hash="d", commit="",
+        numpy="2", universe=Universe(source=SOURCE, as_of_ns=1, contracts=()),
     )  # fmt: skip
     folder = lake / "journal" / f"source={SOURCE}" / f"session={header.session}"
     writer = journal.JournalWriter(folder, header)

@@ -17,6 +17,7 @@ from shared import journal
 from shared.errors import JournalError, SchemaMismatch
 from shared.strategy.engine import EngineConfig, Memory
 from shared.types import (
+    SCHEMA_VERSION,
     Adopted,
     Cause,
     Event,
@@ -33,7 +34,7 @@ from shared.types import (
 
 def make_header(**changes: Any) -> journal.Header:
     fields: dict[str, Any] = {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "session": "s",
         "source": "simulator-g7-4",
         "started_ns": 1,
@@ -164,7 +165,7 @@ def test_journal_flipped_bit_is_named(tmp_path: Path) -> None:
 def test_journal_of_another_schema_version_is_refused(tmp_path: Path) -> None:
     """A journal of a version that this code does not know is refused, not misread."""
     journal.JournalWriter(tmp_path, make_header(schema_version=999)).close()
-    with pytest.raises(SchemaMismatch, match="version 1, found 999"):
+    with pytest.raises(SchemaMismatch, match=f"version {SCHEMA_VERSION}, found 999"):
         list(journal.JournalReader(tmp_path / journal.FILE_NAME))
 
 
