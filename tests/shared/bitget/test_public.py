@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from decimal import Decimal
 from pathlib import Path
@@ -128,9 +129,9 @@ def test_recorded_funding_and_tiers_are_understood_whole(outside: Path) -> None:
 
     assert (a, b) == ((), ())
     times = [row.funding_time for row in funding]
-    assert {before - after for before, after in zip(times, times[1:], strict=False)} == {8 * 3_600_000}
+    assert {before - after for before, after in itertools.pairwise(times)} == {8 * 3_600_000}
     assert [tier.level for tier in tiers] == list(range(1, len(tiers) + 1))
-    assert all(low.end_unit == high.start_unit for low, high in zip(tiers, tiers[1:], strict=False))
+    assert all(low.end_unit == high.start_unit for low, high in itertools.pairwise(tiers))
 
 
 def test_recorded_current_funding_is_understood_whole(outside: Path) -> None:

@@ -86,7 +86,7 @@ def test_only_orders_may_not_be_repeated() -> None:
         "/api/v2/mix/order/cancel-order",
         "/api/v2/mix/order/close-positions",
     }
-    assert len(endpoints) == 16
+    assert len(endpoints) == 22
 
 
 @pytest.mark.parametrize("data", [None, [], {}, {"a": "1"}, [1]])
