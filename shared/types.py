@@ -89,7 +89,7 @@ class TickEvent(enum.IntEnum):
     """What a raw row tells. Links are rows, so that coverage is computed, not guessed."""
 
     DATA = 0
-    REPEATED = 1  # a trade that a subscribe snapshot repeats: stored, never counted as flow
+    REPEATED = 1  # a trade that a subscribe snapshot repeats, a book or ticker behind a newer one: no flow, no state
     SUBSCRIBED = 2  # from here on, silence of this channel means that nothing happened (ack received)
     DISCONNECTED = 3  # from here on, silence means nothing
     GAP = 4  # a break in a sequence chain was seen here

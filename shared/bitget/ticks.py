@@ -8,6 +8,9 @@ A push is one row. What says just what the push before it said (books: `seq` and
 left out: the venue or the network said it twice. So is, where two connections carry one channel (a rotation, or
 redundancy on purpose), what the other one has brought. Trades are all kept: their ids tell which are the same.
 
+A book or ticker that comes behind a newer one of its symbol (a rotation's new connection, a network that reorders)
+is kept as REPEATED: it was sent, but it is not the state. Decided here, once, so live and lake agree.
+
 The buffer is bounded. A full one raises `TicksOverflow` instead of dropping rows: a dropped row would look like a
 quiet market, and a buffer that is not taken for so long means that its owner has stalled.
 """
@@ -32,10 +35,15 @@ CHANNEL_TABLE = {"books15": "book", "books5": "book", "books1": "book", "trade":
 _SHARED_MAX = 256
 """Pushes of one symbol and channel that are remembered while two connections carry it: at least ten seconds of them."""
 
+LATE_MS_MAX = 5_000
+"""An exchange time that lies further back is no late push: the clock there was set, and what it says is the state."""
+
 _NAN = math.nan
 _MS_MAX = 9e12  # what fits int64 in ns
 _SIDES = {"buy": 1, "sell": -1, "Buy": 1, "Sell": -1}
 _LEVEL_VALUES = 2 * BOOK_LEVELS
+_Last = tuple[tuple[float, ...], int]
+"""The identity of a push, its exchange time first, and the connection that brought it."""
 _ABSENT = (_NAN, 0.0) * BOOK_LEVELS  # price, size of the levels that a book does not have
 
 # symbol, conn, recv_ns, exch_ns, event: the head of every record. "<" packs without padding: fields are listed in
@@ -142,8 +150,8 @@ class TickBuffer:
         self._links: dict[tuple[str, int], set[int]] = {}  # (table, symbol) -> connections that carry it
         # A new connection begins with the state that another one may have brought before: the last push is kept.
         # Of its identity alone: rows that stay alive cost the decoder 3 us a frame, because it gets cold memory.
-        self._last_books: list[tuple[Hashable, int] | None] = [None] * len(symbols)
-        self._last_tickers: list[tuple[Hashable, int] | None] = [None] * len(symbols)
+        self._last_books: list[_Last | None] = [None] * len(symbols)
+        self._last_tickers: list[_Last | None] = [None] * len(symbols)
         self._shared: dict[tuple[str, int], dict[Hashable, int]] = {}  # of those carried twice: push -> who brought it
 
     def __len__(self) -> int:
@@ -154,17 +162,18 @@ class TickBuffer:
         """Append a book; levels beyond BOOK_LEVELS are cut, absent ones become price NaN, size 0."""
         assert recv_ns >= self.last_recv_ns, (recv_ns, self.last_recv_ns)
         self.last_recv_ns = recv_ns
-        push = row.seq, row.ts
-        if row.seq >= 0 and self._is_repeat("book", self._last_books, n, push, conn):
+        push = row.ts, row.seq
+        event = self._event_of("book", self._last_books, n, push, conn) if row.seq >= 0 else 0
+        if event is None:
             return
         asks, bids = row.asks, row.bids
         block = self._books
         at = block.room(1)
         if len(asks) == BOOK_LEVELS and len(bids) == BOOK_LEVELS:
-            block.pack_into(block.memory, at, n, conn, recv_ns, row.ts * MS_NS, 0, row.seq, *chain(*asks, *bids))
+            block.pack_into(block.memory, at, n, conn, recv_ns, row.ts * MS_NS, event, row.seq, *chain(*asks, *bids))
         else:
             levels = (*_flat(asks), *_flat(bids))
-            block.pack_into(block.memory, at, n, conn, recv_ns, row.ts * MS_NS, 0, row.seq, *levels)
+            block.pack_into(block.memory, at, n, conn, recv_ns, row.ts * MS_NS, event, row.seq, *levels)
         block.end = at + block.size
 
     def append_trades(
@@ -191,13 +200,14 @@ class TickBuffer:
             row.ts, row.last, row.bid, row.ask, row.bid_size, row.ask_size, row.mark, row.index, row.funding_rate,
             row.open_interest, row.base_volume_24h, row.quote_volume_24h,
         )  # fmt: skip
-        if self._is_repeat("ticker", self._last_tickers, n, push, conn):
+        event = self._event_of("ticker", self._last_tickers, n, push, conn)
+        if event is None:
             return
         block = self._tickers
         at = block.room(1)
         next_funding_ms = int(row.next_funding_ms) if 0.0 <= row.next_funding_ms < _MS_MAX else 0
         block.pack_into(
-            block.memory, at, n, conn, recv_ns, row.ts * MS_NS, 0, next_funding_ms,
+            block.memory, at, n, conn, recv_ns, row.ts * MS_NS, event, next_funding_ms,
             row.last, row.bid, row.ask, row.bid_size, row.ask_size, row.mark, row.index, row.funding_rate,
             row.open_interest, row.base_volume_24h, row.quote_volume_24h,
         )  # fmt: skip
@@ -236,27 +246,34 @@ class TickBuffer:
         else:
             self._shared.pop((table, n), None)
 
-    def _is_repeat(
-        self, table: str, last: list[tuple[Hashable, int] | None], n: int, push: tuple[float, ...], conn: int
-    ) -> bool:
-        """Tell whether this push is the last one again, or another connection has brought it; else remember it."""
+    def _event_of(self, table: str, last: list[_Last | None], n: int, push: tuple[float, ...], conn: int) -> int | None:
+        """Return the event of a push (exchange time first), None where it is the last one again or another connection
+        has brought it; remember it."""
         before = last[n]
         if before is not None and before[0] == push:
             self.repeats += 1
-            return True
+            return None
         if self._shared and (seen := self._shared.get((table, n))) is not None:
             if seen.setdefault(push, conn) != conn:
                 self.repeats += 1
-                return True
+                return None
             if len(seen) > _SHARED_MAX:
                 del seen[next(iter(seen))]
+        if before is not None and push[0] <= before[0][0] and _is_late(table, push, before[0]):
+            return int(TickEvent.REPEATED)
         last[n] = push, conn
-        return False
+        return 0
 
     def take(self) -> Ticks:
         """Return everything appended since the last call, and become empty."""
         books, trades, tickers = self._books.take(), self._trades.take(), self._tickers.take()
         return Ticks(books=_book_ticks(books), trades=_trade_ticks(trades), tickers=_ticker_ticks(tickers))
+
+
+def _is_late(table: str, push: tuple[float, ...], newest: tuple[float, ...]) -> bool:
+    """Tell whether a push is older than the newest one: by exchange time, books of one time by their number."""
+    behind_ms = newest[0] - push[0]
+    return 0 < behind_ms <= LATE_MS_MAX or (behind_ms == 0 and table == "book" and push[1] < newest[1])
 
 
 def _flat(levels: list[tuple[float, float]]) -> tuple[float, ...]:
