@@ -50,6 +50,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     time: str  # the column that says when
     unit_ns: int  # of `time`
     made_by: str  # what a person runs to fill it
+    is_grown: bool = False  # an hour's rows come at several times (`write.add_rows`); a row never changes its values
 
     @property
     def leaf(self) -> str:
@@ -125,6 +126,7 @@ def _raw(name: str) -> Table:
 _PER_SECOND: dict[str, type[pl.DataType]] = {"second": pl.Int64, "symbol": pl.String}
 _DAGSTER = "the hour's assets in the Dagster UI (make ui), after python -m pipelines.generate"
 _TRAIN = f"python -m pipelines.train, or {_DAGSTER}"  # train builds what is missing on its way
+_HISTORY = "python -m pipelines.history"
 
 TABLES: dict[str, Table] = {
     table.name: table
@@ -167,6 +169,53 @@ TABLES: dict[str, Table] = {
             time="as_of_ns",
             unit_ns=1,
             made_by="python -m pipelines.generate or python -m pipelines.collect",
+        ),
+        # What Bitget tells over REST alone. Prices and volumes as it says them; no row is made up for a quiet minute.
+        Table(
+            name="candles",
+            columns={
+                "minute": pl.Int64,  # epoch minute of [minute, minute + 1); the running one is never stored
+                "symbol": pl.String,
+                "open": pl.Float64,
+                "high": pl.Float64,
+                "low": pl.Float64,
+                "close": pl.Float64,
+                "base_volume": pl.Float64,
+                "quote_volume": pl.Float64,
+            },
+            key=("symbol", "minute"),
+            time="minute",
+            unit_ns=MINUTE_S * NS,
+            made_by=_HISTORY,
+            is_grown=True,
+        ),
+        Table(
+            name="funding",
+            columns={
+                "settled_ms": pl.Int64,
+                "symbol": pl.String,
+                "rate": pl.Float64,  # [1] of notional; longs paid shorts where it is > 0
+                "interval_h": pl.Float64,  # since the settlement before; null where none is known
+            },
+            key=("symbol", "settled_ms"),
+            time="settled_ms",
+            unit_ns=1_000_000,
+            made_by=_HISTORY,
+            is_grown=True,
+        ),
+        Table(
+            name="open_interest",
+            columns={
+                "as_of_ms": pl.Int64,  # the exchange's clock
+                "symbol": pl.String,
+                "open_interest": pl.Float64,  # base coin
+                "mark": pl.Float64,  # at that time, so that their product is in USDT
+            },
+            key=("symbol", "as_of_ms"),
+            time="as_of_ms",
+            unit_ns=1_000_000,
+            made_by=_HISTORY + ": Bitget keeps no history of it, so it begins when this begins",
+            is_grown=True,
         ),
         Table(
             name="quarantine",

@@ -56,6 +56,13 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
     content_hash: str
 
 
+class Added(msgspec.Struct, frozen=True, kw_only=True):
+    """What adding rows to one hour did."""
+
+    rows: int  # that were not there, or were completed where they said null
+    conflicts: pl.DataFrame  # of the rows given: those whose key is there with other values; what is there stays
+
+
 class SealReport(msgspec.Struct, frozen=True, kw_only=True):
     """What sealing one hour did."""
 
@@ -163,6 +170,53 @@ def write_table(
         return _write(
             root, layout.partition_path(root, table, source, hour, part), table, source, hour, frame, provenance
         )
+
+
+def add_rows(
+    root: Path, table: str, source: str, hour: int, frame: pl.DataFrame, provenance: Mapping[str, Any]
+) -> Added:
+    """Add rows to one hour of a table that grows; rows that are there already change nothing.
+
+    A null that is there is completed by a value. A value that is there is never replaced: the row is returned as a
+    conflict, for a person to look at.
+
+    Raises:
+        SchemaMismatch: the frame's columns are not the table's.
+        TableCorrupt: what is there cannot be read.
+        LakeError: the disk refuses, or another process holds the hour.
+    """
+    about = TABLES[table]
+    assert about.is_grown, f"{table} is rewritten, not added to"
+    if dict(frame.schema) != dict(about.columns):
+        raise SchemaMismatch(f"{table} must have {dict(about.columns)}, found {dict(frame.schema)}: correct what adds")
+    _check_hour(table, frame, hour)
+    key = list(about.key)
+    assert not frame.select(key).is_duplicated().any(), f"{table}: {key} must be unique among what is added"
+    path = layout.partition_path(root, table, source, hour)
+    with hour_lock(root, source, hour):
+        is_there = read.sealed_file(root, table, source, hour) is not None
+        old = read.rows_of(path) if is_there else frame.clear()
+        values = [name for name in about.columns if name not in key]
+        both = frame.join(old, on=key, how="inner", suffix="_old", maintain_order="left")
+        differs = pl.any_horizontal(
+            pl.col(name).ne_missing(pl.col(f"{name}_old"))
+            & pl.col(name).is_not_null()
+            & pl.col(f"{name}_old").is_not_null()
+            for name in values
+        )
+        completes = pl.any_horizontal(pl.col(name).is_not_null() & pl.col(f"{name}_old").is_null() for name in values)
+        conflicts = frame.join(both.filter(differs), on=key, how="semi", maintain_order="left")
+        completed = both.filter(completes & ~differs).select(
+            *key, *(pl.coalesce(f"{name}_old", name).alias(name) for name in values)
+        )
+        new = frame.join(old, on=key, how="anti", maintain_order="left")
+        added = new.height + completed.height
+        if not added:
+            return Added(rows=0, conflicts=conflicts)
+        kept = old.join(completed, on=key, how="anti", maintain_order="left")
+        rows = pl.concat(part.select(list(about.columns)) for part in (kept, completed, new)).sort(key)
+        _write(root, path, table, source, hour, rows, provenance)
+    return Added(rows=added, conflicts=conflicts)
 
 
 def write_universe(root: Path, universe: Universe, tickers: pl.DataFrame | None = None) -> Written:
@@ -294,7 +348,9 @@ def _write(
             if remote is None:
                 unfinished.rename(path)
             else:
-                remote.publish(unfinished, path, is_merged=table in RAW or table == "universe")
+                remote.publish(
+                    unfinished, path, is_merged=table in RAW or table == "universe" or TABLES[table].is_grown
+                )
         except BaseException:
             unfinished.unlink(missing_ok=True)
             raise
