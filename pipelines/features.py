@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from pipelines.seconds import hash_of, sample, to_frame
+from pipelines.seconds import inputs_of, sample, to_frame
 from shared.errors import TableEmpty
 from shared.features.catalog import FEATURES
 from shared.features.graph import FeatureGraph, definition_hash
@@ -90,19 +90,19 @@ def write_labels(
     return frame
 
 
-def inputs_of_features(lake: Path, source: str, hour: int) -> str | None:
-    """Return a hash of what an hour of features is made from, formulas included."""
-    rows = hash_of(lake, source, [("seconds", hour - 1), ("seconds", hour)])
-    return f"{rows} {definition_hash(FEATURES)}" if rows is not None else None
+def inputs_of_features(lake: Path, source: str, hour: int) -> dict[str, str] | None:
+    """Return what an hour of features is made from, formulas included."""
+    rows = inputs_of(lake, source, [("seconds", hour - 1), ("seconds", hour)])
+    return None if rows is None else rows | {"definition": definition_hash(FEATURES)}
 
 
 def inputs_of_labels(
     lake: Path, source: str, hour: int, *, slippage_bps: float, horizon_s: int = HORIZON_S
-) -> str | None:
-    """Return a hash of what an hour of labels is made from, costs included; None while the next hour is open."""
+) -> dict[str, str] | None:
+    """Return what an hour of labels is made from, costs included; None while the next hour is open."""
     following = "seconds" if hour + 1 in read.hours(lake, "seconds", source) else "raw/book"
-    rows = hash_of(lake, source, [("seconds", hour), (following, hour + 1)])
-    return f"{rows} {horizon_s} {slippage_bps:g}" if rows is not None else None
+    rows = inputs_of(lake, source, [("seconds", hour), (following, hour + 1)])
+    return None if rows is None else rows | {"horizon_s": str(horizon_s), "slippage_bps": f"{slippage_bps:g}"}
 
 
 def _seconds_after(lake: Path, source: str, start_s: int, end_s: int) -> pl.DataFrame | None:

@@ -11,7 +11,7 @@ import polars as pl
 from shared.errors import TableEmpty
 from shared.features.sampler import COLUMNS, MEMORY_S, Sampler
 from shared.lake import read, write
-from shared.lake.layout import HOUR_S, RAW, TABLES, combine, hour_name, log_folder, partition_path
+from shared.lake.layout import HOUR_S, RAW, TABLES, hour_name, log_folder
 from shared.types import NS, Seconds
 
 SLICE_S = 900
@@ -94,24 +94,30 @@ def write_seconds(lake: Path, source: str, hour: int) -> pl.DataFrame:
     return frame
 
 
-def inputs_of_seconds(lake: Path, source: str, hour: int) -> str | None:
-    """Return a hash of what an hour of seconds is made from; None while its log is open."""
-    return hash_of(lake, source, [(table, h) for table in RAW for h in (hour - 1, hour)])
+def inputs_of_seconds(lake: Path, source: str, hour: int) -> dict[str, str] | None:
+    """Return what an hour of seconds is made from, as input -> content hash; None while its log is open."""
+    return inputs_of(lake, source, [(table, h) for table in RAW for h in (hour - 1, hour)])
 
 
-def hash_of(lake: Path, source: str, wanted: Iterable[tuple[str, int]]) -> str | None:
-    """Return one hash over those hours of tables that exist; None where one of them is not sealed."""
-    parts = []
+def inputs_of(lake: Path, source: str, wanted: Iterable[tuple[str, int]]) -> dict[str, str] | None:
+    """Return the content hash of those hours of tables that exist; None where one of them is not sealed."""
+    found = {}
     for table, hour in wanted:
         if hour not in read.hours(lake, table, source):
             continue
         if table in RAW and any(log_folder(lake, source, hour).glob("session=*")):
             return None
-        parts.append(f"{table} {hour} {read.content_hash(lake, table, source, [hour])}")
-    return combine(parts)
+        found[f"{table} {hour}"] = read.content_hash(lake, table, source, [hour])
+    return found
 
 
-def is_current(lake: Path, table: str, source: str, hour: int, inputs: str | None) -> bool:
-    """Tell whether a derived hour exists and was made from these very inputs."""
-    path = partition_path(lake, table, source, hour)
-    return inputs is not None and path.exists() and read.footer(path).provenance.get("inputs") == inputs
+def is_current(lake: Path, table: str, source: str, hour: int, inputs: dict[str, str] | None) -> bool:
+    """Tell whether a derived hour exists and was made from everything that there is now, as it is now.
+
+    An input that is gone (`pipelines.retention`) makes nothing stale: less could only be made from what is left.
+    """
+    path = read.sealed_file(lake, table, source, hour)
+    if inputs is None or path is None:
+        return False
+    known = read.footer(path).provenance.get("inputs")
+    return isinstance(known, dict) and all(known.get(name) == value for name, value in inputs.items())
