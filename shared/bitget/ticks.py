@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -135,7 +135,7 @@ class TickBuffer:
     """Collect pushes of any number of sessions; one clock stamps them all, so `recv_ns` never decreases.
 
     Args:
-        symbols: the N axis; rows hold positions on it.
+        symbols: the N axis at first; rows hold positions on it.
         rows_max: bound of each table between two `take`s. The default holds about 30 s of 800 symbols x 20 books/s.
     """
 
@@ -157,6 +157,15 @@ class TickBuffer:
     def __len__(self) -> int:
         """Return the rows that wait, of all tables."""
         return sum(block.end // block.size for block in (self._books, self._trades, self._tickers))
+
+    def grow(self, symbols: Iterable[str]) -> None:
+        """Put those of the symbols that are new behind the others: what has a position keeps it."""
+        added = tuple(symbol for symbol in dict.fromkeys(symbols) if symbol not in self.index)
+        # A new tuple: the writer, in a thread of its own, may be reading the old one.
+        self.symbols += added
+        self.index.update({symbol: n for n, symbol in enumerate(self.symbols)})
+        self._last_books += [None] * len(added)
+        self._last_tickers += [None] * len(added)
 
     def append_book(self, n: int, row: BookRow, conn: int, recv_ns: int) -> None:
         """Append a book; levels beyond BOOK_LEVELS are cut, absent ones become price NaN, size 0."""

@@ -2,7 +2,8 @@
 
 A log is three Arrow IPC *streams* (book, trade, ticker). A stream needs no footer, so whatever was flushed can be
 read, whenever the writer dies. Each batch carries, as metadata, the CRC of its buffers and the receipt up to which
-its table is complete (`until_ns`).
+its table is complete (`until_ns`). Rows hold positions on an axis of symbols that only ever grows at its end: a stream
+begins with the names known so far, and a batch without rows carries those that came later, ahead of their rows.
 
     ended     a file `ended` lies beside the streams: the hour was over, or the session was closed (links written as
               DISCONNECTED); every byte must be readable
@@ -71,7 +72,7 @@ class WriteAheadLog:
     Args:
         root: the lake's folder (local).
         session_id: unique among the logs that are not sealed; part of the name of every connection.
-        universe: its symbols are the axis that the ticks refer to.
+        universe: its symbols are the axis that the ticks refer to, until it grows.
         from_ns: rows received earlier only tell which links are up and what was last seen; the first hour begins
             with them CARRIED at this time. Whoever connects a little early covers [from_ns, …) without a seam.
 
@@ -100,6 +101,20 @@ class WriteAheadLog:
         It lies in the hour that is open when it is flushed, or in that of its receipt where this one is later.
         """
         self._aside += rows
+
+    def grow(self, symbols: tuple[str, ...]) -> None:
+        """Let the axis be these symbols, which begin with those of before; the rows of new ones may follow."""
+        added = symbols[len(self.symbols) :]
+        assert symbols[: len(self.symbols)] == self.symbols, "the axis grows at its end: rows hold positions on it"
+        assert len(set(symbols)) == len(symbols), "a symbol has one position"
+        if not added:
+            return
+        with self._writing():
+            for stream in self._streams.values():
+                stream.grow(added)
+        self.symbols = symbols
+        for links in self._links.values():
+            links.grow(len(symbols))
 
     def append(self, ticks: Ticks) -> None:
         """Write rows in order of receipt; they are durable after the next `flush`."""
@@ -279,6 +294,10 @@ class _Links:
         self._has_pushed: set[tuple[int, int]] = set()  # (symbol, connection), since the link came up
         self._states = link_rows(table, [(n, 0) for n in range(n_symbols)], TickEvent.CARRIED, 0)
 
+    def grow(self, n_symbols: int) -> None:
+        more = [(n, 0) for n in range(len(self._states.symbol), n_symbols)]
+        self._states = _join(self.table, [self._states, link_rows(self.table, more, TickEvent.CARRIED, 0)])
+
     def up(self) -> list[tuple[int, int]]:
         """Return (symbol, connection) of every open link, sorted."""
         return sorted((symbol, conn) for symbol, conns in self._conns.items() for conn in conns)
@@ -348,11 +367,18 @@ class _Stream:
         self._writer.write_batch(batch, custom_metadata={"until_ns": str(until_ns), "crc": str(_crc(batch))})
         self.until_ns = until_ns
 
-    def mark(self, until_ns: int) -> None:
+    def mark(self, until_ns: int, names: bytes = b"") -> None:
         """Say how far the table is complete, without rows."""
         nothing = pa.RecordBatch.from_pylist([], schema=self._schema)
-        self._writer.write_batch(nothing, custom_metadata={"until_ns": str(until_ns), "crc": "0"})
+        about: dict[str, str | bytes] = {"until_ns": str(until_ns), "crc": str(zlib.crc32(names, _crc(nothing)))}
+        if names:
+            about["symbols"] = names
+        self._writer.write_batch(nothing, custom_metadata=about)
         self.until_ns = until_ns
+
+    def grow(self, symbols: tuple[str, ...]) -> None:
+        """Say which symbols rows refer to from here on, behind those of before."""
+        self.mark(self.until_ns, msgspec.json.encode(symbols))
 
     def sync(self) -> None:
         self.file.flush()
@@ -540,16 +566,19 @@ def _read(path: Path) -> _Read:
             f"{path} must have schema version {SCHEMA_VERSION}, found {version}: seal it with the code that wrote it"
         )
     batches: list[Any] = []
+    symbols = msgspec.json.decode(about[b"symbols"], type=tuple[str, ...])
     until_ns, whole_bytes = 0, source.tell()
     while True:
         try:
             batch, metadata = stream.read_next_batch_with_custom_metadata()
         except (StopIteration, pa.ArrowInvalid, OSError):
             break
-        if metadata is None or int(metadata[b"crc"]) != _crc(batch):
+        names = b"" if metadata is None else metadata.get(b"symbols", b"")
+        if metadata is None or int(metadata[b"crc"]) != zlib.crc32(names, _crc(batch)):
             break
+        if names:
+            symbols += msgspec.json.decode(names, type=tuple[str, ...])
         until_ns, whole_bytes = int(metadata[b"until_ns"]), source.tell()
         if batch.num_rows:
             batches.append(batch)
-    symbols = msgspec.json.decode(about[b"symbols"], type=tuple[str, ...])
     return _Read(symbols, batches, until_ns, len(content) - whole_bytes)

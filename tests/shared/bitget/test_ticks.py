@@ -145,6 +145,24 @@ def test_cuts_between_batches_change_nothing(data: st.DataObject) -> None:
         np.testing.assert_array_equal(np.concatenate([batch[name] for batch in batches]), column)
 
 
+@given(st.lists(st.sampled_from(["BTCUSDT", "龙虾USDT", "NEWUSDT", "ETHUSDT"]), max_size=30))
+def test_axis_that_grows_keeps_its_positions(names: list[str]) -> None:
+    """Symbols added when they first push get the positions behind the others; every row is found under its symbol."""
+    buffer = TickBuffer(SYMBOLS)
+    taken_of: list[str] = []
+    for i, name in enumerate(names):
+        buffer.grow([name])
+        append(buffer, book(name, [(1.0 + i, 2.0)], [(3.0 + i, 4.0)], i, i), recv_ns=10 + i)
+        buffer.append_link("books15", name, TickEvent.GAP, 1, 10 + i)
+        if i % 3 == 0:
+            taken_of += [buffer.symbols[n] for n in buffer.take().books.symbol.tolist()]
+    taken_of += [buffer.symbols[n] for n in buffer.take().books.symbol.tolist()]
+
+    assert taken_of == [name for name in names for _ in range(2)]
+    assert buffer.symbols[:2] == SYMBOLS
+    assert buffer.symbols[2:] == tuple(name for name in dict.fromkeys(names) if name not in SYMBOLS)
+
+
 def test_taken_batch_is_not_written_again() -> None:
     """A batch that was handed over does not change when the buffer goes on."""
     buffer = TickBuffer(SYMBOLS)
