@@ -38,6 +38,9 @@ PING_NS = 20 * NS  # Bitget wants one every 30 s and closes after about two minu
 PONGS_MISSED_MAX = 2
 ACK_NS = 15 * NS  # an ack takes well under a second; the wait is long because asking again costs a request
 RETRY_NS = 600 * NS  # a refused channel is asked for again this late: a symbol may be listed meanwhile
+FROZEN_NS = 10 * NS  # so long without any push, and so many due at the connection's own pace: the feed stands still
+FROZEN_PUSHES = 100  # Poisson: none of 100 is a chance of e^-100; at a tenth of the usual pace, as by night, e^-10
+_PACE_NS_MIN = 60 * NS  # a pace is not judged by less: a connection begins with a burst of snapshots
 _NEVER = 2**63 - 1
 
 
@@ -313,6 +316,16 @@ class PublicSession(Session):
         self.buffer = buffer
         self._axis = {symbol: buffer.index[symbol] for symbol in symbols}
         self._trades_seen: set[str] = set()  # symbols whose subscribe snapshot of trades has come
+        self._pushes, self._pushed_ns = 0, _NEVER  # of this connection; when the last one came
+        self._opened_ns = self._doubted_ns = _NEVER  # when it was opened; first tick that found the feed frozen
+
+    def connected(self, now_ns: int) -> list[str]:
+        self._pushes, self._opened_ns, self._pushed_ns, self._doubted_ns = 0, now_ns, now_ns, _NEVER
+        return super().connected(now_ns)
+
+    def tick(self, now_ns: int) -> list[str]:
+        self._look_for_life(now_ns)
+        return super().tick(now_ns)
 
     def received(self, raw: str | bytes, recv_ns: int) -> None:
         """Put a push into the buffer, or take note of an answer."""
@@ -323,6 +336,8 @@ class PublicSession(Session):
             self._doubt(None, recv_ns)
             return
         if isinstance(frame, (wire.BookPush, wire.TickerPush, wire.TradePush)):
+            self._pushes += 1
+            self._pushed_ns = recv_ns
             n = self._axis.get(frame.symbol)
             if n is None:
                 self._keep(f"{frame.channel} push", f"symbol {frame.symbol} was not asked for", raw, recv_ns)
@@ -348,6 +363,23 @@ class PublicSession(Session):
         """End every subscription in the data: from here on, silence means nothing."""
         self._lose(recv_ns)
         self._trades_seen.clear()
+
+    def _look_for_life(self, now_ns: int) -> None:
+        """Give up a connection that answers pings and pushes nothing any more.
+
+        The snapshots that a subscription begins with are no pace. A second tick must find the same: after our own
+        process has stood still, what came meanwhile has to be read first.
+        """
+        silent_ns = now_ns - self._pushed_ns
+        if self.link is not Link.UP or self.is_dead or silent_ns < FROZEN_NS:
+            return
+        paced_ns = max(self._pushed_ns - self._opened_ns, _PACE_NS_MIN)
+        if (self._pushes - len(self.channels)) * silent_ns < FROZEN_PUSHES * paced_ns:
+            return
+        if self._doubted_ns <= self._pushed_ns or self._doubted_ns == _NEVER:
+            self._doubted_ns = now_ns
+        elif now_ns - self._doubted_ns >= NS // 2:
+            self._die(f"nothing was pushed for {silent_ns / NS:.0f} s, after {self._pushes} pushes")
 
     def _take_trades(self, n: int, frame: wire.TradePush, recv_ns: int) -> None:
         if frame.is_snapshot:

@@ -8,6 +8,7 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -231,6 +232,56 @@ def test_two_missed_pongs_are_death() -> None:
 
     assert session.is_dead
     assert "unanswered" in session.dead_because
+
+
+def dies_at(session: PublicSession, pushes: Any, end_ns: int) -> int | None:
+    """Tick every half second, answer pings, push books at these times; return when the session dies, if it does."""
+    times, now = iter(sorted(pushes)), T0
+    due = next(times, 2 * end_ns)
+    while now < end_ns:
+        now += NS // 2
+        while due <= now:
+            session.received(book("BTCUSDT", [(1.0, 1.0)], [(2.0, 1.0)], due // 10**6, due // 10**6), due)
+            due = next(times, 2 * end_ns)
+        if "ping" in session.tick(now):
+            session.received("pong", now)
+        if session.is_dead:
+            return now
+    return None
+
+
+@pytest.mark.parametrize("frozen_s", [70, 900])
+def test_feed_that_stands_still_is_death_although_pongs_come(frozen_s: int) -> None:
+    """A connection that has pushed ten times a second and pushes nothing for ten seconds is given up, in 11 s."""
+    session = linked(public())
+
+    died_ns = dies_at(session, range(T0 + 1, T0 + frozen_s * NS, NS // 10), T0 + 2 * frozen_s * NS)
+
+    assert died_ns is not None
+    assert 10 * NS <= died_ns - (T0 + frozen_s * NS) <= 11 * NS
+    assert "nothing was pushed" in session.dead_because
+
+
+@pytest.mark.parametrize("per_s", [0.003, 0.05, 1.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_quiet_market_is_no_frozen_feed(seed: int, per_s: float) -> None:
+    """Pushes that come at random, however seldom, after a burst of snapshots: the connection lives for two hours."""
+    rng = np.random.default_rng(seed)
+    times = T0 + NS + np.cumsum(rng.exponential(NS / per_s, int(7200 * per_s) + 1)).astype(np.int64)
+
+    assert dies_at(linked(public()), [T0 + 1, T0 + 2, T0 + 3, *times.tolist()], T0 + 7200 * NS) is None
+
+
+def test_our_own_standstill_is_no_frozen_feed() -> None:
+    """After our process has stood still the first tick comes before what waits in the socket: that is read first."""
+    session = linked(public())
+    assert dies_at(session, range(T0 + 1, T0 + 100 * NS, NS // 10), T0 + 100 * NS) is None
+
+    session.tick(T0 + 115 * NS)
+    session.received(book("BTCUSDT", [(1.0, 1.0)], [(2.0, 1.0)]), T0 + 115 * NS + 1)
+    session.tick(T0 + 116 * NS)
+
+    assert not session.is_dead
 
 
 # ------------------------------------------------------------------------------------------------- links as rows
