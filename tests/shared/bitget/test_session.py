@@ -267,7 +267,7 @@ def test_feed_that_stands_still_is_death_although_pongs_come(frozen_s: int) -> N
 def test_quiet_market_is_no_frozen_feed(seed: int, per_s: float) -> None:
     """Pushes that come at random, however seldom, after a burst of snapshots: the connection lives for two hours."""
     rng = np.random.default_rng(seed)
-    times = T0 + NS + np.cumsum(rng.exponential(NS / per_s, int(7200 * per_s) + 1)).astype(np.int64)
+    times = T0 + NS + np.cumsum(rng.exponential(NS / per_s, int(9000 * per_s) + 9)).astype(np.int64)
 
     assert dies_at(linked(public()), [T0 + 1, T0 + 2, T0 + 3, *times.tolist()], T0 + 7200 * NS) is None
 
