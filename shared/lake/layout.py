@@ -4,8 +4,9 @@
     <root>/.wal/source=<source>/date=YYYY-MM-DD/hour=HH/session=<id>/<leaf>.arrow      what is not sealed yet
     <root>/.wal/source=<source>/date=YYYY-MM-DD/hour=HH/session=<id>/quarantine.jsonl  what was not understood
     <root>/.tmp/…                                                                      files that are being written
+    <root>/.removing/source=<source>/date=YYYY-MM-DD/hour=HH/<table>+<table>…          what is being removed
 
-The three trees stand beside each other on one file system: a glob over a table never meets a half file, and a
+The trees stand beside each other on one file system: a glob over a table never meets a half file, and a
 rename from `.tmp` is atomic. Symbol is a column, never a partition (800 symbols x 8,760 hours are 7 M partitions).
 
 Every file says in its footer, under the key `crosscut`, what it is: schema version, table, source, hour, rows,
@@ -28,7 +29,7 @@ import polars as pl
 
 from shared.errors import SettingsError
 from shared.features.sampler import COLUMNS
-from shared.types import BOOK_LEVELS, NS, BookTicks, TickerTicks, TradeTicks
+from shared.types import BOOK_LEVELS, NS, BookTicks, DepthTicks, TickerTicks, TradeTicks
 
 HOUR_S = 3600
 HOUR_NS = HOUR_S * NS
@@ -50,6 +51,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     time: str  # the column that says when
     unit_ns: int  # of `time`
     made_by: str  # what a person runs to fill it
+    group_rows: int = 100_000  # that are read together (see `shared.lake.sealed`)
     is_grown: bool = False  # an hour's rows come at several times (`write.add_rows`); a row never changes its values
 
     @property
@@ -73,12 +75,19 @@ class Footer(msgspec.Struct, frozen=True, kw_only=True):
 
 # ------------------------------------------------------------------------------------------------ raw tables
 
-RAW: dict[str, type[BookTicks] | type[TradeTicks] | type[TickerTicks]] = {
+Rows = BookTicks | TradeTicks | TickerTicks | DepthTicks
+
+RAW: dict[str, type[Rows]] = {
     "raw/book": BookTicks,
     "raw/trade": TradeTicks,
     "raw/ticker": TickerTicks,
 }
-"""Raw table -> the batch of receipts it stores, column by column; `symbol` becomes a string."""
+"""Raw table -> the batch of receipts it stores, column by column; `symbol` becomes a string. An hour has all three."""
+
+DEPTH = "raw/depth"
+
+RECEIPTS: dict[str, type[Rows]] = RAW | {DEPTH: DepthTicks}
+"""What comes through the log: the raw tables, and what exists only where full books are recorded (`BOOKS`)."""
 
 CHANNELS = tuple(name.removeprefix("raw/") for name in RAW)
 
@@ -90,6 +99,8 @@ _INTS: dict[str, type[pl.DataType]] = {
     "conn": pl.Int32,
     "seq": pl.Int64,
     "trade_id": pl.Int64,
+    "pseq": pl.Int64,
+    "is_snapshot": pl.Boolean,
     "side": pl.Int8,
     "next_funding_ms": pl.Int64,
 }
@@ -107,7 +118,7 @@ def is_matrix(table: str, field: str) -> bool:
 
 def _raw(name: str) -> Table:
     columns: dict[str, type[pl.DataType]] = {}
-    for field in RAW[name].__struct_fields__:
+    for field in RECEIPTS[name].__struct_fields__:
         for column in levels(field) if is_matrix(name, field) else [field]:
             columns[column] = _INTS.get(field, pl.Float64)
     return Table(
@@ -117,7 +128,9 @@ def _raw(name: str) -> Table:
         is_keyed=False,  # a frame holds several trades
         time="recv_ns",
         unit_ns=1,
-        made_by="python -m pipelines.generate (generated or recorded) or python -m pipelines.collect",
+        made_by="python -m pipelines.collect with BOOKS naming symbols whose channel is books"
+        if name == DEPTH
+        else "python -m pipelines.generate (generated or recorded) or python -m pipelines.collect",
     )
 
 
@@ -131,7 +144,7 @@ _HISTORY = "python -m pipelines.history"
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
-        *(_raw(name) for name in RAW),
+        *(_raw(name) for name in RECEIPTS),
         # One snapshot of everything that is listed per `as_of_ns`. Decimals are stored as the exchange's own
         # digits (String): a tick of 0.1 must not become 0.1000000000000000055.
         Table(
@@ -239,6 +252,7 @@ TABLES: dict[str, Table] = {
             key=("symbol", "second"),
             time="second",
             unit_ns=NS,
+            group_rows=8 * HOUR_S,
             made_by=_TRAIN,
         ),
         Table(
@@ -248,6 +262,7 @@ TABLES: dict[str, Table] = {
             key=("symbol", "second"),
             time="second",
             unit_ns=NS,
+            group_rows=8 * HOUR_S,
             made_by=_TRAIN,
         ),
         Table(
@@ -257,6 +272,7 @@ TABLES: dict[str, Table] = {
             key=("symbol", "second"),
             time="second",
             unit_ns=NS,
+            group_rows=8 * HOUR_S,
             made_by=_TRAIN,
         ),
         Table(
@@ -329,7 +345,8 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
-def _hour_folder(source: str, hour: int) -> str:
+def hour_folder(source: str, hour: int) -> str:
+    """Return the folders of an hour: source=…/date=…/hour=…, in every tree of the lake."""
     at = dt.datetime.fromtimestamp(hour * HOUR_S, dt.UTC)
     return f"source={check_name(source, 'source')}/date={at:%Y-%m-%d}/hour={at:%H}"
 
@@ -342,12 +359,12 @@ def partition_path(root: Path, table: str, source: str, hour: int, part: str | N
         part: who wrote it, for tables with several writers an hour (journal: a session, backtests: a run).
     """
     leaf = TABLES[table].leaf + (f"-{check_name(part, 'part')}" if part else "")
-    return root / table / _hour_folder(source, hour) / f"{leaf}.parquet"
+    return root / table / hour_folder(source, hour) / f"{leaf}.parquet"
 
 
 def log_folder(root: Path, source: str, hour: int) -> Path:
     """Return where the write-ahead logs of one hour lie, one folder a session."""
-    return root / ".wal" / _hour_folder(source, hour)
+    return root / ".wal" / hour_folder(source, hour)
 
 
 def hours_below(folder: Path) -> list[int]:
@@ -389,7 +406,7 @@ def conn_name(session: str, conn: int) -> int:
     return int.from_bytes(hashlib.blake2b(f"{session}/{conn}".encode(), digest_size=4).digest(), "big") & 0x7FFFFFFF
 
 
-def rows_to_frame(table: str, rows: BookTicks | TradeTicks | TickerTicks, symbols: Sequence[str]) -> pl.DataFrame:
+def rows_to_frame(table: str, rows: Rows, symbols: Sequence[str]) -> pl.DataFrame:
     """Return one raw batch as the lake stores it."""
     columns: dict[str, pl.Series] = {}
     for field in rows.__struct_fields__:
@@ -404,12 +421,12 @@ def rows_to_frame(table: str, rows: BookTicks | TradeTicks | TickerTicks, symbol
     return pl.DataFrame(columns, schema=dict(TABLES[table].columns))
 
 
-def frame_to_rows(table: str, frame: pl.DataFrame, symbols: Sequence[str]) -> BookTicks | TradeTicks | TickerTicks:
+def frame_to_rows(table: str, frame: pl.DataFrame, symbols: Sequence[str]) -> Rows:
     """Return raw rows of the lake, in the order given, on a symbol axis; rows of other symbols are left out."""
     axis = pl.DataFrame({"symbol": list(symbols), "n": np.arange(len(symbols), dtype=np.int32)})
     frame = frame.join(axis, on="symbol", how="inner", maintain_order="left")
     fields: dict[str, Any] = {}
-    for field in RAW[table].__struct_fields__:
+    for field in RECEIPTS[table].__struct_fields__:
         if field == "symbol":
             fields[field] = frame["n"].to_numpy(writable=True)
         elif is_matrix(table, field):
@@ -419,33 +436,71 @@ def frame_to_rows(table: str, frame: pl.DataFrame, symbols: Sequence[str]) -> Bo
             fields[field] = matrix
         else:
             fields[field] = frame[field].to_numpy(writable=True)
-    return RAW[table](**fields)
+    return RECEIPTS[table](**fields)
 
 
-def digest(columns: Iterable[pl.Series]) -> str:
-    """Return a hash of names, types and every bit of the values, in row order.
+class Digest:
+    """A hash of names, types and every bit of the values, in row order, that is fed by pieces of rows.
 
-    It depends on neither the polars version, nor compression, nor how a column is chunked. Columns are taken one at a
-    time: an hour of 600 symbols' books does not fit in memory.
+    It depends on neither the polars version, nor compression, nor how the rows are cut. Every column has a state of its
+    own, so that pieces of rows and single columns both do: an hour of 800 symbols' books does not fit in memory.
     """
-    state = hashlib.blake2b(digest_size=16)
-    for series in columns:
-        state.update(f"\0{series.name}\0{series.dtype}\0{series.len()}\0".encode())
-        missing = series.is_null()
-        state.update(np.flatnonzero(missing.to_numpy()).astype("<i8").tobytes())
+
+    def __init__(self, schema: Mapping[str, pl.DataType]) -> None:
+        self._columns = {name: _ColumnDigest(f"{name}\0{dtype}") for name, dtype in schema.items()}
+
+    def update(self, rows: pl.DataFrame) -> None:
+        """Add rows behind those before, in some columns or in all."""
+        for series in rows:
+            self._columns[series.name].update(series)
+
+    def hexdigest(self) -> str:
+        """Return the hash so far: 32 digits."""
+        rows = {column.rows for column in self._columns.values()}
+        assert len(rows) <= 1, f"columns were given {sorted(rows)} rows"
+        return _sha("\n".join(column.hexdigest() for column in self._columns.values()).encode()).hexdigest()[:32]
+
+
+class _ColumnDigest:
+    """Values, lengths (of words) and places of nulls are hashed apart: each is a stream whatever the pieces."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.rows = name, 0
+        self._values, self._lengths, self._nulls = _sha(), _sha(), _sha()
+
+    def update(self, series: pl.Series) -> None:
+        if series.null_count():
+            self._nulls.update((np.flatnonzero(series.is_null().to_numpy()) + self.rows).astype("<i8").tobytes())
         if series.dtype in (pl.String, pl.Binary):
-            words = series.unique(maintain_order=True)  # first appearance: a property of the rows alone
-            for word in words:
-                content = b"" if word is None else word.encode() if isinstance(word, str) else word
-                state.update(len(content).to_bytes(8, "little") + content)
-            codes = pl.DataFrame({"word": series}).join(
-                pl.DataFrame({"word": words}).with_row_index("code"), on="word", nulls_equal=True, maintain_order="left"
-            )["code"]
-            state.update(codes.to_numpy().astype("<u4").tobytes())
+            words: Any = series.fill_null("" if series.dtype == pl.String else b"").rechunk()
+            words = words.to_arrow(compat_level=pl.CompatLevel.oldest())
+            if len(words):
+                _, ends, letters = words.buffers()
+                ends = np.frombuffer(ends, "<i8")[words.offset : words.offset + len(words) + 1]
+                self._lengths.update(np.ascontiguousarray(np.diff(ends)))
+                if letters is not None:
+                    self._values.update(memoryview(letters)[int(ends[0]) : int(ends[-1])])
         else:
-            filled = series.to_physical() if series.null_count() == 0 else series.fill_null(0).to_physical()
-            values = filled.to_numpy()
-            state.update(np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<")).tobytes())
+            filled = series.fill_null(False if series.dtype == pl.Boolean else 0) if series.null_count() else series
+            values = filled.to_physical().to_numpy()
+            values = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False)
+            self._values.update(values.view(np.uint8))  # hashlib takes the bytes in place
+        self.rows += series.len()
+
+    def hexdigest(self) -> str:
+        parts = [self.name, str(self.rows), *(s.hexdigest() for s in (self._values, self._lengths, self._nulls))]
+        return "\0".join(parts)
+
+
+def _sha(content: bytes = b"") -> Any:
+    """SHA-256: most processors have instructions for it, 1.8 GB/s against 0.8 of BLAKE2b."""
+    return hashlib.sha256(content)
+
+
+def digest(rows: pl.DataFrame) -> str:
+    """Return a hash of names, types and every bit of the values, in row order."""
+    state = Digest(rows.schema)
+    state.update(rows)
     return state.hexdigest()
 
 

@@ -7,6 +7,9 @@ in most pages, and a model learns from a wrong number as gladly as from a right 
 
 A raw hour that still has logs is merged in memory, by the very function that seals it: what a reader sees does not
 change when the hour is sealed. Logs are read before the sealed file, so that a seal in between hides nothing.
+
+An hour that is being removed (`shared.lake.removal`) is not there; one that is removed while it is read is a
+`TableEmpty` that says so, never a part of it.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ import polars as pl
 
 from shared.errors import SchemaMismatch, TableCorrupt, TableEmpty
 from shared.features.sampler import COLUMNS
-from shared.lake import layout, wal
+from shared.lake import layout, removal, wal
 from shared.lake.layout import RAW, TABLES, Footer
 from shared.lake.remote import remote_of
 from shared.types import (
@@ -60,7 +63,9 @@ def sources(root: Path) -> list[str]:
     """Return every source that has rows in any table, sorted."""
     remote = remote_of(root)
     if remote is None:
-        found = {path.name for table in TABLES for path in (root / table).glob("source=*")}
+        found = {
+            path.name for table in TABLES for path in (root / table).glob("source=*") if any(path.glob("date=*/hour=*"))
+        }
     else:
         found = {name for table in TABLES for name in remote.folders(table) if name.startswith("source=")}
     found |= {path.name for path in (root / ".wal").glob("source=*") if layout.hours_below(path)}
@@ -70,7 +75,8 @@ def sources(root: Path) -> list[str]:
 def hours(root: Path, table: str, source: str) -> list[int]:
     """Return the epoch hours that have rows, sorted; for raw tables also those that are not sealed."""
     layout.check_name(source, "source")
-    sealed = _sealed_hours(root, table, source)
+    gone = removal.marked(root, source)
+    sealed = {hour for hour in _sealed_hours(root, table, source) if (table, hour) not in gone}
     logged = layout.hours_below(root / ".wal" / f"source={source}") if table in RAW else []
     return sorted(sealed | {hour for hour in logged if _has_logs(root, table, source, hour)})
 
@@ -100,9 +106,7 @@ def footer(path: Path) -> Footer:
     try:
         stat = path.stat()
     except FileNotFoundError:
-        raise TableEmpty(
-            f"{path} must be a file of the lake, found nothing: was it removed while it was read?"
-        ) from None
+        raise _removed(path) from None
     return _footer(path, stat.st_mtime_ns, stat.st_size)
 
 
@@ -209,8 +213,15 @@ def scan(
         if _has_logs(root, table, source, hour):
             frames.append(raw_hour(root, table, source, hour).frame.lazy())
         else:
-            sealed += _parts(root, table, source, hour)
+            parts = _parts(root, table, source, hour)
+            if not parts:
+                raise _removed(layout.partition_path(root, table, source, hour))
+            sealed += parts
     if sealed:
+        gone = removal.marked(root, source)  # asked last: until here, whatever was found was all of its hour
+        for hour in wanted if gone else ():
+            if (table, hour) in gone:
+                raise _removed(layout.partition_path(root, table, source, hour))
         _check_columns(about, sealed)
         frames.append(pl.scan_parquet(sealed, glob=False, hive_partitioning=False))
     rows = frames[0] if len(frames) == 1 else pl.concat(frames)
@@ -234,6 +245,10 @@ def collect(rows: pl.LazyFrame) -> pl.DataFrame:
     """
     try:
         return rows.collect()
+    except FileNotFoundError as error:
+        raise TableEmpty(
+            f"every file of a query must stay while it is read, found one removed ({_first_line(error)}): ask again"
+        ) from error
     except (pl.exceptions.ComputeError, pl.exceptions.PanicException, OSError) as error:
         raise TableCorrupt(
             f"every file of a query must be readable, found {_first_line(error)}: "
@@ -269,7 +284,7 @@ def raw_hour(root: Path, table: str, source: str, hour: int, logs: Sequence[wal.
         raise TableCorrupt(f"the logs of {layout.hour_name(hour)} must stay while they are read, found them removed")
     frames = [frame for frame, _ in read]
     path = sealed_file(root, table, source, hour)
-    if path is not None:
+    if path is not None and (table, hour) not in removal.marked(root, source):
         frames.insert(0, rows_of(path))
     if not frames:
         raise _empty(root, table, source, f"the hour {layout.hour_name(hour)}")
@@ -344,11 +359,9 @@ def read_ticks(root: Path, source: str, start_ns: int, end_ns: int, symbols: Seq
         TableEmpty: nothing was recorded in any hour of the range.
     """
     tables = []
-    for table in RAW:
+    for table, wanted in _raw_hours(root, source, start_ns, end_ns).items():
         frames = []
-        for hour in hours(root, table, source):
-            if (hour + 1) * layout.HOUR_NS <= start_ns or hour * layout.HOUR_NS >= end_ns:
-                continue
+        for hour in wanted:
             if _has_logs(root, table, source, hour):
                 rows = raw_hour(root, table, source, hour).frame.lazy()
             else:
@@ -368,6 +381,33 @@ def read_ticks(root: Path, source: str, start_ns: int, end_ns: int, symbols: Seq
         frame = pl.concat(frames).sort("recv_ns", maintain_order=True)
         tables.append(layout.frame_to_rows(table, frame, symbols))
     return Ticks(cast(BookTicks, tables[0]), cast(TradeTicks, tables[1]), cast(TickerTicks, tables[2]))
+
+
+def _raw_hours(root: Path, source: str, start_ns: int, end_ns: int) -> dict[str, list[int]]:
+    """Return the hours of each raw table that [start_ns, end_ns) touches, as they were at one moment.
+
+    Tables are listed one after another, and an hour may be removed in between: where they differ they are listed again
+    until they stay, and from then on a file that goes is an error where it is read.
+    """
+
+    def listed() -> dict[str, list[int]]:
+        return {
+            table: [
+                hour
+                for hour in hours(root, table, source)
+                if (hour + 1) * layout.HOUR_NS > start_ns and hour * layout.HOUR_NS < end_ns
+            ]
+            for table in RAW
+        }
+
+    found = listed()
+    for _ in range(_LISTING_RETRIES):
+        if len({tuple(wanted) for wanted in found.values()}) == 1:
+            return found
+        before, found = found, listed()
+        if before == found:
+            return found
+    raise TableEmpty(f"raw hours of {source} must stay while they are listed, found them changing: ask again")
 
 
 def read_seconds(
@@ -540,7 +580,16 @@ def _empty(root: Path, table: str, source: str, what: str) -> TableEmpty:
     )
 
 
-def _corrupt(path: Path, error: BaseException) -> TableCorrupt:
+def _removed(path: Path) -> TableEmpty:
+    return TableEmpty(
+        f"{path} must stay while it is read, found it removed (python -m pipelines.retention, or a person): "
+        "ask again for what is left"
+    )
+
+
+def _corrupt(path: Path, error: BaseException) -> TableEmpty | TableCorrupt:
+    if not path.exists():
+        return _removed(path)
     table = next((name for name in TABLES if f"/{name}/source=" in path.as_posix()), None)
     return TableCorrupt(f"{path} must be a Parquet file of the lake, found {_first_line(error)}: {_remedy(table)}")
 

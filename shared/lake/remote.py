@@ -93,6 +93,12 @@ class Remote:
             found = {meta["path"]: meta["e_tag"] for batch in obstore.list(self._store, prefix) for meta in batch}
         return dict(sorted(found.items()))
 
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Return the paths below a folder, relative to the lake, sorted, with their bytes."""
+        with self._asking(prefix):
+            found = {meta["path"]: meta["size"] for batch in obstore.list(self._store, prefix) for meta in batch}
+        return dict(sorted(found.items()))
+
     def folders(self, prefix: str) -> list[str]:
         """Return the names of the folders directly below a folder, sorted."""
         with self._asking(prefix):

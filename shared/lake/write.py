@@ -29,7 +29,7 @@ import msgspec
 import polars as pl
 
 from shared.errors import LakeError, SchemaMismatch, TableCorrupt
-from shared.lake import layout, read, wal
+from shared.lake import layout, read, removal, wal
 from shared.lake.layout import HOUR_NS, RAW, TABLES, Footer
 from shared.lake.remote import remote_of
 from shared.types import SCHEMA_VERSION, TickEvent, Universe
@@ -250,7 +250,7 @@ def write_universe(root: Path, universe: Universe, tickers: pl.DataFrame | None 
 
 @contextlib.contextmanager
 def hour_lock(root: Path, source: str, hour: int) -> Iterator[None]:
-    """Hold one hour of a source against other writers."""
+    """Hold one hour of a source against other writers; a removal of it that was begun is finished first."""
     # One file an hour of the day, not of the calendar: locks are never removed, and their number is bounded.
     path = root / ".lock" / f"{layout.check_name(source, 'source')}-{hour % 24:02}.lock"
     with _disk(path):
@@ -264,6 +264,7 @@ def hour_lock(root: Path, source: str, hour: int) -> Iterator[None]:
                 f"found {path} held by another process: let it finish or end it"
             ) from None
     try:
+        removal.finish(root, source, hour)
         yield
     finally:
         lock.release()
