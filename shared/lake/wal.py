@@ -75,16 +75,28 @@ class WriteAheadLog:
         universe: its symbols are the axis that the ticks refer to, until it grows.
         from_ns: rows received earlier only tell which links are up and what was last seen; the first hour begins
             with them CARRIED at this time. Whoever connects a little early covers [from_ns, …) without a seam.
+        end_ns: the end of an hour; what is received from then on is not recorded, and the hour ends like any other,
+            without DISCONNECTED rows: whoever records the next one has connected by then. None: until it is closed.
 
     Raises:
         LakeError: the log cannot be written (disk full, permission lost): stop, what was flushed is safe.
     """
 
-    def __init__(self, root: Path, source: str, session_id: str, universe: Universe, *, from_ns: int = 0) -> None:
+    def __init__(
+        self,
+        root: Path,
+        source: str,
+        session_id: str,
+        universe: Universe,
+        *,
+        from_ns: int = 0,
+        end_ns: int | None = None,
+    ) -> None:
+        assert end_ns is None or (end_ns % HOUR_NS == 0 and from_ns < end_ns), (from_ns, end_ns)
         self.root, self.source = root, layout.check_name(source, "source")
         self.session_id = layout.check_name(session_id, "session")
         self.symbols = universe.symbols
-        self.from_ns = from_ns
+        self.from_ns, self.end_ns = from_ns, end_ns
         self.rows = dict.fromkeys(RAW, 0)  # appended by the caller
         self.hours: list[int] = []  # that were written to
         self.until_ns = 0  # everything received up to here was appended
@@ -120,6 +132,9 @@ class WriteAheadLog:
         """Write rows in order of receipt; they are durable after the next `flush`."""
         self._check()
         tables: dict[str, Rows] = {"raw/book": ticks.books, "raw/trade": ticks.trades, "raw/ticker": ticks.tickers}
+        if self.end_ns is not None:
+            ends = {table: int(np.searchsorted(rows.recv_ns, self.end_ns)) for table, rows in tables.items()}
+            tables = {table: _slice(rows, 0, ends[table]) for table, rows in tables.items()}
         received = [rows.recv_ns for rows in tables.values() if len(rows.recv_ns)]
         if not received:
             return
@@ -155,6 +170,8 @@ class WriteAheadLog:
                 last row. Hours that are over by then are ended.
         """
         until_ns = max(self.until_ns, until_ns or 0)
+        if self.end_ns is not None:
+            until_ns = min(until_ns, self.end_ns - 1)
         if self._hour is None:
             if until_ns < self.from_ns or not any(links.up() for links in self._links.values()):
                 return
@@ -180,10 +197,11 @@ class WriteAheadLog:
         self.flush(now_ns - 1)
         if self._hour is None:
             return
-        at_ns = min(now_ns, (self._hour + 1) * HOUR_NS - 1)
-        for table, links in self._links.items():
-            self._write(table, link_rows(table, links.up(), TickEvent.DISCONNECTED, at_ns), at_ns)
-        self.until_ns = at_ns
+        if self.end_ns is None or now_ns < self.end_ns:
+            at_ns = min(now_ns, (self._hour + 1) * HOUR_NS - 1)
+            for table, links in self._links.items():
+                self._write(table, link_rows(table, links.up(), TickEvent.DISCONNECTED, at_ns), at_ns)
+            self.until_ns = at_ns
         self._end(hour=self._hour, streams=self._streams)
         self._streams, self._hour = {}, None
 
