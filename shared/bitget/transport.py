@@ -189,17 +189,23 @@ class RestClient:
         """Return the book of one symbol; `limit` is one of 1, 5, 15, 50, max."""
         return self._one(await self._send(rest.merge_depth(symbol, limit)), wire.BookRow, rest.MERGE_DEPTH)
 
-    async def candles(self, symbol: str, end_ms: int, granularity: str = "1m") -> list[public.CandleRow]:
-        """Return the newest 1000 candles that open before `end_ms`, oldest first; about a month is kept.
+    async def candles(
+        self, symbol: str, end_ms: int, granularity: str = "1m", limit: int = public.CANDLES_MAX
+    ) -> list[public.CandleRow]:
+        """Return the newest candles (at most 1000) that open before `end_ms`, oldest first; about a month is kept.
 
-        A quiet answer tells nothing: beyond what is kept the page is empty, as it is before a listing.
+        An empty answer tells little: beyond what is kept it looks as it does before a listing.
         """
-        data = await self._send(rest.candles(symbol, granularity, end_ms, public.CANDLES_MAX))
+        data = await self._send(rest.candles(symbol, granularity, end_ms, min(limit, public.CANDLES_MAX)))
         return self._candles(data, rest.CANDLES, end_ms)
 
-    async def history_candles(self, symbol: str, end_ms: int, granularity: str = "1m") -> list[public.CandleRow]:
-        """Return the newest 200 closed candles that open before `end_ms`, oldest first."""
-        data = await self._send(rest.history_candles(symbol, granularity, end_ms, public.HISTORY_CANDLES_MAX))
+    async def history_candles(
+        self, symbol: str, end_ms: int, granularity: str = "1m", limit: int = public.HISTORY_CANDLES_MAX
+    ) -> list[public.CandleRow]:
+        """Return the newest closed candles (at most 200) that open before `end_ms`, oldest first."""
+        data = await self._send(
+            rest.history_candles(symbol, granularity, end_ms, min(limit, public.HISTORY_CANDLES_MAX))
+        )
         return self._candles(data, rest.HISTORY_CANDLES, end_ms)
 
     async def funding_history(self, symbol: str, page: int = 1) -> list[public.FundingRow]:
