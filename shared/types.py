@@ -26,7 +26,7 @@ SCHEMA_VERSION = 2
 """Version of every table and of the journal. A reader refuses one it does not know."""
 
 BOOK_LEVELS = 15
-"""Levels per side that a stored book row holds (Bitget `books15`; `books5` fills the first five)."""
+"""Levels per side that a stored book row holds (`books15` and `books`; `books5` fills the first five)."""
 
 NS = 1_000_000_000
 
@@ -147,12 +147,33 @@ class TickerTicks(msgspec.Struct, frozen=True):
     quote_volume_24h: Floats  # USDT
 
 
+class DepthTicks(msgspec.Struct, frozen=True):
+    """Changed levels of full books (channel `books`) in order of receipt, in a frame as sent: asks, then bids.
+
+    Rows of one frame share everything up to `is_snapshot`. A frame that changes nothing, and a link row, is one row
+    with side 0. CARRIED rows are a book as a snapshot, with the numbers of the last push.
+    """
+
+    symbol: NDArray[np.int32]
+    recv_ns: Ints
+    exch_ns: Ints
+    event: NDArray[np.uint8]
+    conn: NDArray[np.int32]
+    seq: Ints  # -1 on link rows
+    pseq: Ints  # the seq that this update follows; 0 on snapshots, -1 on link rows
+    is_snapshot: NDArray[np.bool_]  # the book begins anew with this frame
+    side: NDArray[np.int8]  # +1 bid, -1 ask, 0: no level
+    price: Floats  # NaN where there is no level
+    size: Floats  # base coin; 0: the level is deleted
+
+
 class Ticks(msgspec.Struct, frozen=True):
     """One batch of receipts: each table in order of receipt."""
 
     books: BookTicks
     trades: TradeTicks
     tickers: TickerTicks
+    depth: DepthTicks | None = None  # None: nobody records full books
 
 
 # ----------------------------------------------------------------------------------------------- seconds

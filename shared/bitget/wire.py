@@ -77,6 +77,14 @@ class BookRow(Row, frozen=True, gc=False):
     seq: Int64 = -1
 
 
+class DepthRow(BookRow, frozen=True, gc=False):
+    """A snapshot or a change of the full book (`books`): size 0 deletes a level, `pseq` is the `seq` it follows."""
+
+    IGNORED: ClassVar[str] = "checksum scale precision isMaxPrecision"
+
+    pseq: Int64 = -1
+
+
 class TradeRow(Row, frozen=True, gc=False):
     ts: Ms
     price: float
@@ -386,9 +394,9 @@ class _Channel(Generic[R]):
         self.name, self.kind = name, kind
         self._known = _known(kind)
         # Money goes the careful way: a typed decoder reads a blank text or Decimal("NaN") where none may be.
-        self._is_hot = kind in (BookRow, TradeRow, TickerRow)
+        self._is_hot = kind in (BookRow, DepthRow, TradeRow, TickerRow)
         # Books and trades hold digits and keys without an n: an n is "nan", "inf" or an unknown field.
-        self._n_is_odd = kind in (BookRow, TradeRow)
+        self._n_is_odd = kind in (BookRow, DepthRow, TradeRow)
         # float() reads a blank as an error and "nan" as what we mean; a recording knows no mark, index or funding.
         self._blank_is_nan = kind is TickerRow
         ignored = [(field, Any, None) for field in kind.IGNORED.split()]
@@ -476,6 +484,14 @@ class BookPush(msgspec.Struct, frozen=True, gc=False):
     unknown: tuple[str, ...]
 
 
+class DepthPush(msgspec.Struct, frozen=True, gc=False):
+    channel: str
+    symbol: str
+    is_snapshot: bool
+    rows: list[DepthRow]
+    unknown: tuple[str, ...]
+
+
 class TradePush(msgspec.Struct, frozen=True, gc=False):
     channel: str
     symbol: str
@@ -524,7 +540,7 @@ class AccountPush(msgspec.Struct, frozen=True):
     unknown: tuple[str, ...]
 
 
-Push = BookPush | TradePush | TickerPush | OrderPush | FillPush | PositionPush | AccountPush
+Push = BookPush | DepthPush | TradePush | TickerPush | OrderPush | FillPush | PositionPush | AccountPush
 Frame = Push | Ack | ErrorFrame | Pong
 
 
@@ -556,6 +572,7 @@ _CHANNELS: dict[str, tuple[_Channel[Any], Any]] = {
         ("books15", BookRow, BookPush),
         ("books5", BookRow, BookPush),
         ("books1", BookRow, BookPush),
+        ("books", DepthRow, DepthPush),
         ("trade", TradeRow, TradePush),
         ("ticker", TickerRow, TickerPush),
         ("orders", OrderRow, OrderPush),

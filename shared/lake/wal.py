@@ -1,9 +1,10 @@
 """The write-ahead log: what was received and is not sealed yet, one folder an hour and session.
 
-A log is three Arrow IPC *streams* (book, trade, ticker). A stream needs no footer, so whatever was flushed can be
-read, whenever the writer dies. Each batch carries, as metadata, the CRC of its buffers and the receipt up to which
-its table is complete (`until_ns`). Rows hold positions on an axis of symbols that only ever grows at its end: a stream
-begins with the names known so far, and a batch without rows carries those that came later, ahead of their rows.
+A log is three Arrow IPC *streams* (book, trade, ticker), and a fourth (depth) where full books are recorded. A stream
+needs no footer, so whatever was flushed can be read, whenever the writer dies. Each batch carries, as metadata, the CRC
+of its buffers and the receipt up to which its table is complete (`until_ns`). Rows hold positions on an axis of symbols
+that only ever grows at its end: a stream begins with the names known so far, and a batch without rows carries those
+that came later, ahead of their rows.
 
     ended     a file `ended` lies beside the streams: the hour was over, or the session was closed (links written as
               DISCONNECTED); every byte must be readable
@@ -14,8 +15,8 @@ begins with the names known so far, and a batch without rows carries those that 
 
 An hour stands alone (see `shared.features.sampler`): at its first instant every link that is up writes a CARRIED
 row with the last state of its symbol since that symbol's links were last all down, NaN where this very connection has
-pushed nothing: its silence does not mean "unchanged". The new hour is on disk before the old one is ended, and a
-folder appears under its name only when it is locked and whole.
+pushed nothing: its silence does not mean "unchanged". Full books are carried whole, each connection's own. The new
+hour is on disk before the old one is ended, and a folder appears under its name only when it is locked and whole.
 """
 
 from __future__ import annotations
@@ -38,10 +39,9 @@ from numpy.typing import NDArray
 
 from shared.errors import LakeError, SchemaMismatch, TableCorrupt
 from shared.lake import layout
-from shared.lake.layout import HOUR_NS, RAW
-from shared.types import BOOK_LEVELS, SCHEMA_VERSION, BookTicks, TickerTicks, TickEvent, Ticks, TradeTicks, Universe
-
-Rows = BookTicks | TradeTicks | TickerTicks
+from shared.lake.chains import FullBooks
+from shared.lake.layout import DEPTH, HOUR_NS, RAW, RECEIPTS, Rows
+from shared.types import BOOK_LEVELS, SCHEMA_VERSION, DepthTicks, TickEvent, Ticks, Universe
 
 _OPENS = (TickEvent.SUBSCRIBED, TickEvent.CARRIED)
 # The others that are no push end a link: after a GAP too, silence means nothing until the next SUBSCRIBED.
@@ -59,6 +59,7 @@ _ARROW: dict[pl.DataType | type[pl.DataType], Any] = {
     pl.Int32: pa.int32(),
     pl.UInt8: pa.uint8(),
     pl.Int8: pa.int8(),
+    pl.Boolean: pa.uint8(),  # Arrow packs bits, numpy does not
     pl.Float64: pa.float64(),
 }
 
@@ -77,6 +78,7 @@ class WriteAheadLog:
             with them CARRIED at this time. Whoever connects a little early covers [from_ns, …) without a seam.
         end_ns: the end of an hour; what is received from then on is not recorded, and the hour ends like any other,
             without DISCONNECTED rows: whoever records the next one has connected by then. None: until it is closed.
+        has_depth: full books are recorded, too: the ticks bring `depth`.
 
     Raises:
         LakeError: the log cannot be written (disk full, permission lost): stop, what was flushed is safe.
@@ -91,19 +93,21 @@ class WriteAheadLog:
         *,
         from_ns: int = 0,
         end_ns: int | None = None,
+        has_depth: bool = False,
     ) -> None:
         assert end_ns is None or (end_ns % HOUR_NS == 0 and from_ns < end_ns), (from_ns, end_ns)
         self.root, self.source = root, layout.check_name(source, "source")
         self.session_id = layout.check_name(session_id, "session")
         self.symbols = universe.symbols
         self.from_ns, self.end_ns = from_ns, end_ns
-        self.rows = dict.fromkeys(RAW, 0)  # appended by the caller
+        self.tables = tuple(RECEIPTS if has_depth else RAW)
+        self.rows = dict.fromkeys(self.tables, 0)  # appended by the caller
         self.hours: list[int] = []  # that were written to
         self.until_ns = 0  # everything received up to here was appended
         self._streams: dict[str, _Stream] = {}
         self._hour: int | None = None  # None: nothing was received yet, or closed
         self._conns: dict[int, int] = {}  # the session's number -> name in the lake
-        self._links = {table: _Links(table, len(self.symbols)) for table in RAW}
+        self._links = {table: _links(table, len(self.symbols)) for table in self.tables}
         self._broken_by: OSError | None = None
         self._aside: list[Aside] = []  # not written yet
 
@@ -255,7 +259,7 @@ class WriteAheadLog:
             if unborn.exists():  # its process died right here, before anything in it counted as flushed
                 shutil.rmtree(unborn)
             unborn.mkdir(parents=True)
-            streams = {table: _Stream(unborn / f"{_leaf(table)}.arrow", table, self.symbols) for table in RAW}
+            streams = {table: _Stream(unborn / f"{_leaf(table)}.arrow", table, self.symbols) for table in self.tables}
             at_ns = max(hour * HOUR_NS, self.from_ns)
             for table, stream in streams.items():
                 stream.write(self._links[table].carried(at_ns), at_ns)
@@ -333,8 +337,8 @@ class _Links:
                 went[symbol, conn] = row
                 if not conns:
                     cuts[symbol] = row
-        if self.table == "raw/trade":
-            return  # a trade is no state
+        if self.table in ("raw/trade", DEPTH):
+            return  # a trade is no state, and that of a full book is not one row (`_DepthLinks`)
         cut = np.flatnonzero(cuts >= 0)
         if len(cut):
             self._put(cut, link_rows(self.table, [(n, 0) for n in cut.tolist()], TickEvent.CARRIED, 0), slice(None))
@@ -366,6 +370,26 @@ class _Links:
         for field in rows.__struct_fields__:
             if field not in _LINK_FIELDS:
                 getattr(self._states, field)[symbols] = getattr(rows, field)[which]
+
+
+class _DepthLinks(_Links):
+    """The links of full books, which are carried whole."""
+
+    def __init__(self, n_symbols: int) -> None:
+        super().__init__(DEPTH, n_symbols)
+        self._books = FullBooks()
+
+    def note(self, rows: Rows) -> None:
+        assert isinstance(rows, DepthTicks), type(rows)
+        super().note(rows)
+        self._books.take(rows)
+
+    def carried(self, at_ns: int) -> Rows:
+        return self._books.carried(at_ns)
+
+
+def _links(table: str, n_symbols: int) -> _Links:
+    return _DepthLinks(n_symbols) if table == DEPTH else _Links(table, n_symbols)
 
 
 class _Stream:
@@ -405,6 +429,8 @@ class _Stream:
 
 def _arrow(values: NDArray[Any]) -> Any:
     """Return the values as Arrow sees them in place (`pa.array` would import pandas, where there is one: 0.5 s)."""
+    if values.dtype == np.bool_:
+        values = values.view(np.uint8)
     flat = np.ascontiguousarray(values).reshape(-1)
     array = pa.Array.from_buffers(pa.from_numpy_dtype(flat.dtype), len(flat), [None, pa.py_buffer(flat)])
     return array if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(array, values.shape[1])
@@ -414,7 +440,7 @@ def log_schema(table: str) -> Any:
     """Return the Arrow schema of a log's stream: the fields of the batch, one column each."""
     columns = layout.TABLES[table].columns
     fields = []
-    for field in RAW[table].__struct_fields__:
+    for field in RECEIPTS[table].__struct_fields__:
         if layout.is_matrix(table, field):
             fields.append(pa.field(field, pa.list_(pa.float64(), BOOK_LEVELS)))
         else:
@@ -431,21 +457,23 @@ def link_rows(table: str, links: Sequence[tuple[int, int]], event: TickEvent, re
         "event": np.full(n, event, np.uint8),
         "conn": np.array([conn for _, conn in links], np.int32),
         "seq": np.full(n, -1),
+        "pseq": np.full(n, -1),
+        "is_snapshot": np.zeros(n, np.bool_),
         "trade_id": np.full(n, -1),
         "side": np.zeros(n, np.int8),
         "exch_ns": np.zeros(n, np.int64),
         "next_funding_ms": np.zeros(n, np.int64),
     }
     fields: dict[str, Any] = {}
-    for field in RAW[table].__struct_fields__:
+    for field in RECEIPTS[table].__struct_fields__:
         if layout.is_matrix(table, field):
             fields[field] = np.full((n, BOOK_LEVELS), 0.0 if field.endswith("size") else np.nan)
         elif field in given:
             fields[field] = given[field]
         else:
-            is_amount = field == "size"  # of a trade; what a ticker did not say is unknown, not 0
+            is_amount = field == "size"  # of a trade or a level; what a ticker did not say is unknown, not 0
             fields[field] = np.full(n, 0.0 if is_amount else np.nan)
-    return RAW[table](**fields)
+    return RECEIPTS[table](**fields)
 
 
 def sync_folder(folder: Path) -> None:
@@ -547,12 +575,12 @@ def _rows(table: str, batch: Any) -> Rows:
         # In place, for the same reason as in `_arrow`; a stream's batches begin at offset 0 and hold no nulls.
         like = getattr(nothing, name)
         fields[name] = np.frombuffer(column.buffers()[-1], like.dtype).reshape(-1, *like.shape[1:])
-    return RAW[table](**fields)
+    return RECEIPTS[table](**fields)
 
 
 def _join(table: str, parts: Sequence[Rows]) -> Rows:
     parts = [link_rows(table, [], TickEvent.CARRIED, 0), *parts]
-    return RAW[table](
+    return RECEIPTS[table](
         **{name: np.concatenate([getattr(rows, name) for rows in parts]) for name in parts[0].__struct_fields__}
     )
 
