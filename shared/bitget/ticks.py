@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 import struct
+from array import array
 from collections.abc import Hashable, Iterable, Sequence
 from itertools import chain
 from typing import Any
@@ -26,11 +27,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.bitget.wire import MS_NS, BookRow, TickerRow, TradeRow
+from shared.bitget.chain import ChainedBook
+from shared.bitget.wire import MS_NS, BookRow, DepthRow, TickerRow, TradeRow
 from shared.errors import ExchangeError
-from shared.types import BOOK_LEVELS, BookTicks, TickerTicks, TickEvent, Ticks, TradeTicks
+from shared.types import BOOK_LEVELS, BookTicks, DepthTicks, Floats, TickerTicks, TickEvent, Ticks, TradeTicks
 
-CHANNEL_TABLE = {"books15": "book", "books5": "book", "books1": "book", "trade": "trade", "ticker": "ticker"}
+FULL_BOOKS = "books"
+"""The channel that tells changes of the full book; the others tell the best levels anew each time."""
+
+CHANNEL_TABLE = {
+    "books15": "book",
+    "books5": "book",
+    "books1": "book",
+    FULL_BOOKS: "book",  # its best levels; the changes themselves go to the table depth
+    "trade": "trade",
+    "ticker": "ticker",
+}
 
 _SHARED_MAX = 256
 """Pushes of one symbol and channel that are remembered while two connections carry it: at least ten seconds of them."""
@@ -91,7 +103,26 @@ _TICKER_DTYPE = np.dtype(
         *[(name, "<f8") for name in _TICKER_FLOATS],
     ]
 )
+_DEPTH = struct.Struct("<iiqqqqqqii")
+_DEPTH_DTYPE = np.dtype(
+    [
+        ("symbol", "<i4"),
+        ("conn", "<i4"),
+        ("recv_ns", "<i8"),
+        ("exch_ns", "<i8"),
+        ("event", "<i8"),
+        ("is_snapshot", "<i8"),
+        ("seq", "<i8"),
+        ("pseq", "<i8"),
+        ("n_asks", "<i4"),
+        ("n_bids", "<i4"),
+    ]
+)
 assert (_BOOK.size, _TRADE.size, _TICKER.size) == (_BOOK_DTYPE.itemsize, _TRADE_DTYPE.itemsize, _TICKER_DTYPE.itemsize)
+assert _DEPTH.size == _DEPTH_DTYPE.itemsize
+
+_LEVELS_A_ROW = 8
+"""Room for levels of full books, in multiples of `rows_max`: 800 snapshots and 30 s of changes are 3.2 million."""
 
 
 class TicksOverflow(ExchangeError):
@@ -131,21 +162,60 @@ class _Block:
         return records
 
 
+class _DepthBlock(_Block):
+    """Frames of changed levels: one record a frame, its levels in a line of their own."""
+
+    def __init__(self, rows_max: int) -> None:
+        super().__init__("depth", _DEPTH, _DEPTH_DTYPE, rows_max)
+        self._levels = array("d")  # price, size, price, … of asks, then bids
+        self._values_max = 2 * _LEVELS_A_ROW * rows_max
+
+    @property
+    def n_levels(self) -> int:
+        return len(self._levels) // 2
+
+    def append(self, row: DepthRow, head: tuple[int, ...], *, is_snapshot: bool) -> None:
+        asks, bids = row.asks, row.bids
+        if len(self._levels) + 2 * (len(asks) + len(bids)) > self._values_max:
+            raise TicksOverflow(
+                f"expected at most {self._values_max // 2} depth rows between two batches, found more: "
+                "the consumer has stalled, stop and look at its log"
+            )
+        at = self.room(1)
+        self.pack_into(self.memory, at, *head, is_snapshot, row.seq, row.pseq, len(asks), len(bids))
+        self._levels.extend(chain.from_iterable(asks))
+        self._levels.extend(chain.from_iterable(bids))
+        self.end = at + self.size
+
+    def append_link(self, head: tuple[int, ...]) -> None:
+        at = self.room(1)
+        self.pack_into(self.memory, at, *head, 0, -1, -1, 0, 0)
+        self.end = at + self.size
+
+    def take_levels(self) -> Floats:
+        """Return (levels, 2) and become empty."""
+        levels = np.array(self._levels).reshape(-1, 2)
+        self._levels = array("d")
+        return levels
+
+
 class TickBuffer:
     """Collect pushes of any number of sessions; one clock stamps them all, so `recv_ns` never decreases.
 
     Args:
         symbols: the N axis at first; rows hold positions on it.
         rows_max: bound of each table between two `take`s. The default holds about 30 s of 800 symbols x 20 books/s.
+        has_depth: keep the changes of full books, too; their best levels are books like any other either way.
     """
 
-    def __init__(self, symbols: tuple[str, ...], rows_max: int = 500_000) -> None:
+    def __init__(self, symbols: tuple[str, ...], rows_max: int = 500_000, *, has_depth: bool = False) -> None:
         self.symbols = symbols
         self.index = {symbol: n for n, symbol in enumerate(symbols)}
         self.last_recv_ns = 0
         self._books = _Block("book", _BOOK, _BOOK_DTYPE, rows_max)
         self._trades = _Block("trade", _TRADE, _TRADE_DTYPE, rows_max)
         self._tickers = _Block("ticker", _TICKER, _TICKER_DTYPE, rows_max)
+        self._depth = _DepthBlock(rows_max) if has_depth else None
         self.repeats = 0  # pushes left out because another connection had brought them
         self._links: dict[tuple[str, int], set[int]] = {}  # (table, symbol) -> connections that carry it
         # A new connection begins with the state that another one may have brought before: the last push is kept.
@@ -156,7 +226,8 @@ class TickBuffer:
 
     def __len__(self) -> int:
         """Return the rows that wait, of all tables."""
-        return sum(block.end // block.size for block in (self._books, self._trades, self._tickers))
+        rows = sum(block.end // block.size for block in (self._books, self._trades, self._tickers))
+        return rows if self._depth is None else rows + self._depth.n_levels
 
     def grow(self, symbols: Iterable[str]) -> None:
         """Put those of the symbols that are new behind the others: what has a position keeps it."""
@@ -183,6 +254,23 @@ class TickBuffer:
         else:
             levels = (*_flat(asks), *_flat(bids))
             block.pack_into(block.memory, at, n, conn, recv_ns, row.ts * MS_NS, event, row.seq, *levels)
+        block.end = at + block.size
+
+    def append_full_book(
+        self, n: int, book: ChainedBook, row: DepthRow, conn: int, recv_ns: int, *, is_snapshot: bool
+    ) -> None:
+        """Append what a push of `books` has changed, and the best levels of the book that it made."""
+        assert recv_ns >= self.last_recv_ns, (recv_ns, self.last_recv_ns)
+        self.last_recv_ns = recv_ns
+        exch_ns = row.ts * MS_NS
+        if self._depth is not None:  # of every connection: a chain with a link missing is none
+            self._depth.append(row, (n, conn, recv_ns, exch_ns, 0), is_snapshot=is_snapshot)
+        event = self._event_of("book", self._last_books, n, (row.ts, row.seq), conn)
+        if event is None:
+            return
+        block = self._books
+        at = block.room(1)
+        block.pack_into(block.memory, at, n, conn, recv_ns, exch_ns, event, row.seq, *book.top())
         block.end = at + block.size
 
     def append_trades(
@@ -230,6 +318,8 @@ class TickBuffer:
         head = (self.index[symbol], conn, recv_ns, 0, int(event))
         table = CHANNEL_TABLE[channel]
         self._note_link(table, head[0], conn, is_up=event in (TickEvent.SUBSCRIBED, TickEvent.CARRIED))
+        if channel == FULL_BOOKS and self._depth is not None:
+            self._depth.append_link(head)
         if table == "book":
             block, tail = self._books, (-1, *_ABSENT, *_ABSENT)
         elif table == "trade":
@@ -276,7 +366,12 @@ class TickBuffer:
     def take(self) -> Ticks:
         """Return everything appended since the last call, and become empty."""
         books, trades, tickers = self._books.take(), self._trades.take(), self._tickers.take()
-        return Ticks(books=_book_ticks(books), trades=_trade_ticks(trades), tickers=_ticker_ticks(tickers))
+        return Ticks(
+            books=_book_ticks(books),
+            trades=_trade_ticks(trades),
+            tickers=_ticker_ticks(tickers),
+            depth=None if self._depth is None else _depth_ticks(self._depth.take(), self._depth.take_levels()),
+        )
 
 
 def _is_late(table: str, push: tuple[float, ...], newest: tuple[float, ...]) -> bool:
@@ -307,6 +402,28 @@ def _book_ticks(records: NDArray[Any]) -> BookTicks:
         bid_size=records["bid"][:, :, 1].copy(),
         ask_price=records["ask"][:, :, 0].copy(),
         ask_size=records["ask"][:, :, 1].copy(),
+    )
+
+
+def _depth_ticks(records: NDArray[Any], levels: Floats) -> DepthTicks:
+    """Return a row a level; a frame without any is one row."""
+    n_levels = records["n_asks"] + records["n_bids"]
+    n_rows = np.maximum(n_levels, 1)
+    rows = np.repeat(records, n_rows)
+    nth = np.arange(len(rows)) - np.repeat(np.cumsum(n_rows) - n_rows, n_rows)  # within its frame
+    has_level = np.repeat(n_levels > 0, n_rows)
+    side = np.where(nth < rows["n_asks"], -1, 1).astype(np.int8)
+    price, size = np.full(len(rows), _NAN), np.zeros(len(rows))
+    side[~has_level] = 0
+    price[has_level], size[has_level] = levels[:, 0], levels[:, 1]
+    return DepthTicks(
+        **_head(rows),
+        seq=rows["seq"].copy(),
+        pseq=rows["pseq"].copy(),
+        is_snapshot=rows["is_snapshot"].astype(np.bool_),
+        side=side,
+        price=price,
+        size=size,
     )
 
 
