@@ -83,6 +83,7 @@ def write_seconds(lake: Path, source: str, hour: int) -> pl.DataFrame:
     Raises:
         TableEmpty: the hour holds no raw rows.
     """
+    _check_inputs(lake, source, hour)
     symbols, seconds = sample(lake, source, hour * HOUR_S, (hour + 1) * HOUR_S)
     frame = to_frame(symbols, seconds)
     if frame.is_empty():
@@ -92,6 +93,25 @@ def write_seconds(lake: Path, source: str, hour: int) -> pl.DataFrame:
         )
     write.write_table(lake, "seconds", source, hour, frame, {"inputs": inputs_of_seconds(lake, source, hour)})
     return frame
+
+
+def _check_inputs(lake: Path, source: str, hour: int) -> None:
+    """Refuse to build an hour anew from less than it was made from, or from the last states of the hour before."""
+    there = {f"{table} {hour}" for table in RAW if hour in read.hours(lake, table, source)}
+    path = read.sealed_file(lake, "seconds", source, hour)
+    known = {} if path is None else read.footer(path).provenance.get("inputs") or {}
+    gone = sorted(name.rsplit(" ", 1)[0] for name in known if name.endswith(f" {hour}") and name not in there)
+    if gone:
+        raise TableEmpty(
+            f"{', '.join(gone)} of {source} must be there to build the seconds of {hour_name(hour)} anew, found them "
+            f"removed from {lake}: the seconds that are stored stay as they are; remove {path} if you want those of "
+            "what is left"
+        )
+    if not there:
+        raise TableEmpty(
+            f"raw rows of {source} are needed for {hour_name(hour)}, found none in {lake}: "
+            f"{TABLES['raw/book'].made_by}, or choose another hour"
+        )
 
 
 def inputs_of_seconds(lake: Path, source: str, hour: int) -> dict[str, str] | None:

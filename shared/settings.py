@@ -60,6 +60,7 @@ class Settings(BaseSettings):
     num_threads: int = Field(4, ge=1)  # training only; capped at the cores
     lake_uri: str = "data_lake"  # a folder, or s3://bucket/prefix
     lake_cache: str = "data_lake/.s3"  # below it: local copies, logs and journals of lakes in object stores
+    retention: str = ""  # raw=30d,seconds=18mo,…: see pipelines.retention; "": the lake keeps everything
     mlflow_tracking_uri: str | None = None  # None: the database under mlruns/
 
     @field_validator("symbols", mode="before")
