@@ -76,8 +76,10 @@ class WriteAheadLog:
         universe: its symbols are the axis that the ticks refer to, until it grows.
         from_ns: rows received earlier only tell which links are up and what was last seen; the first hour begins
             with them CARRIED at this time. Whoever connects a little early covers [from_ns, …) without a seam.
-        end_ns: the end of an hour; what is received from then on is not recorded, and the hour ends like any other,
-            without DISCONNECTED rows: whoever records the next one has connected by then. None: until it is closed.
+        owned_ns: [start, end) by the exchange's clock; other pushes of book, trade and ticker only tell what was last
+            seen. Recorders that relieve one another overlap, and each push reaches them at different times: what
+            both see in it is the exchange's. So each push is recorded by one of them, and none by neither. (A full
+            book is a chain of changes, a connection's own: it is recorded as it comes.) None: everything.
         has_depth: full books are recorded, too: the ticks bring `depth`.
 
     Raises:
@@ -92,14 +94,13 @@ class WriteAheadLog:
         universe: Universe,
         *,
         from_ns: int = 0,
-        end_ns: int | None = None,
+        owned_ns: tuple[int, int] | None = None,
         has_depth: bool = False,
     ) -> None:
-        assert end_ns is None or (end_ns % HOUR_NS == 0 and from_ns < end_ns), (from_ns, end_ns)
         self.root, self.source = root, layout.check_name(source, "source")
         self.session_id = layout.check_name(session_id, "session")
         self.symbols = universe.symbols
-        self.from_ns, self.end_ns = from_ns, end_ns
+        self.from_ns, self.owned_ns = from_ns, owned_ns
         self.tables = tuple(RECEIPTS if has_depth else RAW)
         self.rows = dict.fromkeys(self.tables, 0)  # appended by the caller
         self.hours: list[int] = []  # that were written to
@@ -136,9 +137,9 @@ class WriteAheadLog:
         """Write rows in order of receipt; they are durable after the next `flush`."""
         self._check()
         tables: dict[str, Rows] = {"raw/book": ticks.books, "raw/trade": ticks.trades, "raw/ticker": ticks.tickers}
-        if self.end_ns is not None:
-            ends = {table: int(np.searchsorted(rows.recv_ns, self.end_ns)) for table, rows in tables.items()}
-            tables = {table: _slice(rows, 0, ends[table]) for table, rows in tables.items()}
+        if ticks.depth is not None:
+            assert DEPTH in self.tables, "a log takes full books where it was told so"
+            tables[DEPTH] = ticks.depth
         received = [rows.recv_ns for rows in tables.values() if len(rows.recv_ns)]
         if not received:
             return
@@ -158,8 +159,7 @@ class WriteAheadLog:
             until_ns = min(last_ns, end_ns - 1)
             for table, rows in tables.items():
                 n = int(np.searchsorted(rows.recv_ns, end_ns))
-                self._write(table, _slice(rows, 0, n), until_ns)
-                self.rows[table] += n
+                self.rows[table] += self._write(table, _slice(rows, 0, n), until_ns)
                 tables[table] = _slice(rows, n, len(rows.recv_ns))
             self.until_ns = max(self.until_ns, until_ns)
             if last_ns < end_ns:
@@ -174,8 +174,6 @@ class WriteAheadLog:
                 last row. Hours that are over by then are ended.
         """
         until_ns = max(self.until_ns, until_ns or 0)
-        if self.end_ns is not None:
-            until_ns = min(until_ns, self.end_ns - 1)
         if self._hour is None:
             if until_ns < self.from_ns or not any(links.up() for links in self._links.values()):
                 return
@@ -201,11 +199,10 @@ class WriteAheadLog:
         self.flush(now_ns - 1)
         if self._hour is None:
             return
-        if self.end_ns is None or now_ns < self.end_ns:
-            at_ns = min(now_ns, (self._hour + 1) * HOUR_NS - 1)
-            for table, links in self._links.items():
-                self._write(table, link_rows(table, links.up(), TickEvent.DISCONNECTED, at_ns), at_ns)
-            self.until_ns = at_ns
+        at_ns = min(now_ns, (self._hour + 1) * HOUR_NS - 1)
+        for table, links in self._links.items():
+            self._write(table, link_rows(table, links.up(), TickEvent.DISCONNECTED, at_ns), at_ns)
+        self.until_ns = at_ns
         self._end(hour=self._hour, streams=self._streams)
         self._streams, self._hour = {}, None
 
@@ -226,12 +223,21 @@ class WriteAheadLog:
             file.flush()
             os.fsync(file.fileno())
 
-    def _write(self, table: str, rows: Rows, until_ns: int) -> None:
+    def _write(self, table: str, rows: Rows, until_ns: int) -> int:
+        """Write what is ours of these rows, take note of them all, and return how many were written."""
         if not len(rows.recv_ns):
-            return
-        with self._writing():
-            self._streams[table].write(rows, until_ns)
+            return 0
+        ours = rows
+        if self.owned_ns is not None and table in RAW:
+            begin_ns, end_ns = self.owned_ns
+            is_ours = (rows.event >= TickEvent.SUBSCRIBED) | ((rows.exch_ns >= begin_ns) & (rows.exch_ns < end_ns))
+            if not is_ours.all():
+                ours = type(rows)(**{field: getattr(rows, field)[is_ours] for field in rows.__struct_fields__})
+        if len(ours.recv_ns):
+            with self._writing():
+                self._streams[table].write(ours, until_ns)
         self._links[table].note(rows)
+        return len(ours.recv_ns)
 
     def _only_note(self, table: str, rows: Rows) -> Rows:
         """Take note of the rows before `from_ns`, return the others."""
