@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.errors import SettingsError
+from shared.types import BOOK_CHANNELS, BookChannels
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -46,6 +48,7 @@ class Settings(BaseSettings):
     bitget_passphrase: SecretStr | None = None
     symbols: Annotated[tuple[str, ...], NoDecode] = ()  # () = every listed one
     symbol: str | None = None  # None: use `symbols`
+    books: Annotated[BookChannels, NoDecode] = BookChannels()  # books5, or books5,BTCUSDT=books,ETHUSDT=books15
     leverage: int = Field(5, ge=1, le=150)
     sandbox: bool = True
     daily_loss_limit: float = Field(0.10, gt=0, le=1)  # [1] of the day's first equity
@@ -69,6 +72,11 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip().upper() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("books", mode="before")
+    @classmethod
+    def _book_channels(cls, value: object) -> object:
+        return parse_books(value) if isinstance(value, str) else value
 
     @property
     def wanted_symbols(self) -> tuple[str, ...]:
@@ -188,6 +196,47 @@ class Settings(BaseSettings):
                 "BITGET_VENUE=live with SANDBOX=false trades real money and needs --arm, which is missing: "
                 "add it if you mean it, or set SANDBOX=true and BITGET_VENUE=simulator"
             )
+
+
+def parse_books(text: str) -> BookChannels:
+    """Return the book channels that a person wrote: one for all symbols, and SYMBOL=channel for others.
+
+    Raises:
+        SettingsError: a channel is none of Bitget's, or something is said twice.
+    """
+    default: str | None = None
+    others: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        symbol, equals, channel = (word.strip() for word in part.rpartition("="))
+        if channel not in BOOK_CHANNELS or (equals and not symbol):
+            raise SettingsError(
+                f"BOOKS must be one of {', '.join(BOOK_CHANNELS)}, and SYMBOL=channel for others (as in "
+                f"books5,BTCUSDT=books), found {part!r}: correct it"
+            )
+        if symbol.upper() in others or (not symbol and default is not None):
+            raise SettingsError(
+                f"BOOKS must name {symbol.upper() or 'the channel of all others'} once, found it again in {part!r}: "
+                "remove one of the two"
+            )
+        if symbol:
+            others[symbol.upper()] = channel
+        else:
+            default = channel
+    return BookChannels(default or BookChannels().default, others)
+
+
+def check_books(books: BookChannels, listed: Sequence[str], source: str) -> None:
+    """Refuse book channels of symbols that are not listed.
+
+    Raises:
+        SettingsError: the message names them.
+    """
+    missing = sorted(set(books.others) - set(listed))
+    if missing:
+        raise SettingsError(
+            f"every symbol of BOOKS must be listed at {source}, found {', '.join(missing[:5])} that is not: correct it "
+            f"({len(listed)} are listed: {', '.join(listed[:3])} …)"
+        )
 
 
 def is_loopback(url: str) -> bool:

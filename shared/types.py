@@ -28,6 +28,11 @@ SCHEMA_VERSION = 2
 BOOK_LEVELS = 15
 """Levels per side that a stored book row holds (`books15` and `books`; `books5` fills the first five)."""
 
+FULL_BOOKS = "books"
+"""The channel that tells a book of up to 500 levels a side and its changes; the others tell the best levels anew."""
+
+BOOK_CHANNELS = ("books1", "books5", "books15", FULL_BOOKS)
+
 NS = 1_000_000_000
 
 Floats = NDArray[np.float64]
@@ -80,6 +85,33 @@ class Universe(msgspec.Struct, frozen=True, kw_only=True):
     def index(self) -> dict[str, int]:
         """Return symbol -> position on the N axis."""
         return {contract.symbol: n for n, contract in enumerate(self.contracts)}
+
+
+class BookChannels(msgspec.Struct, frozen=True):
+    """The book channel of every symbol: one for all, but for those named.
+
+    `live` and the recorder of one installation have the same (the setting `BOOKS`): what a second says of depth depends
+    on how many levels are seen, and a model must see what it learned from.
+    """
+
+    default: str = "books5"  # one of BOOK_CHANNELS
+    others: Mapping[str, str] = {}  # symbol -> channel
+
+    def of(self, symbol: str) -> str:
+        return self.others.get(symbol, self.default)
+
+    def channels_of(self, symbol: str) -> tuple[str, ...]:
+        """Return all channels that a symbol is followed on."""
+        return (self.of(symbol), "trade", "ticker")
+
+    @property
+    def has_full(self) -> bool:
+        """Claim that some symbol's full book is followed."""
+        return FULL_BOOKS in (self.default, *self.others.values())
+
+    def __str__(self) -> str:
+        """Return it as it is written in the setting."""
+        return ",".join([self.default, *(f"{symbol}={channel}" for symbol, channel in sorted(self.others.items()))])
 
 
 # ------------------------------------------------------------------------------------------------- ticks

@@ -30,10 +30,17 @@ from numpy.typing import NDArray
 from shared.bitget.chain import ChainedBook
 from shared.bitget.wire import MS_NS, BookRow, DepthRow, TickerRow, TradeRow
 from shared.errors import ExchangeError
-from shared.types import BOOK_LEVELS, BookTicks, DepthTicks, Floats, TickerTicks, TickEvent, Ticks, TradeTicks
-
-FULL_BOOKS = "books"
-"""The channel that tells changes of the full book; the others tell the best levels anew each time."""
+from shared.types import (
+    BOOK_LEVELS,
+    FULL_BOOKS,
+    BookTicks,
+    DepthTicks,
+    Floats,
+    TickerTicks,
+    TickEvent,
+    Ticks,
+    TradeTicks,
+)
 
 CHANNEL_TABLE = {
     "books15": "book",
