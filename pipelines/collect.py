@@ -25,20 +25,33 @@ import msgspec
 
 from pipelines.collector import Collector
 from pipelines.meter import Meter, free_bytes, projection
+from pipelines.moments import second_of
 from pipelines.universe import discover, source_at
 from shared import entry, log, settings, simulator_process
 from shared.bitget.transport import ROTATE_S, ReceiveClock, RestClient, rotate
 from shared.errors import CrosscutError, ExchangeSilent, LakeError, SettingsError
 from shared.lake import layout, write
-from shared.lake.layout import RAW
+from shared.lake.layout import HOUR_NS, HOUR_S, RAW
 from shared.types import NS, Note
 
 WRITE_S = 1.0
 """What a crash loses at most, and how far a reader of the open hour is behind."""
 
+OVERLAP_S = 5.0
+"""How long recorders that relieve one another listen both. A push that takes longer, or longer less what our clock is
+wrong by, is lost at the border."""
+
+SERVICE = "collect"
+"""How names of sessions begin that go on until they are told to stop; see `hour_session`."""
+
 FREE_BYTES_MIN = 1e9
 
 _REPORT_S = 10.0
+
+
+def hour_session(hour: int) -> str:
+    """Return how names of sessions begin that record one hour and end with it."""
+    return f"hour{hour}"
 
 
 class Collected(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +73,7 @@ async def collect(
     *,
     stop: asyncio.Event,
     symbols: Sequence[str] = (),
+    hour: int | None = None,
     copies: int = 1,
     rotate_s: float = ROTATE_S,
     free_bytes_min: float = FREE_BYTES_MIN,
@@ -72,6 +86,8 @@ async def collect(
 
     Args:
         symbols: () is everything that is listed.
+        hour: epoch hour whose pushes are recorded, those of the hours beside it are not; be there `OVERLAP_S` before
+            it and after it. None: everything until the stop.
         copies: connections that carry each channel.
         rotate_s: age at which a connection is replaced by a new one.
         free_bytes_min: with less room on the lake's disk recording ends, while there is enough to seal.
@@ -83,14 +99,22 @@ async def collect(
         SettingsError: a wanted symbol is not listed.
         LakeError: the disk refuses, or is nearly full. What was flushed is sealed, by the next start at the latest.
     """
-    for report in write.seal_all(lake, source):
+    # Who records an hour connects first: what a predecessor left in it is sealed with the rest, when the hour is over.
+    for report in write.seal_all(lake, source) if hour is None else ():
         progress(f"sealed {layout.hour_name(report.hour)} of an earlier run: {report.rows:,} rows")
     clock = clock or ReceiveClock()
     async with RestClient(rest_url, None, clock=clock) as rest:
         universe = await discover(rest, lake, source)
     began_ns = clock()
-    session_id = f"collect-{began_ns // NS}-{os.getpid()}"
-    collector = Collector(lake, universe, session_id, symbols=symbols, copies=copies)
+    collector = Collector(
+        lake,
+        universe,
+        f"{SERVICE if hour is None else hour_session(hour)}-{began_ns // NS}-{os.getpid()}",
+        symbols=symbols,
+        from_ns=0 if hour is None else hour * HOUR_NS - round(OVERLAP_S * NS),
+        owned_ns=None if hour is None else (hour * HOUR_NS, (hour + 1) * HOUR_NS),
+        copies=copies,
+    )
     progress(f"recording {len(collector.symbols)} symbols of {source} over {len(collector.sessions)} connections")
     progress(projection(len(collector.symbols), free_bytes(lake)))
     gone = asyncio.Event()  # of the streams: set when the writer has failed, too
@@ -135,7 +159,7 @@ async def collect(
         )
     return Collected(
         source=source,
-        session=session_id,
+        session=collector.log.session_id,
         seconds=round((clock() - began_ns) / NS, 3),
         symbols=len(collector.symbols),
         rows=dict(collector.log.rows),
@@ -223,6 +247,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--lake", help="the lake's folder (default: LAKE_URI, which is data_lake)")
     p.add_argument("--seconds", type=float, help="stop after so many seconds (default: when told to)")
     p.add_argument(
+        "--hour",
+        help="record exactly the hour that begins then, like 2026-11-22T08:00 (UTC): connect now, stop when it is "
+        "over. Whoever records the next hour starts half a minute before it, and nothing is lost between them",
+    )
+    p.add_argument(
         "--copies", type=int, default=1, help="connections that carry each channel; 2 outlives the loss of one"
     )
     p.add_argument(
@@ -241,6 +270,7 @@ async def run(args: argparse.Namespace) -> Collected:
     lake = config.lake
     if args.seconds is not None and not args.seconds > 0:
         raise SettingsError(f"--seconds must be above 0, found {args.seconds:g}")
+    begin_s = _begin_of(args.hour)
     if not 1 <= args.copies <= 3:
         raise SettingsError(
             f"--copies must be 1 to 3, found {args.copies}: every copy is another full set of connections"
@@ -271,6 +301,9 @@ async def run(args: argparse.Namespace) -> Collected:
             _say(f"started a simulator: {simulator.ready.get('note', source)}")
         else:
             source = await source_at(urls[0])
+        if begin_s is not None:  # by the clock of now: starting took its time
+            left_s = begin_s + HOUR_S + OVERLAP_S - time.time()
+            args.seconds = left_s if args.seconds is None else min(args.seconds, left_s)
         async with _stopping_after(args.seconds, simulator, stop):
             done = await collect(
                 *urls,
@@ -278,6 +311,7 @@ async def run(args: argparse.Namespace) -> Collected:
                 source,
                 stop=stop,
                 symbols=symbols,
+                hour=None if begin_s is None else begin_s // HOUR_S,
                 copies=args.copies,
                 free_bytes_min=args.free_gb_min * 1e9,
                 gauges=gauges,
@@ -290,6 +324,18 @@ async def run(args: argparse.Namespace) -> Collected:
                 f"what came before is sealed in {lake}, run it again"
             )
     return done
+
+
+def _begin_of(hour: str | None) -> int | None:
+    """Return the second at which the hour to record begins, None where none is asked for."""
+    begin_s = second_of(hour)
+    if begin_s is None:
+        return None
+    if begin_s % HOUR_S:
+        raise SettingsError(f"--hour must be the beginning of an hour, like 2026-11-22T08:00, found {hour}: round it")
+    if time.time() >= begin_s + HOUR_S:
+        raise SettingsError(f"--hour must not be over, found {hour}: record a later one")
+    return begin_s
 
 
 @contextlib.asynccontextmanager

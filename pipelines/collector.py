@@ -28,6 +28,7 @@ class Collector:
         session_id: names the log and its connections.
         symbols: what to record; () is everything that is listed.
         from_ns: earlier receipts are not recorded (see `WriteAheadLog`).
+        owned_ns: [start, end) of the pushes to record, by the exchange's clock (see there); None: all of them.
         copies: connections that carry each channel; 2 survives the loss of one without a gap, and is recorded once.
 
     Raises:
@@ -43,11 +44,12 @@ class Collector:
         symbols: Sequence[str] = (),
         channels: tuple[str, ...] = CHANNELS,
         from_ns: int = 0,
+        owned_ns: tuple[int, int] | None = None,
         copies: int = 1,
     ) -> None:
         self.universe = universe
         self.symbols = wanted_symbols(universe, symbols)
-        self.log = WriteAheadLog(lake, universe.source, session_id, universe, from_ns=from_ns)
+        self.log = WriteAheadLog(lake, universe.source, session_id, universe, from_ns=from_ns, owned_ns=owned_ns)
         self.buffer = TickBuffer(universe.symbols)
         self._channels = channels
         self.parts = shards(self.symbols, len(channels)) * copies

@@ -1,9 +1,10 @@
-"""The border of two recorders: one ends with its hour, the other begins with the next, and no reader sees where."""
+"""The border of two recorders that relieve one another: each push reaches both, at different times, and is stored once."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -15,75 +16,92 @@ from shared.types import NS, TickEvent, Ticks
 from tests.shared.lake import receipts as r
 
 BORDER_NS = (r.HOUR + 1) * r.HOUR_NS
-OVERLAP_S = 6
+BEGIN_NS, END_NS = BORDER_NS - 9 * NS, BORDER_NS + 9 * NS
+OVERLAP_NS = 5 * NS
+LAG_NS = 20_000_000  # that `receipts` are made with
+MS = 1_000_000
+
+FIRST = (r.HOUR * r.HOUR_NS, BORDER_NS)
+SECOND = (BORDER_NS, BORDER_NS + r.HOUR_NS)
 
 
-def record(root: Path, session: str, ticks: Ticks, *, from_ns: int = 0, end_ns: int | None = None) -> None:
-    """Write a session as a recorder does, a batch a second, then close it two seconds after its last receipt."""
-    log = wal.WriteAheadLog(root, r.SOURCE, session, r.universe(), from_ns=from_ns, end_ns=end_ns)
-    first_s, last_s = BORDER_NS // NS - 20, BORDER_NS // NS + 20
-    for second in range(first_s, last_s):
-        log.append(r.between(ticks, second * NS, (second + 1) * NS))
-        log.flush((second + 1) * NS - 1)
-    log.close(last_s * NS + 2 * NS)
+def later(ticks: Ticks, by_ns: int) -> Ticks:
+    """Return the same pushes as another connection receives them."""
+
+    def shift(rows: r.R) -> r.R:
+        fields = {field: getattr(rows, field) for field in rows.__struct_fields__}
+        return type(rows)(**fields | {"recv_ns": rows.recv_ns + by_ns})
+
+    return r.map_tables(ticks, shift)
 
 
-def rows_of(root: Path, table: str, hour: int) -> pl.DataFrame:
-    """Return a raw hour without the names of its connections."""
+def record(
+    root: Path, session: str, ticks: Ticks, *, from_ns: int = 0, owned_ns: tuple[int, int] | None, close_ns: int
+) -> None:
+    """Write a session as a recorder does: connected when the first of these come, a batch every 100 ms."""
+    log = wal.WriteAheadLog(root, r.SOURCE, session, r.universe(), from_ns=from_ns, owned_ns=owned_ns)
+    begin_ns = int(ticks.books.recv_ns[0]) - MS
+    log.append(r.links(TickEvent.SUBSCRIBED, begin_ns))
+    for start_ns in range(begin_ns, close_ns, 100 * MS):
+        end_ns = min(start_ns + 100 * MS, close_ns)
+        log.append(r.between(ticks, start_ns, end_ns))
+        log.flush(end_ns - 1)
+    log.close(close_ns)
     write.seal_all(root, r.SOURCE)
-    start_s = hour * layout.HOUR_S
-    rows = read.collect(read.scan(root, table, r.SOURCE, start_s=start_s, end_s=start_s + layout.HOUR_S))
-    return rows.drop("conn").sort("symbol", "recv_ns", maintain_order=True)
 
 
-@settings(max_examples=5)
-@given(seed=st.integers(0, 10**6))
-def test_two_recorders_that_relieve_one_another_are_one(seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The rows of an hour written by each equal those of one uninterrupted recorder, CARRIED rows included."""
+def pushes(root: Path, table: str) -> pl.DataFrame:
+    """Return every push that is stored, by what the exchange said alone, in an order of its own."""
+    rows = read.collect(read.scan(root, table, r.SOURCE)).filter(pl.col("event") == int(TickEvent.DATA))
+    said = rows.drop("conn", "recv_ns", "event")
+    return said.sort(said.columns)
+
+
+@settings(max_examples=6)
+@given(seed=st.integers(0, 10**6), by_ms=st.integers(-400, 400), skew_ms=st.integers(-900, 900))
+def test_recorders_that_relieve_one_another_are_one(
+    seed: int, by_ms: int, skew_ms: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Whoever hears faster, and wherever our clock stands: every push of an uninterrupted recorder, each once."""
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
-    ticks = r.receipts(seed, BORDER_NS - 18 * NS, BORDER_NS + 18 * NS)
-    overlap_ns = BORDER_NS - OVERLAP_S * NS
-    uninterrupted = r.concat([r.links(TickEvent.SUBSCRIBED, BORDER_NS - 18 * NS), ticks])
-    later = r.concat([r.links(TickEvent.SUBSCRIBED, overlap_ns), r.between(ticks, overlap_ns, 2**62)])
+    heard = later(r.receipts(seed, BEGIN_NS, END_NS, per_s=30.0), skew_ms * MS)
+    heard_too = r.between(later(heard, by_ms * MS), BORDER_NS - OVERLAP_NS - 2 * NS, 2**62)
 
-    record(one, "a", uninterrupted)
-    record(two, "a", uninterrupted, end_ns=BORDER_NS)
-    record(two, "b", later, from_ns=BORDER_NS)
+    record(one, "a", heard, owned_ns=None, close_ns=END_NS + 2 * NS)
+    record(two, "a", heard, owned_ns=FIRST, close_ns=BORDER_NS + OVERLAP_NS)
+    record(two, "b", heard_too, from_ns=BORDER_NS - OVERLAP_NS, owned_ns=SECOND, close_ns=END_NS + 2 * NS)
 
     for table in RAW:
-        for hour in (r.HOUR, r.HOUR + 1):
-            assert rows_of(two, table, hour).equals(rows_of(one, table, hour)), (table, hour)
+        expected = pushes(one, table)
+        assert expected.height > 500
+        assert pushes(two, table).equals(expected), table
 
 
-def test_recorder_of_an_hour_leaves_nothing_in_the_next(tmp_path: Path) -> None:
-    """It goes on receiving for a moment after its end; none of that is a row, and its links do not end in the hour."""
-    ticks = r.concat(
-        [r.links(TickEvent.SUBSCRIBED, BORDER_NS - 9 * NS), r.receipts(1, BORDER_NS - 9 * NS, BORDER_NS + 9 * NS)]
-    )
+def test_hour_begins_with_what_both_have_seen(tmp_path: Path) -> None:
+    """The pushes that another records still tell what was last seen: the successor's CARRIED rows hold it."""
+    heard = r.receipts(5, BORDER_NS - 9 * NS, END_NS, per_s=30.0)
 
-    record(tmp_path, "a", ticks, end_ns=BORDER_NS)
+    record(tmp_path, "b", heard, from_ns=BORDER_NS - OVERLAP_NS, owned_ns=SECOND, close_ns=END_NS)
 
-    assert read.hours(tmp_path, "raw/book", r.SOURCE) == [r.HOUR]
+    rows = read.collect(read.scan(tmp_path, "raw/book", r.SOURCE, start_s=BORDER_NS // NS))
+    carried = rows.filter((pl.col("event") == int(TickEvent.CARRIED)) & (pl.col("recv_ns") == BORDER_NS))
+    last = r.between(heard, 0, BORDER_NS).books
+    for n, symbol in enumerate(r.SYMBOLS):
+        row = np.flatnonzero(last.symbol == n)[-1]
+        assert carried.filter(pl.col("symbol") == symbol)["exch_ns"].to_list() == [last.exch_ns[row]]
+    early = read.collect(read.scan(tmp_path, "raw/book", r.SOURCE, end_s=BORDER_NS // NS))
+    assert early.filter(pl.col("event") == int(TickEvent.DATA)).is_empty()
+
+
+def test_what_is_counted_is_what_is_written(tmp_path: Path) -> None:
+    """Rows that another recorder writes are not in the count of this one."""
+    heard = r.receipts(5, BORDER_NS - 3 * NS, BORDER_NS + 3 * NS)
+    log = wal.WriteAheadLog(tmp_path, r.SOURCE, "a", r.universe(), owned_ns=FIRST)
+
+    log.append(heard)
+    log.close(BORDER_NS + 4 * NS)
+    write.seal_all(tmp_path, r.SOURCE)
+
     for table in RAW:
-        rows = rows_of(tmp_path, table, r.HOUR)
-        assert rows.filter(pl.col("event") == int(TickEvent.DISCONNECTED)).is_empty()
-
-
-def test_recorder_that_is_stopped_before_its_end_says_so(tmp_path: Path) -> None:
-    """Closed before the hour is over, links are DISCONNECTED: nobody was listening from there."""
-    log = wal.WriteAheadLog(tmp_path, r.SOURCE, "a", r.universe(), end_ns=BORDER_NS)
-    log.append(r.links(TickEvent.SUBSCRIBED, BORDER_NS - 9 * NS))
-    log.close(BORDER_NS - 3 * NS)
-
-    ends = rows_of(tmp_path, "raw/book", r.HOUR).filter(pl.col("event") == int(TickEvent.DISCONNECTED))
-    assert ends["recv_ns"].to_list() == [BORDER_NS - 3 * NS] * len(r.SYMBOLS)
-
-
-def test_recorder_whose_hour_never_began_leaves_no_log(tmp_path: Path) -> None:
-    """What was connected early and stopped early has recorded nothing."""
-    log = wal.WriteAheadLog(tmp_path, r.SOURCE, "a", r.universe(), from_ns=BORDER_NS, end_ns=BORDER_NS + r.HOUR_NS)
-    log.append(r.links(TickEvent.SUBSCRIBED, BORDER_NS - 9 * NS))
-    log.flush(BORDER_NS - 5 * NS)
-    log.close(BORDER_NS - 3 * NS)
-
-    assert read.hours(tmp_path, "raw/book", r.SOURCE) == []
+        assert log.rows[table] == pushes(tmp_path, table).height
+    assert layout.hours_below(tmp_path / "raw/book" / f"source={r.SOURCE}") == [r.HOUR, r.HOUR + 1]
