@@ -53,7 +53,8 @@ REBUILT_FROM: dict[str, tuple[str, ...]] = {
 }
 """Derived table -> what an hour of it is built from; everything else is there once."""
 
-_DATED = (*RAW, "seconds", "features", "labels")  # their hours need the universe that was in force
+_RAW = tuple(table for table in TABLES if table.startswith("raw/"))  # with those that only some sources have
+_DATED = (*_RAW, "seconds", "features", "labels")  # their hours need the universe that was in force
 
 _UNIT_H = {"h": 1, "d": 24, "w": 7 * 24, "mo": 31 * 24, "y": 366 * 24}
 _AGE = re.compile(r"([1-9][0-9]{0,5})(h|d|w|mo|y)(!?)")
@@ -100,7 +101,7 @@ def parse(text: str) -> dict[str, Rule]:
             raise _wrong(part, f"must keep at least {NEWEST_HOURS}h, what is still being built")
         given[name] = Rule(age_h, found[3] == "!")
     whole = given.pop("raw", None)
-    rules = dict.fromkeys(RAW, whole) | given
+    rules = dict.fromkeys(_RAW, whole) | given
     return {table: rules[table] for table in TABLES if rules.get(table) is not None}  # type: ignore[misc]
 
 
@@ -146,7 +147,7 @@ def standing(lake: Path, source: str, now_s: float) -> Standing:
     logged = frozenset(
         hour for hour in layout.hours_below(lake / ".wal" / f"source={source}") if _has_logs(lake, source, hour)
     )
-    recorded = {hour for table in RAW for hour in sizes[table]} | logged
+    recorded = {hour for table in _RAW for hour in sizes[table]} | logged
     newest = max(recorded or {hour for hours in sizes.values() for hour in hours}, default=0)
     return Standing(source, min(int(now_s) // HOUR_S, newest + 1), sizes, logged)
 
@@ -170,7 +171,7 @@ def why_held(lake: Path, rules: Rules, there: Standing, table: str, hour: int) -
         return "hours are left that it is in force for" if needed and (last is None or hour >= last) else None
     if rule.is_final:
         return None
-    if table in RAW and not there.is_due(rules, "seconds", hour):
+    if table in _RAW and not there.is_due(rules, "seconds", hour):
         is_followed = hour + 1 in there.logged or any(hour + 1 in there.sizes[name] for name in RAW)
         for made in (hour, hour + 1) if is_followed else (hour,):
             whose = "its seconds" if made == hour else "the seconds of the next hour"
@@ -285,7 +286,7 @@ def _apply(
 def _why_held_now(lake: Path, rules: Rules, there: Standing, table: str, hour: int) -> str | None:
     """Return why an hour stays, as `why_held`; what raw rows live on in is read to its last byte before they go."""
     reason = why_held(lake, rules, there, table, hour)
-    if reason is None and table in RAW and hour in there.sizes["seconds"] and not rules[table].is_final:
+    if reason is None and table in _RAW and hour in there.sizes["seconds"] and not rules[table].is_final:
         try:
             for path in removal.files(lake, "seconds", there.source, hour)[hour]:
                 read.verify(path)

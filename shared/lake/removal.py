@@ -71,12 +71,7 @@ def remove(root: Path, source: str, hour: int, tables: Collection[str]) -> int:
         unfinished.parent.mkdir(parents=True, exist_ok=True)
         marker.parent.mkdir(parents=True, exist_ok=True)
         unfinished.write_text("what the name says is being removed; python -m pipelines.retention finishes it\n")
-        remote = remote_of(root)
-        if remote is None:
-            unfinished.rename(marker)
-        else:
-            remote.publish(unfinished, marker, is_merged=False)
-        wal.sync_folder(marker.parent)
+        _publish(unfinished, marker, remote_of(root))
     finish(root, source, hour)
     return sum(sizes)
 
@@ -131,6 +126,14 @@ def _sizes(paths: Iterator[Path]) -> Iterator[tuple[Path, int]]:
     for path in paths:
         with contextlib.suppress(FileNotFoundError):  # removed while we looked
             yield path, path.stat().st_size
+
+
+def _publish(unfinished: Path, path: Path, remote: Remote | None) -> None:
+    if remote is None:
+        unfinished.rename(path)
+    else:
+        remote.publish(unfinished, path, is_merged=False)
+    wal.sync_folder(path.parent)
 
 
 def _unlink(path: Path, remote: Remote | None) -> None:
