@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from shared.features import sampler
 from shared.features.catalog import FEATURES, MIRRORED, SIGNED
-from shared.features.graph import FeatureGraph
+from shared.features.graph import FeatureGraph, lookback_of
 from shared.types import Floats
 from tests.shared.features import worlds
 
@@ -26,11 +26,12 @@ Block = dict[str, Floats]
 Features = NDArray[np.float32]
 
 NAMES = tuple(FEATURES)
+START_S = 1_763_798_000
 seeds = st.integers(0, 10**6)
 
 
 def compute(columns: Block) -> Features:
-    return FeatureGraph(FEATURES, columns["last"].shape[1]).step(columns)
+    return FeatureGraph(FEATURES, worlds.names(columns["last"].shape[1])).step(columns, START_S)
 
 
 def rows(columns: Block, start: int, stop: int) -> Block:
@@ -56,7 +57,7 @@ def test_the_catalog_has_the_features_of_the_original() -> None:
 
 def test_every_input_is_a_column_of_the_sampler() -> None:
     """A typing error in a column's name fails here and not in a session."""
-    assert set(FeatureGraph(FEATURES, 1).inputs) <= set(sampler.COLUMNS)
+    assert set(FeatureGraph(FEATURES, ()).inputs) <= set(sampler.COLUMNS)
 
 
 @hypothesis_settings(max_examples=20)
@@ -64,10 +65,10 @@ def test_every_input_is_a_column_of_the_sampler() -> None:
 def test_features_do_not_depend_on_cuts(seed: int, cuts: list[int]) -> None:
     """One block, seconds one by one, or anything between: the same bytes."""
     columns = worlds.seconds(seed, 3, 150)
-    graph = FeatureGraph(FEATURES, 3)
+    graph = FeatureGraph(FEATURES, worlds.names(3))
     bounds = [0, *sorted(cuts), 150]
 
-    parts = [graph.step(rows(columns, a, b)) for a, b in itertools.pairwise(bounds)]
+    parts = [graph.step(rows(columns, a, b), START_S + a) for a, b in itertools.pairwise(bounds)]
 
     assert differing(np.concatenate(parts), compute(columns)) == []
 
@@ -75,9 +76,9 @@ def test_features_do_not_depend_on_cuts(seed: int, cuts: list[int]) -> None:
 def test_features_second_by_second_equal_a_block() -> None:
     """Live is T = 1, history is a block."""
     columns = worlds.seconds(1, 5, 120)
-    graph = FeatureGraph(FEATURES, 5)
+    graph = FeatureGraph(FEATURES, worlds.names(5))
 
-    live = np.concatenate([graph.step(rows(columns, t, t + 1)) for t in range(120)])
+    live = np.concatenate([graph.step(rows(columns, t, t + 1), START_S + t) for t in range(120)])
 
     assert differing(live, compute(columns)) == []
 
@@ -87,7 +88,7 @@ def test_features_second_by_second_equal_a_block() -> None:
 def test_a_partition_with_its_lookback_equals_the_uninterrupted_stream(seed: int, start: int) -> None:
     """`lookback` rows before a partition are enough: nothing else is remembered."""
     columns = worlds.seconds(seed, 3, 150)
-    lookback = FeatureGraph(FEATURES, 3).lookback
+    lookback = lookback_of(FEATURES)
 
     partition = compute(rows(columns, start - lookback, 150))[lookback:]
 
@@ -201,7 +202,7 @@ def test_a_missing_column_is_missing_in_every_feature_that_reads_it(name: str) -
     block = compute(columns)[60:]
 
     for f, (feature, node) in enumerate(FEATURES.items()):
-        if name in FeatureGraph({feature: node}, 1).inputs:
+        if name in FeatureGraph({feature: node}, ()).inputs:
             assert np.isnan(block[..., f]).all(), feature
         else:
             assert np.isfinite(block[..., f]).all(), feature
@@ -213,7 +214,7 @@ def test_a_hole_is_over_after_the_lookback(seed: int) -> None:
     """After `lookback` complete rows every feature is finite again, whatever was missing before."""
     columns = worlds.seconds(seed, 3, 120, holes=False)
     holed = {name: np.concatenate([np.full_like(column[:40], np.nan), column[40:]]) for name, column in columns.items()}
-    first_whole = 40 + FeatureGraph(FEATURES, 3).lookback
+    first_whole = 40 + lookback_of(FEATURES)
 
     block = compute(holed)
 

@@ -74,7 +74,7 @@ def test_recorded_books_have_the_published_spread_volatility_and_volume(outside:
     spread, sigma, usdt = PUBLISHED[symbol]
 
     seconds = worlds.sample(1, first, [(ticks, end)])
-    block = FeatureGraph(FEATURES, 1).step(seconds)[:, 0]
+    block = FeatureGraph(FEATURES, worlds.names(1)).step(seconds, first)[:, 0]
 
     feature = {name: block[:, f] for f, name in enumerate(FEATURES)}
     assert np.nanmedian(feature["spread_bps"]) == pytest.approx(

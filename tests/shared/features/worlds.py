@@ -199,6 +199,11 @@ def sample(n_symbols: int, first_second: int, steps: Iterable[tuple[Ticks, int]]
     return {name: np.concatenate([block.columns[name] for block in blocks]) for name in sampler.COLUMNS}
 
 
+def names(n_symbols: int) -> tuple[str, ...]:
+    """Return names of symbols, the reference of the catalog first."""
+    return ("BTCUSDT", *(f"S{n}USDT" for n in range(1, n_symbols)))
+
+
 def seconds(seed: int, n_symbols: int, rows: int, holes: bool = True) -> dict[str, Floats]:
     """Return columns of a market, (rows, n_symbols), as a sampler could have made them; with `holes`, some missing."""
     rng = np.random.default_rng([seed, n_symbols, rows])

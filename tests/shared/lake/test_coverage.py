@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shared.errors import TableEmpty
 from shared.lake import coverage, read, write
-from shared.lake.layout import CHANNELS
+from shared.lake.layout import CHANNELS, TABLES
 from shared.types import NS, TickEvent, Ticks
 from tests.shared.lake import receipts as r
 from tests.shared.lake.test_wal import START_NS, open_log
@@ -37,7 +39,10 @@ def pushes(symbol: int, seconds: list[int]) -> Ticks:
 
 
 def by_walking(ticks: Ticks, symbol: int, channel: str) -> list[str]:
-    """Return what coverage must say, second by second; every event of these tests is on a whole second."""
+    """Return what coverage must say, second by second; every event of these tests is on a whole second.
+
+    What a gap tells of may have been lost since the push before it, in the half minute before at the most.
+    """
     table: Any = {"book": ticks.books, "trade": ticks.trades, "ticker": ticks.tickers}[channel]
     events: dict[int, list[tuple[int, int]]] = {}
     for row in np.flatnonzero(table.symbol == symbol).tolist():
@@ -49,10 +54,17 @@ def by_walking(ticks: Ticks, symbol: int, channel: str) -> list[str]:
         for rows in (ticks.books, ticks.trades, ticks.tickers)
         for recv_ns in rows.recv_ns[(rows.symbol == symbol) & np.isin(rows.event, [TickEvent.DATA, SUBSCRIBED])]
     }
+    own = (table.symbol == symbol) & (table.event == TickEvent.DATA)
+    own_pushes = sorted(((table.recv_ns[own] - START_NS) // NS).tolist()) if channel != "trade" else []
+    doubted: set[int] = set()
+    for second, told in events.items():
+        if any(event == GAP for event, _ in told):
+            earlier = [at for at in own_pushes if at < second]
+            doubted.update(range(max(second - 30, earlier[-1]) if earlier else second, second + 1))
     up: set[int] = set()
     last_push, seen = -30, []
     for second in range(3600):
-        was_gap = False
+        was_gap = second in doubted
         for event, conn in events.get(second, []):
             if event == SUBSCRIBED:
                 up.add(conn)
@@ -72,13 +84,13 @@ def test_coverage_equals_a_walk_through_every_second(
 ) -> None:
     """Links that come and go on two connections, gaps and silences: every minute's state is the walk's."""
     root = tmp_path_factory.mktemp("lake")
-    parts = [pushes(0, sorted(data.draw(st.sets(st.integers(0, 3599), max_size=150), "pushes")))]
+    parts = [pushes(0, sorted(data.draw(st.sets(st.integers(0, 3599), max_size=19), "pushes")))]
     seconds = data.draw(st.lists(st.integers(0, 3599), max_size=12), "links")
     for second in seconds:
         event = data.draw(st.sampled_from([SUBSCRIBED, SUBSCRIBED, DISCONNECTED, GAP]))
         parts.append(r.links(event, START_NS + second * NS, 1, (data.draw(st.integers(0, 1)),)))
     ticks = r.concat(parts)
-    ticks = r.map_tables(ticks, lambda rows: r.take(rows, np.argsort(rows.recv_ns, kind="stable")))
+    ticks = in_order(ticks)
     log = open_log(root)
     log.append(r.concat([ticks, r.links(DISCONNECTED, START_NS + r.HOUR_NS - 1, 1, (2,))]))
     log.flush(START_NS + r.HOUR_NS - 1)
@@ -147,3 +159,175 @@ def test_coverage_is_stored(tmp_path: Path) -> None:
     stored = read.scan(tmp_path, "coverage", r.SOURCE).collect()
     assert written.rows == stored.height == 3 * 60 * len(r.SYMBOLS)
     assert set(stored["state"]) == {"stale"}
+
+
+# ------------------------------------------------------------------------------------------------------ silences
+
+MS = 10**6
+
+
+def steady(
+    seconds: range, *, n_symbols: int = 2, lost: tuple[tuple[int, int, int], ...] = (), late_s: int = 0
+) -> Ticks:
+    """Return books and tickers of symbols every 100 ms, the odd symbols' on connection 1, without what was lost.
+
+    Args:
+        lost: (symbol, from ms, to ms) of the hour.
+        late_s: so long after they happened pushes are received from the minute 20 on, in one heap a time.
+    """
+    at = np.arange(seconds.start * 10, seconds.stop * 10) * 100
+    parts = []
+    for conn in (0, 1):
+        links = r.links(SUBSCRIBED, START_NS + seconds.start * NS, n_symbols, (conn,))
+        parts.append(r.map_tables(links, partial(_of_connection, conn)))
+    some = r.receipts(1, START_NS, START_NS + 2 * NS, per_s=3.0)
+    for n in range(n_symbols):
+        mine = at[[not any(n == who and begin <= ms < end for who, begin, end in lost) for ms in at.tolist()]]
+        tables: list[Any] = []
+        for table, offset in ((some.books, 0), (some.tickers, 7)):
+            rows: Any = r.take(table, np.zeros(len(mine), np.int64))  # type: ignore[type-var]
+            exch_ns = START_NS + (mine + 13 * n + offset + 1) * MS
+            rows.symbol[:], rows.exch_ns[:], rows.conn[:] = n, exch_ns, n % 2
+            rows.recv_ns[:] = exch_ns + np.where(mine >= 1_200_000, -exch_ns % (max(late_s, 1) * NS) * (late_s > 0), 0)
+            tables.append(rows)
+        parts.append(Ticks(tables[0], r.take(some.trades, slice(0, 0)), tables[1]))
+    return in_order(r.concat(parts))
+
+
+def _of_connection(conn: int, rows: Any) -> Any:
+    return r.take(rows, rows.symbol % 2 == conn)
+
+
+def in_order(ticks: Ticks) -> Ticks:
+    return r.map_tables(ticks, lambda rows: r.take(rows, np.argsort(rows.recv_ns, kind="stable")))
+
+
+def covered(root: Path, ticks: Ticks, end_s: int = 3600) -> pl.DataFrame:
+    log = open_log(root)
+    log.append(ticks)
+    log.close(START_NS + end_s * NS)
+    write.write_universe(root, r.universe())
+    return coverage.compute(root, r.SOURCE, r.HOUR)
+
+
+def marked(frame: pl.DataFrame) -> dict[tuple[str, str], dict[int, str]]:
+    """Return, of the symbols that were recorded, the minutes that are not complete and why."""
+    rows = frame.filter((pl.col("state") != "complete") & (pl.col("reason") != "not_linked"))
+    found: dict[tuple[str, str], dict[int, str]] = {}
+    for minute, symbol, channel, _, reason in rows.select(TABLES["coverage"].columns.keys()).iter_rows():
+        found.setdefault((symbol, channel), {})[minute - r.HOUR * 60] = reason
+    return found
+
+
+def test_nothing_lost_is_nothing_marked(tmp_path: Path) -> None:
+    """An hour of steady pushes on two connections is complete, but for the minutes it was not recorded."""
+    frame = covered(tmp_path, steady(range(600)), 600)
+
+    recorded = frame.filter(pl.col("symbol").is_in(["BTCUSDT", "ETHUSDT"]))
+    assert marked(frame) == {}
+    assert set(recorded.filter(pl.col("minute") < r.HOUR * 60 + 10)["state"]) == {"complete"}
+    assert set(recorded.filter(pl.col("minute") >= r.HOUR * 60 + 10)["reason"]) == {"not_linked"}
+
+
+@pytest.mark.parametrize(
+    ("lost_ms", "is_hole"), [(100, False), (400, False), (600, True), (5000, True), (40_000, True)]
+)
+def test_channel_that_falls_silent_is_marked_beyond_five_cadences(tmp_path: Path, lost_ms: int, is_hole: bool) -> None:
+    """A symbol whose pushes are missing for a while: up to four of them are not seen, from six on they are, in the
+    minutes that the silence touches and in no other; another symbol of another connection is complete."""
+    begin = 180_000 - 300
+    frame = covered(tmp_path, steady(range(600), lost=((0, begin, begin + lost_ms),)), 600)
+
+    # Alone on its connection: all of the connection is silent, trades too. That is the stronger word from 750 ms on.
+    minutes = {2, 3} if is_hole else set()
+    assert set(marked(frame).get(("BTCUSDT", "book"), {})) == minutes
+    assert set(marked(frame).get(("BTCUSDT", "ticker"), {})) == minutes
+    assert set(marked(frame).get(("BTCUSDT", "trade"), {})) == (minutes if lost_ms > 1000 else set())
+    assert not {symbol for symbol, _ in marked(frame)} - {"BTCUSDT"}
+
+
+def test_symbol_that_stands_still_among_others_is_silent_not_frozen(tmp_path: Path) -> None:
+    """Of three symbols of a connection one stands still, then all of them: silence of one, then frozen for each."""
+    lost = ((0, 70_000, 73_000), *((n, 130_000, 133_000) for n in (0, 2)))
+    frame = covered(tmp_path, steady(range(300), n_symbols=4, lost=lost), 300)
+
+    assert marked(frame) == {
+        ("BTCUSDT", "book"): {1: "silence", 2: "frozen"},
+        ("BTCUSDT", "ticker"): {1: "silence", 2: "frozen"},
+        ("BTCUSDT", "trade"): {2: "frozen"},
+        **{("SOLUSDT", channel): {2: "frozen"} for channel in CHANNELS},
+    }
+
+
+def test_pushes_that_come_late_and_in_a_heap_are_not_lost(tmp_path: Path) -> None:
+    """A network that hands everything over once every five seconds leaves no hole in exchange time."""
+    assert marked(covered(tmp_path, steady(range(1100, 1400), late_s=5), 1400)) == {}
+
+
+def test_silence_at_the_end_of_an_hour_is_seen_from_either_side(tmp_path: Path) -> None:
+    """A hole over the border, each part of it shorter than the limit, marks the last minute of the one hour and the
+    first of the other."""
+    log = open_log(tmp_path)
+    log.append(steady(range(3000, 4200), n_symbols=4, lost=((0, 3_599_600, 3_600_400),)))
+    log.flush(START_NS + 4200 * NS)
+    write.write_universe(tmp_path, r.universe())
+
+    before, after = (marked(coverage.compute(tmp_path, r.SOURCE, hour)) for hour in (r.HOUR, r.HOUR + 1))
+
+    assert {channel: minutes.get(59) for (symbol, channel), minutes in before.items() if symbol == "BTCUSDT"} == {
+        "book": "silence",
+        "ticker": "silence",
+    }
+    assert set(after["BTCUSDT", "book"]) == {60}
+
+
+def test_what_a_broken_chain_lost_is_marked_from_the_push_before_it(tmp_path: Path) -> None:
+    """A GAP right after the full minute tells of a push that was lost before it."""
+    ticks = steady(range(300), lost=((0, 119_900, 120_000),))
+    gap = r.links(GAP, START_NS + 120 * NS + 500_000, 1, (0,), "b")
+    again = r.links(SUBSCRIBED, START_NS + 120 * NS + 500_000, 1, (0,), "b")
+
+    assert marked(covered(tmp_path, in_order(r.concat([ticks, gap, again])), 300)) == {
+        ("BTCUSDT", "book"): {1: "broken", 2: "broken"}
+    }
+
+
+# ------------------------------------------------------------------------------------------------------- volumes
+
+
+def candles(root: Path, ticks: Ticks, minutes: range, changed: dict[tuple[int, int], float]) -> None:
+    """Store candles of what the ticks say, with other volumes where told."""
+    rows = []
+    for n, symbol in enumerate(r.SYMBOLS):
+        for minute in minutes:
+            at = r.HOUR * 60 + minute
+            own = (ticks.trades.symbol == n) & (ticks.trades.exch_ns // (60 * NS) == at) & (ticks.trades.event <= 1)
+            volume = float(ticks.trades.size[own].sum()) + changed.get((n, minute), 0.0)
+            rows.append((at, symbol, 1.0, 1.0, 1.0, 1.0, volume, volume))
+    frame = pl.DataFrame(rows, schema=dict(TABLES["candles"].columns), orient="row")
+    write.add_rows(root, "candles", r.SOURCE, r.HOUR, frame, {})
+
+
+def test_minute_whose_trades_are_not_its_candle_is_marked(tmp_path: Path) -> None:
+    """One size step more or less than the candle is a loss; a minute without a candle, and one after whose end nothing
+    was received yet, is not judged; other channels are not touched."""
+    ticks = r.concat([r.links(SUBSCRIBED, START_NS), r.receipts(3, START_NS, START_NS + 301 * NS, per_s=1.0)])
+    ticks = in_order(ticks)
+    ticks.trades.event[ticks.trades.event == 0] = np.arange(int((ticks.trades.event == 0).sum())) % 7 == 0
+    candles(tmp_path, ticks, range(1, 5), {(0, 1): 0.0001, (1, 2): -0.0001, (2, 3): 50.0, (3, 4): 9.0})
+
+    found = marked(covered(tmp_path, ticks, 301))
+
+    assert {key: minutes for key, minutes in found.items() if "volume" in minutes.values()} == {
+        ("BTCUSDT", "trade"): {1: "volume"},
+        ("ETHUSDT", "trade"): {2: "volume"},
+        ("SOLUSDT", "trade"): {3: "volume"},
+    }
+
+
+def test_hour_that_was_not_recorded_is_refused(tmp_path: Path) -> None:
+    """The half minute that is read of the hour before is no reason to say of an hour that all of it is a gap."""
+    covered(tmp_path, steady(range(3000, 3600)))
+
+    with pytest.raises(TableEmpty, match="needed for the coverage"):
+        coverage.compute(tmp_path, r.SOURCE, r.HOUR + 1)

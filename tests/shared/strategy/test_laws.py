@@ -23,7 +23,7 @@ from shared.features.sampler import COLUMNS
 from shared.strategy.engine import Engine, EngineConfig
 from shared.strategy.scores import CoinScorer, RulesScorer, Scorer, Scores
 from shared.types import NS, Action, Floats, OrderKind, SecondClosed
-from tests.shared.strategy.made import AT, START_S, Script, columns, places
+from tests.shared.strategy.made import AT, START_S, Script, columns, places, universe
 from tests.simulation.world import BAD_WIRES, World
 
 N = 6
@@ -79,14 +79,14 @@ def play(block: NDArray[np.float64], scorer: Scorer, given_scores: Scores | None
 
 def block_scores(block: NDArray[np.float64], scorer: Scorer, cuts: list[int]) -> Scores:
     """Score the same seconds block by block."""
-    graph = FeatureGraph(FEATURES, N)
+    graph = FeatureGraph(FEATURES, universe(N).symbols)
     parts: list[Scores] = []
     edges = [0, *sorted(cuts), len(block)]
     for a, b in itertools.pairwise(edges):
         if a == b:
             continue
         held: dict[str, Floats] = {name: np.ascontiguousarray(block[a:b, c]) for name, c in AT.items()}
-        parts.append(scorer.score(graph.step(held), held, START_S + a))
+        parts.append(scorer.score(graph.step(held, START_S + a), held, START_S + a))
     return Scores(*(np.concatenate([getattr(p, n) for p in parts]) for n in Scores.__struct_fields__))
 
 
