@@ -11,7 +11,7 @@ what one subscription is. An event that the table does not list for a state is r
 Bitget's limits a connection (v2, WebSocket -> Introduction; PROTOCOL §7.1) and what we use of them, half or less,
 because a server counts when messages arrive, not when we send them:
 
-    10 messages/s, pings included   5          240 subscribe requests/h   120
+    10 messages/s, pings included   5          240 subscribe requests/h   120 (unsubscribe requests included)
     1000 channels                   500        4096 bytes a frame         4096 (it is exact)
 """
 
@@ -37,10 +37,12 @@ FRAME_BYTES_MAX = 4096
 PING_NS = 20 * NS  # Bitget wants one every 30 s and closes after about two minutes without
 PONGS_MISSED_MAX = 2
 ACK_NS = 15 * NS  # an ack takes well under a second; the wait is long because asking again costs a request
-RETRY_NS = 600 * NS  # a refused channel is asked for again this late: a symbol may be listed meanwhile
+RETRY_NS = 600 * NS  # a refused channel is asked for again this late at the latest: a symbol may be listed meanwhile
+RETRY_NS_MIN = 15 * NS  # and this late at first, doubled each time: what is listed may be pushed a little later
 FROZEN_NS = 10 * NS  # so long without any push, and so many due at the connection's own pace: the feed stands still
 FROZEN_PUSHES = 100  # Poisson: none of 100 is a chance of e^-100; at a tenth of the usual pace, as by night, e^-10
 _PACE_NS_MIN = 60 * NS  # a pace is not judged by less: a connection begins with a burst of snapshots
+_STRANGERS_MAX = 100
 _NEVER = 2**63 - 1
 
 
@@ -75,6 +77,8 @@ class Channel(enum.Enum):
     ASKED = "asked"
     LINKED = "linked"
     REFUSED = "refused"
+    LEAVING = "leaving"  # linked, and not wanted any more: pushed until the server has said so
+    GONE = "gone"  # no longer a channel of this connection
 
 
 class ChannelEvent(enum.Enum):
@@ -84,6 +88,7 @@ class ChannelEvent(enum.Enum):
     OVERDUE = "overdue"  # no answer for ACK_NS, or refused RETRY_NS ago
     ENDED = "ended"  # the server says that the subscription is over
     LOST = "lost"
+    DROPPED = "dropped"  # we do not want it any more
 
 
 CHANNELS: dict[tuple[Channel, ChannelEvent], Channel] = {
@@ -102,7 +107,18 @@ CHANNELS: dict[tuple[Channel, ChannelEvent], Channel] = {
     (Channel.REFUSED, ChannelEvent.ACKED): Channel.LINKED,
     (Channel.REFUSED, ChannelEvent.OVERDUE): Channel.WANTED,
     (Channel.REFUSED, ChannelEvent.LOST): Channel.WANTED,
+    (Channel.WANTED, ChannelEvent.DROPPED): Channel.GONE,
+    (Channel.ASKED, ChannelEvent.DROPPED): Channel.GONE,
+    (Channel.REFUSED, ChannelEvent.DROPPED): Channel.GONE,
+    (Channel.LINKED, ChannelEvent.DROPPED): Channel.LEAVING,
+    (Channel.LEAVING, ChannelEvent.ACKED): Channel.LEAVING,  # a request that was overdue, answered twice
+    (Channel.LEAVING, ChannelEvent.REFUSED): Channel.GONE,  # the server does not know it any more either
+    (Channel.LEAVING, ChannelEvent.OVERDUE): Channel.GONE,
+    (Channel.LEAVING, ChannelEvent.ENDED): Channel.GONE,
+    (Channel.LEAVING, ChannelEvent.LOST): Channel.GONE,
 }
+UP = frozenset({Channel.LINKED, Channel.LEAVING})
+"""States in which silence of a channel means that nothing happened."""
 
 # Errors of a login (PROTOCOL §7.2) that the same keys will get again.
 _LOGIN_REFUSALS = frozenset({"30005", "30011", "30012", "30013", "30014", "30015"})
@@ -125,8 +141,11 @@ class Session:
         self.channels: dict[Subscription, Channel] = dict.fromkeys(subscriptions, Channel.WANTED)
         assert len(self.channels) <= CHANNELS_MAX, f"{len(self.channels)} channels on one connection: use shards()"
         self.quarantine = wire.Quarantine()
-        self._due_again_ns: dict[Subscription, int] = {}  # asked or refused: when it is asked for again
-        self._refused: set[Subscription] = set()  # at least once on this connection
+        self._due_again_ns: dict[Subscription, int] = {}  # asked, refused or left: when nothing has come
+        self._refused: dict[Subscription, int] = {}  # how often on this connection
+        self._to_leave: dict[Subscription, None] = {}  # LEAVING, and the server was not told yet
+        self._again: set[Subscription] = set()  # LEAVING, and wanted again by now
+        self._gone: set[Subscription] = set()  # of this connection: what is still answered about them is no surprise
         self._messages = Pace(MESSAGES_PER_S)
         self._subscribes = Pace(SUBSCRIBES_PER_H, 3600 * NS)
         self._ping_ns = _NEVER
@@ -141,7 +160,7 @@ class Session:
     def is_linked(self) -> bool:
         """Claim that every subscription was answered, and acked where the session cannot do without it."""
         return self.link is Link.UP and all(
-            state is Channel.LINKED or (subscription in self._refused and not self.NEEDS_ALL)
+            state in UP or (subscription in self._refused and not self.NEEDS_ALL)
             for subscription, state in self.channels.items()
         )
 
@@ -160,7 +179,7 @@ class Session:
         if self.link not in (Link.UP, Link.LOGIN):
             return _NEVER
         due = min(self._ping_ns, self._login_due_ns) if self.link is Link.LOGIN else self._ping_ns
-        if self.link is Link.UP and Channel.WANTED in self.channels.values():
+        if self.link is Link.UP and (self._to_leave or Channel.WANTED in self.channels.values()):
             due = min(due, self._subscribes.ready_ns())
         if self._due_again_ns:
             due = min(due, min(self._due_again_ns.values()))
@@ -194,16 +213,48 @@ class Session:
             frames.append("ping")
         if self.link is Link.UP:
             wanted = [sub for sub, state in self.channels.items() if state is Channel.WANTED]
-            while wanted and max(self._messages.ready_ns(), self._subscribes.ready_ns()) <= now_ns:
+            while wanted and self._may_ask(now_ns):
                 frame, asked = subscribe_frame(wanted)
                 wanted = wanted[len(asked) :]
-                self._messages.note(now_ns)
-                self._subscribes.note(now_ns)
                 for sub in asked:
                     self._step_channel(sub, ChannelEvent.SENT)
                     self._due_again_ns[sub] = now_ns + ACK_NS
                 frames.append(frame)
+            while self._to_leave and self._may_ask(now_ns):
+                frame, left = subscribe_frame(list(self._to_leave), "unsubscribe")
+                for sub in left:
+                    del self._to_leave[sub]
+                    self._due_again_ns[sub] = now_ns + ACK_NS
+                frames.append(frame)
         return frames
+
+    def add(self, subscriptions: Iterable[Subscription]) -> None:
+        """Want more channels; they are asked for by the next ticks, within the limits."""
+        for subscription in subscriptions:
+            if self.channels.get(subscription) is Channel.LEAVING:
+                self._again.add(subscription)
+            else:
+                self.channels.setdefault(subscription, Channel.WANTED)
+        assert len(self.channels) <= CHANNELS_MAX, f"{len(self.channels)} channels on one connection: use another"
+
+    def drop(self, subscriptions: Iterable[Subscription]) -> None:
+        """Want these channels no longer; one that is linked stays so until the server has confirmed its end."""
+        for subscription in subscriptions:
+            state = self.channels.get(subscription)
+            if state is Channel.LEAVING:
+                self._again.discard(subscription)
+            elif state is not None:
+                self._step_channel(subscription, ChannelEvent.DROPPED)
+                if state is Channel.LINKED:
+                    self._to_leave[subscription] = None
+
+    def _may_ask(self, now_ns: int) -> bool:
+        """Tell whether one more request may be sent, and count it."""
+        if max(self._messages.ready_ns(), self._subscribes.ready_ns()) > now_ns:
+            return False
+        self._messages.note(now_ns)
+        self._subscribes.note(now_ns)
+        return True
 
     def take_notes(self) -> list[Note]:
         """Return what a person should read, since the last call."""
@@ -239,30 +290,43 @@ class Session:
             )
             return
         self.channels[subscription] = after
-        if after in (Channel.LINKED, Channel.WANTED):
+        if after in (Channel.LINKED, Channel.WANTED, Channel.GONE):
             self._due_again_ns.pop(subscription, None)
         self._on_channel(subscription, before, after, recv_ns)
+        if after is Channel.GONE:
+            del self.channels[subscription]
+            self._to_leave.pop(subscription, None)
+            self._gone.add(subscription)
+            if subscription in self._again:
+                self._again.discard(subscription)
+                self.channels[subscription] = Channel.WANTED
 
     def _expire(self, now_ns: int) -> None:
         for subscription, due_ns in list(self._due_again_ns.items()):
             if due_ns <= now_ns:
                 if self.channels[subscription] is Channel.ASKED:
                     self._note("channel.unanswered", channel=subscription[0], symbol=subscription[1])
-                self._step_channel(subscription, ChannelEvent.OVERDUE)
+                self._step_channel(subscription, ChannelEvent.OVERDUE, now_ns)
 
     def _take_answer(self, frame: wire.Ack | wire.ErrorFrame, raw: str | bytes, recv_ns: int) -> None:
         subscription = (frame.channel, frame.symbol)
         if subscription not in self.channels:
             what = f"error {frame.code}" if isinstance(frame, wire.ErrorFrame) else f"{frame.event} of {subscription}"
-            self._keep(f"{self.NAME} answer", what, raw, recv_ns)
+            if subscription not in self._gone:
+                self._keep(f"{self.NAME} answer", what, raw, recv_ns)
         elif isinstance(frame, wire.ErrorFrame):
+            is_asked = self.channels[subscription] is not Channel.LEAVING
             self._note(
-                "channel.refused", channel=frame.channel, symbol=frame.symbol, code=frame.code, message=frame.message
+                "channel.refused" if is_asked else "channel.ended",
+                channel=frame.channel,
+                symbol=frame.symbol,
+                code=frame.code,
+                message=frame.message,
             )
             self._step_channel(subscription, ChannelEvent.REFUSED, recv_ns)
-            if self.channels[subscription] is Channel.REFUSED:
-                self._refused.add(subscription)
-                self._due_again_ns[subscription] = recv_ns + RETRY_NS
+            if self.channels.get(subscription) is Channel.REFUSED:
+                n = self._refused[subscription] = self._refused.get(subscription, 0) + 1
+                self._due_again_ns[subscription] = recv_ns + min(RETRY_NS, RETRY_NS_MIN << min(n - 1, 30))
         elif frame.event == "subscribe":
             self._step_channel(subscription, ChannelEvent.ACKED, recv_ns)
         else:
@@ -285,8 +349,10 @@ class Session:
         self._due_again_ns.clear()
         self._refused.clear()
         self._ping_ns = _NEVER
-        for subscription in self.channels:
+        for subscription in list(self.channels):
             self._step_channel(subscription, ChannelEvent.LOST, recv_ns)
+        self._to_leave.clear()
+        self._gone.clear()
 
 
 class PublicSession(Session):
@@ -314,7 +380,9 @@ class PublicSession(Session):
         assert set(symbols) <= set(buffer.index), set(symbols) - set(buffer.index)
         super().__init__(((channel, symbol) for symbol in symbols for channel in channels), conn)
         self.buffer = buffer
+        self._names = channels
         self._axis = {symbol: buffer.index[symbol] for symbol in symbols}
+        self.strangers: set[str] = set()  # symbols that were pushed and are on no axis of ours: whoever reads, clears
         self._trades_seen: set[str] = set()  # symbols whose subscribe snapshot of trades has come
         self._pushes, self._pushed_ns = 0, _NEVER  # of this connection; when the last one came
         self._opened_ns = self._doubted_ns = _NEVER  # when it was opened; first tick that found the feed frozen
@@ -341,6 +409,8 @@ class PublicSession(Session):
             n = self._axis.get(frame.symbol)
             if n is None:
                 self._keep(f"{frame.channel} push", f"symbol {frame.symbol} was not asked for", raw, recv_ns)
+                if frame.symbol not in self.buffer.index and len(self.strangers) < _STRANGERS_MAX:
+                    self.strangers.add(frame.symbol)
                 return
             if frame.unknown:
                 self._keep_unknown(frame, raw, recv_ns)
@@ -391,17 +461,29 @@ class PublicSession(Session):
             self._trades_seen.add(frame.symbol)
         self.buffer.append_trades(n, frame.rows, self.conn, recv_ns, is_repeated=frame.is_snapshot)
 
+    def follow(self, symbols: Iterable[str]) -> None:
+        """Carry these symbols, too; each must be on the buffer's axis by now."""
+        for symbol in symbols:
+            self._axis[symbol] = self.buffer.index[symbol]
+            self.add((channel, symbol) for channel in self._names)
+
+    def leave(self, symbols: Iterable[str]) -> None:
+        """Carry these symbols no longer; what is pushed until the server stops is still kept."""
+        gone = set(symbols)
+        self._trades_seen -= gone
+        self.drop([subscription for subscription in self.channels if subscription[1] in gone])
+
     def _doubt(self, subscription: Subscription | None, recv_ns: int) -> None:
         """Break and mend a link in the data (None: every link), so that the second is not taken for complete."""
         for channel, symbol in [subscription] if subscription else self.channels:
-            if self.channels[channel, symbol] is Channel.LINKED:
+            if self.channels.get((channel, symbol)) in UP:
                 self.buffer.append_link(channel, symbol, TickEvent.GAP, self.conn, recv_ns)
                 self.buffer.append_link(channel, symbol, TickEvent.SUBSCRIBED, self.conn, recv_ns)
 
     def _on_channel(self, subscription: Subscription, before: Channel, after: Channel, recv_ns: int) -> None:
-        if (before is Channel.LINKED) == (after is Channel.LINKED):
+        if (before in UP) == (after in UP):
             return
-        event = TickEvent.SUBSCRIBED if after is Channel.LINKED else TickEvent.DISCONNECTED
+        event = TickEvent.SUBSCRIBED if after in UP else TickEvent.DISCONNECTED
         self.buffer.append_link(*subscription, event, self.conn, recv_ns)
 
 
@@ -504,10 +586,10 @@ class PrivateSession(Session):
 # ------------------------------------------------------------------------------------------------ frames and shards
 
 
-def subscribe_frame(wanted: list[Subscription]) -> tuple[str, list[Subscription]]:
-    """Return a frame that asks for as many of the first subscriptions as fit into it, and those."""
+def subscribe_frame(wanted: list[Subscription], op: str = "subscribe") -> tuple[str, list[Subscription]]:
+    """Return a frame that asks for (or ends) as many of the first subscriptions as fit into it, and those."""
     args: list[str] = []
-    size = len('{"op":"subscribe","args":[]}')
+    size = len(f'{{"op":"{op}","args":[]}}')
     for subscription in wanted:
         arg = msgspec.json.encode(_arg(subscription)).decode()
         size += len(arg.encode()) + bool(args)
@@ -515,7 +597,7 @@ def subscribe_frame(wanted: list[Subscription]) -> tuple[str, list[Subscription]
             break
         args.append(arg)
     assert args, wanted[:1]
-    return '{"op":"subscribe","args":[' + ",".join(args) + "]}", wanted[: len(args)]
+    return f'{{"op":"{op}","args":[' + ",".join(args) + "]}", wanted[: len(args)]
 
 
 def _arg(subscription: Subscription) -> dict[str, str]:
