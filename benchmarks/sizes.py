@@ -1,7 +1,7 @@
 """How large rows are on disk, of recorded real books: `python -m benchmarks.sizes FOLDER…`.
 
-A folder is a recording (docs/recordings.md). Its rows are written as the lake writes a raw hour (same columns, order,
-codec), as books of 15 and of 5 levels and as trades, and compared with gzip of the frames that bring them on the wire.
+A folder is a recording (docs/recordings.md). Its rows are written as the lake writes a raw hour (by the same
+writer), as books of 15 and of 5 levels and as trades, and compared with gzip of the frames that bring them on the wire.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
-from shared.lake import layout
-from shared.lake.write import PARQUET
+from shared.lake import layout, sealed
 from shared.simulator.ids import SNOWFLAKE_EPOCH_MS
 from shared.types import BOOK_LEVELS
 
@@ -92,7 +91,9 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as temporary:
                 path = Path(temporary) / "x.parquet"
                 began_s = time.perf_counter()
-                rows.write_parquet(path, **PARQUET)
+                with sealed.Writer(path, table, rows.schema) as writer:
+                    writer.append(rows)
+                    writer.finish("recorded", 0, {})
                 took_s = time.perf_counter() - began_s
                 size = path.stat().st_size / rows.height
             print(

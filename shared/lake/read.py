@@ -1,12 +1,11 @@
 """Read the lake: sealed hours and, for raw tables, the open one.
 
-`scan` is for queries (polars), `read_ticks` and `read_seconds` give arrays on a symbol axis. Every file is compared
-with the content hash in its footer before it is used, once a process: a corrupt one is named (`TableCorrupt`), nothing
-where something was asked for says what to run (`TableEmpty`). Parquet's own compression does not notice a flipped bit
-in most pages, and a model learns from a wrong number as gladly as from a right one; the price is reading a file twice.
+`scan` is for queries (polars), `read_ticks` and `read_seconds` give arrays on a symbol axis. What is read of a file is
+compared with its checksums before it is decoded, and only that is (`shared.lake.sealed`): a corrupt file is named
+(`TableCorrupt`), nothing where something was asked for says what to run (`TableEmpty`). Parquet's own compression does
+not notice a flipped bit in most pages, and a model learns from a wrong number as gladly as from a right one.
 
-A raw hour that still has logs is merged in memory, by the very function that seals it: what a reader sees does not
-change when the hour is sealed. Logs are read before the sealed file, so that a seal in between hides nothing.
+A raw hour that still has logs is merged in memory, by the very function that seals it (`shared.lake.merge`).
 
 An hour that is being removed (`shared.lake.removal`) is not there; one that is removed while it is read is a
 `TableEmpty` that says so, never a part of it.
@@ -14,80 +13,44 @@ An hour that is being removed (`shared.lake.removal`) is not there; one that is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
-from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import msgspec
 import numpy as np
 import polars as pl
+from polars.io.plugins import register_io_source
 
 from shared.errors import SchemaMismatch, TableCorrupt, TableEmpty
 from shared.features.sampler import COLUMNS
-from shared.lake import layout, removal, wal
+from shared.lake import find, layout, removal, sealed
+from shared.lake.find import hours as hours
+from shared.lake.find import sealed_file as sealed_file
+from shared.lake.find import sources as sources
 from shared.lake.layout import RAW, TABLES, Footer
-from shared.lake.remote import remote_of
+from shared.lake.merge import HourRows as HourRows
+from shared.lake.merge import raw_hour as raw_hour
 from shared.types import (
     NS,
-    SCHEMA_VERSION,
     BookTicks,
     Contract,
     Floats,
     Seconds,
     TickerTicks,
-    TickEvent,
     Ticks,
     TradeTicks,
     Universe,
 )
 
-# What polars raises over damaged bytes: one flipped bit in 200 makes its Parquet reader panic.
-_UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
-
-_BOOK_IDENTITY = ["symbol", "exch_ns", "seq", "bid_price_1", "bid_size_1", "ask_price_1", "ask_size_1"]
-_TICKER_IDENTITY = [
-    name for name in TABLES["raw/ticker"].columns if name not in ("recv_ns", "conn", "event")
-]  # it has no number: what says the same at the same exchange time is one push
-_LAG_NS_MAX = 5 * NS
-"""Two connections bring one push at most this far apart."""
+_CELLS_AT_ONCE = 1 << 26
+"""Rows x columns that a query decodes together: 512 MB of numbers."""
 
 _LISTING_RETRIES = 5  # of an hour that is sealed while it is read; a seal takes seconds, so one is enough
 
 
 # ------------------------------------------------------------------------------------------- what is there
-
-
-def sources(root: Path) -> list[str]:
-    """Return every source that has rows in any table, sorted."""
-    remote = remote_of(root)
-    if remote is None:
-        found = {
-            path.name for table in TABLES for path in (root / table).glob("source=*") if any(path.glob("date=*/hour=*"))
-        }
-    else:
-        found = {name for table in TABLES for name in remote.folders(table) if name.startswith("source=")}
-    found |= {path.name for path in (root / ".wal").glob("source=*") if layout.hours_below(path)}
-    return sorted(name.removeprefix("source=") for name in found)
-
-
-def hours(root: Path, table: str, source: str) -> list[int]:
-    """Return the epoch hours that have rows, sorted; for raw tables also those that are not sealed."""
-    layout.check_name(source, "source")
-    gone = removal.marked(root, source)
-    sealed = {hour for hour in _sealed_hours(root, table, source) if (table, hour) not in gone}
-    logged = layout.hours_below(root / ".wal" / f"source={source}") if table in RAW else []
-    return sorted(sealed | {hour for hour in logged if _has_logs(root, table, source, hour)})
-
-
-def _sealed_hours(root: Path, table: str, source: str) -> set[int]:
-    remote = remote_of(root)
-    if remote is None:
-        found = layout.hours_below(root / table / f"source={source}")
-        return {hour for hour in found if _local_parts(root, table, source, hour)}
-    keys = [PurePosixPath(key) for key in remote.listing(f"{table}/source={source}")]
-    return set(layout.hours_of((key.parents[1].name, key.parent.name) for key in keys if key.suffix == ".parquet"))
 
 
 def symbols_of(root: Path, table: str, source: str, *, start_s: int, end_s: int) -> tuple[str, ...]:
@@ -100,31 +63,11 @@ def footer(path: Path) -> Footer:
     """Return what a file says about itself.
 
     Raises:
+        TableEmpty: it is gone.
         TableCorrupt: it cannot be read, or is none of ours.
         SchemaMismatch: it was written by another version of the schemas.
     """
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        raise _removed(path) from None
-    return _footer(path, stat.st_mtime_ns, stat.st_size)
-
-
-@lru_cache(maxsize=4096)
-def _footer(path: Path, mtime_ns: int, size: int) -> Footer:
-    try:
-        found = msgspec.json.decode(pl.read_parquet_metadata(path)[layout.FOOTER_KEY], type=Footer)
-        rows = pl.scan_parquet(path, glob=False, hive_partitioning=False).select(pl.len()).collect().item()
-    except (*_UNREADABLE, KeyError, msgspec.MsgspecError) as error:
-        raise _corrupt(path, error) from error
-    if found.schema_version != SCHEMA_VERSION:
-        raise SchemaMismatch(
-            f"{path} must have schema version {SCHEMA_VERSION}, found {found.schema_version}: "
-            "rebuild it, or read it with the code that wrote it"
-        )
-    if rows != found.rows:
-        raise TableCorrupt(f"{path} must hold {found.rows} rows by its footer, found {rows}: {_remedy(found.table)}")
-    return found
+    return sealed.index(path).footer
 
 
 def content_hash(root: Path, table: str, source: str, hours: Iterable[int]) -> str:
@@ -135,44 +78,29 @@ def content_hash(root: Path, table: str, source: str, hours: Iterable[int]) -> s
     """
     hashes = []
     for hour in sorted(hours):
-        parts = _parts(root, table, source, hour)
+        parts = find.parts(root, table, source, hour)
         if not parts:
-            raise _empty(root, table, source, f"the hour {layout.hour_name(hour)}")
+            raise find.empty(root, table, source, f"the hour {layout.hour_name(hour)}")
         hashes += [f"{hour} {footer(path).content_hash}" for path in parts]
     return layout.combine(hashes)
 
 
 def verify(path: Path) -> Footer:
-    """Read every value of a file and compare it with the content hash in its footer.
+    """Compare every byte of a file with its checksum and every value with the content hash in its footer.
 
     Raises:
         TableCorrupt: a bit is not what was written.
     """
-    found = footer(path)
-    try:
-        names = list(pl.read_parquet_schema(path))
-        actual = layout.digest(
-            pl.read_parquet(path, columns=[name], glob=False, hive_partitioning=False)[name] for name in names
-        )
-    except _UNREADABLE as error:
-        raise _corrupt(path, error) from error
-    _check_content(path, found, actual)
-    return found
+    return sealed.verify(path)
 
 
 def rows_of(path: Path) -> pl.DataFrame:
-    """Return all rows of one file, verified.
+    """Return all rows of one file.
 
     Raises:
         TableCorrupt: a bit is not what was written.
     """
-    found = footer(path)
-    try:
-        frame = pl.read_parquet(path, glob=False, hive_partitioning=False)
-    except _UNREADABLE as error:
-        raise _corrupt(path, error) from error
-    _check_content(path, found, layout.digest(frame))
-    return frame
+    return sealed.read(sealed.index(path))
 
 
 # -------------------------------------------------------------------------------------------------- queries
@@ -206,35 +134,106 @@ def scan(
     wanted = [hour for hour in hours(root, table, source) if start_hour <= hour < end_hour]
     if not wanted:
         bounds = [None if s is None else layout.hour_name(s // layout.HOUR_S) for s in (start_s, end_s)]
-        raise _empty(root, table, source, f"hours from {bounds[0] or 'the first'} to {bounds[1] or 'the last'}")
-    sealed: list[Path] = []
-    frames: list[pl.LazyFrame] = []
-    for hour in wanted:
-        if _has_logs(root, table, source, hour):
-            frames.append(raw_hour(root, table, source, hour).frame.lazy())
-        else:
-            parts = _parts(root, table, source, hour)
-            if not parts:
-                raise _removed(layout.partition_path(root, table, source, hour))
-            sealed += parts
-    if sealed:
-        gone = removal.marked(root, source)  # asked last: until here, whatever was found was all of its hour
-        for hour in wanted if gone else ():
-            if (table, hour) in gone:
-                raise _removed(layout.partition_path(root, table, source, hour))
-        _check_columns(about, sealed)
-        frames.append(pl.scan_parquet(sealed, glob=False, hive_partitioning=False))
-    rows = frames[0] if len(frames) == 1 else pl.concat(frames)
-    at = pl.col(about.time)
-    if start_s is not None:
-        rows = rows.filter(at >= -(-start_s * NS // about.unit_ns))
-    if end_s is not None:
-        rows = rows.filter(at < -(-end_s * NS // about.unit_ns))
-    if symbols is not None:
-        rows = rows.filter(pl.col("symbol").is_in(list(symbols)))
+        raise find.empty(root, table, source, f"hours from {bounds[0] or 'the first'} to {bounds[1] or 'the last'}")
+    columns = _check_columns(root, about, source, wanted)
+    first = None if start_s is None else -(-start_s * NS // about.unit_ns)
+    end = None if end_s is None else -(-end_s * NS // about.unit_ns)
+
+    def frames(
+        names: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_rows: int | None
+    ) -> Iterator[pl.DataFrame]:
+        return _frames(root, about, source, wanted, first, end, symbols, names or columns, predicate, n_rows)
+
+    schema = {name: about.columns.get(name, about.others or pl.Null) for name in columns}
+    rows = register_io_source(frames, schema=cast(Any, schema), is_pure=True, explain_name=f"{table} of {source}")
     if is_sorted:
-        rows = rows.sort([about.time, *(key for key in about.key if key != about.time)], maintain_order=True)
+        # The rows of an hour come by symbol, then time: a stable sort by time leaves them by time, then symbol.
+        by = [about.time] if about.key[0] == "symbol" else [about.time, *about.key]
+        rows = rows.sort(by, maintain_order=True)
     return rows
+
+
+def _frames(
+    root: Path,
+    about: layout.Table,
+    source: str,
+    wanted: Sequence[int],
+    first: int | None,
+    end: int | None,
+    symbols: Sequence[str] | None,
+    columns: Sequence[str],
+    predicate: pl.Expr | None = None,
+    n_rows: int | None = None,
+) -> Iterator[pl.DataFrame]:
+    """Return these columns of the rows of [first, end) and of these symbols, piece by piece, in the files' order."""
+    asked = {*columns, *(predicate.meta.root_names() if predicate is not None else ())}
+    if symbols is not None:
+        asked.add("symbol")
+    waiting: list[pl.LazyFrame] = []
+    cells, given = 0, 0
+
+    def decoded() -> pl.DataFrame:
+        rows = pl.concat(waiting)
+        frame = collect(rows if n_rows is None else rows.head(n_rows - given))
+        waiting.clear()
+        return frame
+
+    for rows, n_cells in _pieces(root, about, source, wanted, first, end, symbols, asked):
+        waiting.append((rows if predicate is None else rows.filter(predicate)).select(columns))
+        cells += n_cells
+        if cells >= _CELLS_AT_ONCE:
+            frame, cells = decoded(), 0
+            given += frame.height
+            yield frame
+            if n_rows is not None and given >= n_rows:
+                return
+    if waiting:
+        yield decoded()
+    elif not given:
+        schema = {name: about.columns.get(name, about.others or pl.Null) for name in columns}
+        yield pl.DataFrame(schema=schema)
+
+
+def _pieces(
+    root: Path,
+    about: layout.Table,
+    source: str,
+    wanted: Sequence[int],
+    first: int | None,
+    end: int | None,
+    symbols: Sequence[str] | None,
+    columns: set[str],
+) -> Iterator[tuple[pl.LazyFrame, int]]:
+    """Return the rows of one file or hour after another, checked, with an upper bound of what they take."""
+    at = pl.col(about.time)
+    of_symbols = [] if symbols is None else [pl.col("symbol").is_in(list(symbols))]
+    of_time = ([] if first is None else [at >= first]) + ([] if end is None else [at < end])
+    for hour in wanted:
+        if find.has_logs(root, about.name, source, hour):
+            open_rows = raw_hour(root, about.name, source, hour).frame
+            yield open_rows.lazy().filter(*of_time, *of_symbols), open_rows.height * len(columns)
+            continue
+        for path in _sealed_parts(root, about.name, source, hour):
+            found = sealed.index(path)
+            groups = found.groups(first, end, symbols)
+            if not groups.any():
+                continue
+            is_inside = (first is None or found.firsts[groups].min() >= first) and (
+                end is None or found.lasts[groups].max() < end
+            )
+            conditions = of_symbols if is_inside else [*of_time, *of_symbols]
+            read = columns if is_inside else columns | {about.time}
+            rows = sealed.lazy(found, groups, [name for name in found.columns if name in read])
+            yield rows.filter(*conditions), int(found.rows[groups].sum()) * max(1, len(read))
+
+
+def _sealed_parts(root: Path, table: str, source: str, hour: int) -> list[Path]:
+    """Return the sealed files of an hour that has been listed; it may have been removed since."""
+    parts = find.parts(root, table, source, hour)
+    # The mark is asked for last: until here, whatever was found was all of its hour.
+    if not parts or (table, hour) in removal.marked(root, source):
+        raise sealed.removed(layout.partition_path(root, table, source, hour))
+    return parts
 
 
 def collect(rows: pl.LazyFrame) -> pl.DataFrame:
@@ -247,104 +246,14 @@ def collect(rows: pl.LazyFrame) -> pl.DataFrame:
         return rows.collect()
     except FileNotFoundError as error:
         raise TableEmpty(
-            f"every file of a query must stay while it is read, found one removed ({_first_line(error)}): ask again"
+            f"every file of a query must stay while it is read, found one removed ({sealed.first_line(error)}): "
+            "ask again"
         ) from error
     except (pl.exceptions.ComputeError, pl.exceptions.PanicException, OSError) as error:
         raise TableCorrupt(
-            f"every file of a query must be readable, found {_first_line(error)}: "
+            f"every file of a query must be readable, found {sealed.first_line(error)}: "
             "shared.lake.read.verify(path) tells which file it is"
         ) from error
-
-
-class HourRows(msgspec.Struct, frozen=True, kw_only=True):
-    """One raw hour, its sealed rows and logs merged."""
-
-    frame: pl.DataFrame
-    duplicates: int  # rows that were there twice
-    torn_bytes: int  # of dead logs, behind their last whole batch
-
-
-def raw_hour(root: Path, table: str, source: str, hour: int, logs: Sequence[wal.Log] | None = None) -> HourRows:
-    """Return one raw hour: what is sealed, and the rows of these logs (None: of all that there are).
-
-    The order is (symbol, recv_ns, conn, row of the frame). DATA rows that differ in nothing but their connection are
-    one row; so are DATA rows of `trade` with the same id, and, while two connections carry a symbol (recorders that
-    relieve one another, or two on purpose), books of the same `seq` and exchange time and tickers that say the same:
-    the first receipt counts. Rows of links are one where they are equal. The result does not depend on which of its
-    parts were sealed before.
-    """
-    for _ in range(_LISTING_RETRIES):
-        try:
-            found = wal.find_logs(root, source, hour) if logs is None else logs
-            read = [wal.read_log(log, table) for log in found]
-        except FileNotFoundError:
-            continue  # a log was sealed while we read: look again
-        break
-    else:
-        raise TableCorrupt(f"the logs of {layout.hour_name(hour)} must stay while they are read, found them removed")
-    frames = [frame for frame, _ in read]
-    path = sealed_file(root, table, source, hour)
-    if path is not None and (table, hour) not in removal.marked(root, source):
-        frames.insert(0, rows_of(path))
-    if not frames:
-        raise _empty(root, table, source, f"the hour {layout.hour_name(hour)}")
-    rows = pl.concat(frames)
-    frame = _merge(table, rows) if read else rows
-    return HourRows(frame=frame, duplicates=rows.height - frame.height, torn_bytes=sum(torn for _, torn in read))
-
-
-def _merge(table: str, rows: pl.DataFrame) -> pl.DataFrame:
-    rows = rows.with_row_index("_row").sort(["symbol", "recv_ns", "conn", "_row"], maintain_order=True)
-    is_data = pl.col("event") == int(TickEvent.DATA)
-    # Only rows of the same symbol and instant can be the same row; compare those alone, in all columns.
-    is_twin = pl.col("symbol").eq(pl.col("symbol").shift()) & pl.col("recv_ns").eq(pl.col("recv_ns").shift())
-    is_twin = is_twin.fill_null(value=False)
-    twins = rows.filter(is_twin | is_twin.shift(-1, fill_value=False))
-    if twins.height:
-        identity = [name for name in TABLES[table].columns if name != "conn"]
-        kept = twins.with_columns(_conn=pl.when(is_data).then(0).otherwise("conn")).unique(
-            [*identity, "_conn"], keep="first", maintain_order=True
-        )
-        dropped = twins.filter(~pl.col("_row").is_in(kept["_row"].implode()))["_row"]
-        rows = rows.filter(~pl.col("_row").is_in(dropped.implode()))
-    if table == "raw/trade":
-        data = rows.filter(is_data)
-        firsts = data.unique(["symbol", "trade_id"], keep="first", maintain_order=True)
-        if firsts.height < data.height:
-            rows = rows.filter(~is_data | pl.col("_row").is_in(firsts["_row"].implode()))
-    else:
-        suspects = _carried_twice(rows).filter(is_data)
-        if suspects.height:
-            identity = _BOOK_IDENTITY if table == "raw/book" else _TICKER_IDENTITY
-            firsts = suspects.unique(identity, keep="first", maintain_order=True)
-            if firsts.height < suspects.height:
-                repeats = suspects.join(firsts.select("_row"), on="_row", how="anti")
-                rows = rows.join(repeats.select("_row"), on="_row", how="anti", maintain_order="left")
-    return rows.drop("_row")
-
-
-def _carried_twice(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows of each symbol that were received while two of its connections lived, in their order.
-
-    A connection lives from its first row to its last, those of its links included: these stay, whatever is removed.
-    """
-    lives = rows.group_by("symbol", "conn").agg(begin=pl.col("recv_ns").min(), end=pl.col("recv_ns").max())
-    if lives.height == lives["symbol"].n_unique():
-        return rows.clear()
-    pairs = lives.join(lives, on="symbol", suffix="_other").filter(pl.col("conn") < pl.col("conn_other"))
-    shared = (
-        pairs.select(
-            "symbol",
-            begin=pl.max_horizontal("begin", "begin_other"),
-            end=pl.min_horizontal("end", "end_other"),
-        )
-        # Those that only follow one another stay whole: after a time without any, the same state again is news.
-        .filter(pl.col("begin") <= pl.col("end"))
-        .group_by("symbol")
-        .agg(pl.col("begin").min() - _LAG_NS_MAX, pl.col("end").max() + _LAG_NS_MAX)
-    )
-    found = rows.join(shared, on="symbol", how="inner", maintain_order="left")
-    return found.filter(pl.col("recv_ns").is_between("begin", "end")).drop("begin", "end")
 
 
 # --------------------------------------------------------------------------------------------------- arrays
@@ -360,23 +269,13 @@ def read_ticks(root: Path, source: str, start_ns: int, end_ns: int, symbols: Seq
     """
     tables = []
     for table, wanted in _raw_hours(root, source, start_ns, end_ns).items():
-        frames = []
-        for hour in wanted:
-            if _has_logs(root, table, source, hour):
-                rows = raw_hour(root, table, source, hour).frame.lazy()
-            else:
-                path = sealed_file(root, table, source, hour) or layout.partition_path(root, table, source, hour)
-                _verify_once(path)
-                rows = pl.scan_parquet(path, glob=False, hive_partitioning=False)
-            at = pl.col("recv_ns")
-            frames.append(
-                collect(rows.filter((at >= start_ns) & (at < end_ns) & pl.col("symbol").is_in(list(symbols))))
-            )
-        if not frames:
+        about = TABLES[table]
+        if not wanted:
             span = (
                 f"{layout.hour_name(start_ns // layout.HOUR_NS)} to {layout.hour_name((end_ns - 1) // layout.HOUR_NS)}"
             )
-            raise _empty(root, table, source, f"hours from {span}")
+            raise find.empty(root, table, source, f"hours from {span}")
+        frames = _frames(root, about, source, wanted, start_ns, end_ns, symbols, list(about.columns))
         # Stable: rows of one symbol and instant keep the file's order (the frame's).
         frame = pl.concat(frames).sort("recv_ns", maintain_order=True)
         tables.append(layout.frame_to_rows(table, frame, symbols))
@@ -449,7 +348,7 @@ def universe_at(root: Path, source: str, ns: int) -> Universe:
     snapshots = _snapshots(root, source, None, ns + 1)
     latest = snapshots.filter(pl.col("as_of_ns") == pl.col("as_of_ns").max())
     if not latest.height:
-        raise _empty(root, "universe", source, f"a snapshot at or before {layout.hour_name(ns // layout.HOUR_NS)}")
+        raise find.empty(root, "universe", source, f"a snapshot at or before {layout.hour_name(ns // layout.HOUR_NS)}")
     return _universe(source, latest)
 
 
@@ -469,7 +368,7 @@ def universe_between(
     """
     snapshots = _snapshots(root, source, start_ns, end_ns)
     if not snapshots.height:
-        raise _empty(root, "universe", source, f"a snapshot before {layout.hour_name(end_ns // layout.HOUR_NS)}")
+        raise find.empty(root, "universe", source, f"a snapshot before {layout.hour_name(end_ns // layout.HOUR_NS)}")
     keep: Literal["first", "last"] = "first" if rules == "first" else "last"
     rows = snapshots.sort("as_of_ns", maintain_order=True).unique("symbol", keep=keep, maintain_order=True)
     return _universe(source, rows)
@@ -514,92 +413,19 @@ def _universe(source: str, rows: pl.DataFrame) -> Universe:
 # ---------------------------------------------------------------------------------------------------- inside
 
 
-def _parts(root: Path, table: str, source: str, hour: int) -> list[Path]:
-    """Return the sealed files of one hour, as local files that are up to date."""
-    remote = remote_of(root)
-    if remote is None:
-        return _local_parts(root, table, source, hour)
-    folder = layout.partition_path(root, table, source, hour).parent
-    listing = remote.listing(folder.relative_to(root).as_posix())
-    return [root / key for key, etag in listing.items() if key.endswith(".parquet") and remote.fetch(root / key, etag)]
-
-
-def _local_parts(root: Path, table: str, source: str, hour: int) -> list[Path]:
-    path = layout.partition_path(root, table, source, hour)
-    return sorted(path.parent.glob(f"{path.stem}*.parquet"))
-
-
-def sealed_file(root: Path, table: str, source: str, hour: int) -> Path | None:
-    """Return the file of an hour of a table that has one an hour, as a local file that is up to date, or None."""
-    path = layout.partition_path(root, table, source, hour)
-    remote = remote_of(root)
-    is_there = path.exists() if remote is None else remote.fetch(path)
-    return path if is_there else None
-
-
-def _has_logs(root: Path, table: str, source: str, hour: int) -> bool:
-    return table in RAW and any(layout.log_folder(root, source, hour).glob("session=*"))
-
-
-def _verify_once(path: Path) -> None:
-    footer(path)  # names a file that is gone
-    stat = path.stat()
-    _verified(path, stat.st_mtime_ns, stat.st_size)
-
-
-@lru_cache(maxsize=4096)
-def _verified(path: Path, mtime_ns: int, size: int) -> None:
-    verify(path)
-
-
-def _check_content(path: Path, found: Footer, actual: str) -> None:
-    if actual != found.content_hash:
-        raise TableCorrupt(f"{path} must have content {found.content_hash}, found {actual}: {_remedy(found.table)}")
-
-
-def _check_columns(about: layout.Table, paths: list[Path]) -> None:
-    """Check that the files of a query hold what was written and agree in their columns."""
-    for path in paths:
-        _verify_once(path)
-    if about.others is None:
-        return
-    first, last = (list(pl.read_parquet_schema(path)) for path in (paths[0], paths[-1]))
-    for path in paths if first != last else ():
-        if list(pl.read_parquet_schema(path)) != first:
+def _check_columns(root: Path, about: layout.Table, source: str, wanted: Sequence[int]) -> list[str]:
+    """Return the columns of a query, whose files must be ours and agree in them."""
+    paths = [
+        path
+        for hour in wanted
+        if not find.has_logs(root, about.name, source, hour)
+        for path in _sealed_parts(root, about.name, source, hour)
+    ]
+    columns = [sealed.index(path).columns for path in paths]
+    for path, of_file in zip(paths, columns, strict=True):
+        if of_file != columns[0]:
             raise SchemaMismatch(
                 f"{about.name} must have the same columns in every hour of a query, found others in {path} "
                 f"than in {paths[0]}: rebuild the older hours ({about.made_by})"
             )
-
-
-def _empty(root: Path, table: str, source: str, what: str) -> TableEmpty:
-    known = sources(root)
-    hint = "" if source in known else f" (sources here: {', '.join(known) or 'none'})"
-    return TableEmpty(
-        f"{table} of {source} in {root} must hold {what}, found nothing{hint}: run {TABLES[table].made_by}"
-    )
-
-
-def _removed(path: Path) -> TableEmpty:
-    return TableEmpty(
-        f"{path} must stay while it is read, found it removed (python -m pipelines.retention, or a person): "
-        "ask again for what is left"
-    )
-
-
-def _corrupt(path: Path, error: BaseException) -> TableEmpty | TableCorrupt:
-    if not path.exists():
-        return _removed(path)
-    table = next((name for name in TABLES if f"/{name}/source=" in path.as_posix()), None)
-    return TableCorrupt(f"{path} must be a Parquet file of the lake, found {_first_line(error)}: {_remedy(table)}")
-
-
-def _remedy(table: str | None) -> str:
-    if table is None or table in RAW or table == "universe":
-        return "move it out of the lake; its rows are lost unless a copy or a log has them"
-    return f"delete it and build it again ({TABLES[table].made_by})"
-
-
-def _first_line(error: BaseException) -> str:
-    words = f"no key {error}" if isinstance(error, KeyError) else str(error)
-    return words.strip().splitlines()[0][:200] if words.strip() else type(error).__name__
+    return list(columns[0]) if columns else list(about.columns)

@@ -1,0 +1,117 @@
+"""One raw hour: what is sealed and what logs hold become one, each push once.
+
+Readers and sealing both merge here: what a reader sees does not change when the hour is sealed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import polars as pl
+
+from shared.errors import TableCorrupt
+from shared.lake import find, layout, removal, sealed, wal
+from shared.lake.layout import TABLES
+from shared.types import NS, TickEvent
+
+_BOOK_IDENTITY = ["symbol", "exch_ns", "seq", "bid_price_1", "bid_size_1", "ask_price_1", "ask_size_1"]
+_TICKER_IDENTITY = [
+    name for name in TABLES["raw/ticker"].columns if name not in ("recv_ns", "conn", "event")
+]  # it has no number: what says the same at the same exchange time is one push
+_LAG_NS_MAX = 5 * NS
+"""Two connections bring one push at most this far apart."""
+
+_LISTING_RETRIES = 5  # of an hour that is sealed while it is read; a seal takes seconds, so one is enough
+
+
+class HourRows(msgspec.Struct, frozen=True, kw_only=True):
+    """One raw hour, its sealed rows and logs merged."""
+
+    frame: pl.DataFrame
+    duplicates: int  # rows that were there twice
+    torn_bytes: int  # of dead logs, behind their last whole batch
+
+
+def raw_hour(root: Path, table: str, source: str, hour: int, logs: Sequence[wal.Log] | None = None) -> HourRows:
+    """Return one raw hour: what is sealed, and the rows of these logs (None: of all that there are).
+
+    The order is (symbol, recv_ns, conn, row of the frame). DATA rows that differ in nothing but their connection are
+    one row; so are DATA rows of `trade` with the same id, and, while two connections carry a symbol (recorders that
+    relieve one another, or two on purpose), books of the same `seq` and exchange time and tickers that say the same:
+    the first receipt counts. Rows of links are one where they are equal. The result does not depend on which of its
+    parts were sealed before.
+    """
+    for _ in range(_LISTING_RETRIES):
+        try:
+            found = wal.find_logs(root, source, hour) if logs is None else logs
+            read = [wal.read_log(log, table) for log in found]
+        except FileNotFoundError:
+            continue  # a log was sealed while we read: look again
+        break
+    else:
+        raise TableCorrupt(f"the logs of {layout.hour_name(hour)} must stay while they are read, found them removed")
+    frames = [frame for frame, _ in read]
+    path = find.sealed_file(root, table, source, hour)
+    if path is not None and (table, hour) not in removal.marked(root, source):
+        frames.insert(0, sealed.read(sealed.index(path)))
+    if not frames:
+        raise find.empty(root, table, source, f"the hour {layout.hour_name(hour)}")
+    rows = pl.concat(frames)
+    frame = _merge(table, rows) if read else rows
+    return HourRows(frame=frame, duplicates=rows.height - frame.height, torn_bytes=sum(torn for _, torn in read))
+
+
+def _merge(table: str, rows: pl.DataFrame) -> pl.DataFrame:
+    rows = rows.with_row_index("_row").sort(["symbol", "recv_ns", "conn", "_row"], maintain_order=True)
+    is_data = pl.col("event") == int(TickEvent.DATA)
+    # Only rows of the same symbol and instant can be the same row; compare those alone, in all columns.
+    is_twin = pl.col("symbol").eq(pl.col("symbol").shift()) & pl.col("recv_ns").eq(pl.col("recv_ns").shift())
+    is_twin = is_twin.fill_null(value=False)
+    twins = rows.filter(is_twin | is_twin.shift(-1, fill_value=False))
+    if twins.height:
+        identity = [name for name in TABLES[table].columns if name != "conn"]
+        kept = twins.with_columns(_conn=pl.when(is_data).then(0).otherwise("conn")).unique(
+            [*identity, "_conn"], keep="first", maintain_order=True
+        )
+        dropped = twins.filter(~pl.col("_row").is_in(kept["_row"].implode()))["_row"]
+        rows = rows.filter(~pl.col("_row").is_in(dropped.implode()))
+    if table == "raw/trade":
+        data = rows.filter(is_data)
+        firsts = data.unique(["symbol", "trade_id"], keep="first", maintain_order=True)
+        if firsts.height < data.height:
+            rows = rows.filter(~is_data | pl.col("_row").is_in(firsts["_row"].implode()))
+    else:
+        suspects = _carried_twice(rows).filter(is_data)
+        if suspects.height:
+            identity = _BOOK_IDENTITY if table == "raw/book" else _TICKER_IDENTITY
+            firsts = suspects.unique(identity, keep="first", maintain_order=True)
+            if firsts.height < suspects.height:
+                repeats = suspects.join(firsts.select("_row"), on="_row", how="anti")
+                rows = rows.join(repeats.select("_row"), on="_row", how="anti", maintain_order="left")
+    return rows.drop("_row")
+
+
+def _carried_twice(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of each symbol that were received while two of its connections lived, in their order.
+
+    A connection lives from its first row to its last, those of its links included: these stay, whatever is removed.
+    """
+    lives = rows.group_by("symbol", "conn").agg(begin=pl.col("recv_ns").min(), end=pl.col("recv_ns").max())
+    if lives.height == lives["symbol"].n_unique():
+        return rows.clear()
+    pairs = lives.join(lives, on="symbol", suffix="_other").filter(pl.col("conn") < pl.col("conn_other"))
+    shared = (
+        pairs.select(
+            "symbol",
+            begin=pl.max_horizontal("begin", "begin_other"),
+            end=pl.min_horizontal("end", "end_other"),
+        )
+        # Those that only follow one another stay whole: after a time without any, the same state again is news.
+        .filter(pl.col("begin") <= pl.col("end"))
+        .group_by("symbol")
+        .agg(pl.col("begin").min() - _LAG_NS_MAX, pl.col("end").max() + _LAG_NS_MAX)
+    )
+    found = rows.join(shared, on="symbol", how="inner", maintain_order="left")
+    return found.filter(pl.col("recv_ns").is_between("begin", "end")).drop("begin", "end")
