@@ -1,43 +1,72 @@
 """Coverage: for every symbol, channel and minute of an hour, whether silence can be trusted.
 
-    complete     the channel was linked for the whole minute, and the symbol never silent for 30 s
-    stale        linked, but no channel of the symbol pushed anything for more than 30 s (or since it was linked)
-    gap          not linked for a part of the minute: what happened then is unknown
-    not_listed   the symbol was not listed in that minute
+    state        reason
+    complete                  linked for the whole minute, and no sign of a loss
+    stale        silent       linked, but no channel of the symbol pushed anything for more than 30 s
+    gap          not_linked   no connection carried the channel for a part of the minute
+                 broken       something of it was lost here: the chain of a book broke, a frame could not be read, the
+                              server began anew (a GAP row)
+                 frozen       all channels of its connections fell silent at once
+                 silence      it fell silent beyond its own habit: five cadences of a steady channel (`silence`)
+                 volume       (trades) what was recorded is not what the exchange's own candle of the minute says
+    not_listed                the symbol was not listed in that minute
 
-Computed from the rows alone: links are rows, so nothing here is guessed. 30 s is the sampler's memory: where coverage
-says stale, its states are NaN. Link breaks under 1 ms do not count (a session that is closed on the stroke of an hour
-ends its links one ns before it).
+Where several hold, the first of not_linked, broken, frozen, silence, volume, silent is told. Computed from rows alone:
+links are rows, so nothing here is guessed. 30 s is the sampler's memory: where coverage says stale, its states are NaN.
+Link breaks under 1 ms do not count (a session that is closed on the stroke of an hour ends its links one ns before it).
+
+Minutes are of receipt. Silence is measured in exchange time (see `silence`) and up to 30 s into the hours beside; where
+the next hour is not recorded yet, the last minute is judged by what is there. A minute's volume is that of the trades
+whose exchange time lies in it. docs/coverage.md: what is seen, what no client can see.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from shared.errors import TableEmpty
 from shared.features.sampler import MEMORY_S
-from shared.lake import read, write
-from shared.lake.layout import CHANNELS, HOUR_NS, HOUR_S, MINUTE_S, TABLES
-from shared.types import NS, TickEvent, Universe
+from shared.lake import read, silence, write
+from shared.lake.layout import CHANNELS, DEPTH, HOUR_NS, HOUR_S, MINUTE_S, RAW, TABLES, hour_name
+from shared.types import NS, Ints, TickEvent, Universe
 
 COMPLETE, STALE, GAP, NOT_LISTED = "complete", "stale", "gap", "not_listed"
 
-MINUTES = HOUR_S // MINUTE_S
-_MINUTE_NS = MINUTE_S * NS
-_BREAK_NS_MIN = 1_000_000
+SILENT, VOLUME, SILENCE, FROZEN, BROKEN, NOT_LINKED = range(1, 7)
+"""Codes of reasons, the stronger ones above."""
 
+REASONS = ("", "silent", "volume", "silence", "frozen", "broken", "not_linked", "")
+STATES = (COMPLETE, STALE, GAP, GAP, GAP, GAP, GAP, NOT_LISTED)
+"""By code; the last one is that of minutes in which the symbol was not listed."""
+
+MINUTES = HOUR_S // MINUTE_S
+VOLUME_LAG_NS = 5 * NS
+"""A minute's trades are compared with its candle once receipts go on so long after its end."""
+
+_VOLUME_TOLERANCE = 1e-9  # of the volume: what float sums may differ by; above half a size step nothing is lost in it
+_MINUTE_NS = MINUTE_S * NS
+_MEMORY_NS = MEMORY_S * NS
+_BREAK_NS_MIN = 1_000_000
+_SYMBOLS_AT_ONCE = 100
+"""Symbols whose rows are in memory: an hour of 100 at Bitget's full cadence is 300 MB."""
+
+_DEPTH_CHANNEL = DEPTH.removeprefix("raw/")
+_PUSHES = (TickEvent.DATA, TickEvent.REPEATED)
 _SIGNS = (TickEvent.DATA, TickEvent.SUBSCRIBED, TickEvent.CARRIED)
 """Rows after which a symbol has 30 s to push; a link that has just come up is not silent yet."""
 
 _UNLISTED = frozenset({"listed", "off"})
 """Bitget's symbolStatus before a listing and after its end; everything else is on the wire."""
 
-Flags = NDArray[np.bool_]
-Span = tuple[int, int]  # [start, end), ns
+Codes = NDArray[np.uint8]
+Span = tuple[int, int]  # [start, end), ns of receipt
+Key = tuple[str, int]  # channel, position of the symbol
 
 
 def compute(root: Path, source: str, hour: int) -> pl.DataFrame:
@@ -46,88 +75,259 @@ def compute(root: Path, source: str, hour: int) -> pl.DataFrame:
     Raises:
         TableEmpty: the hour has no raw rows, or its universe is not known.
     """
+    if not any(hour in read.hours(root, table, source) for table in RAW):  # the hours beside it alone say nothing
+        raise TableEmpty(
+            f"raw rows of {source} are needed for the coverage of {hour_name(hour)}, found none in {root}: "
+            f"{TABLES['raw/book'].made_by}, or choose another hour"
+        )
     start_ns, end_ns = hour * HOUR_NS, (hour + 1) * HOUR_NS
     universes = read.universes_between(root, source, start_ns, end_ns)
-    symbols = read.universe_between(root, source, start_ns, end_ns).symbols
-    pushed = _Pushes(symbols, hour)
-    gaps = {channel: np.zeros((len(symbols), MINUTES), np.bool_) for channel in CHANNELS}
-    for channel in CHANNELS:
-        rows = read.collect(
-            read.scan(
-                root, f"raw/{channel}", source, start_s=start_ns // NS - MEMORY_S, end_s=end_ns // NS, is_sorted=False
-            )
-            .select("symbol", "recv_ns", "event", "conn")
-            .with_row_index()
-            .sort("recv_ns", "index")
-        )
-        pushed.add(rows.filter(pl.col("event").is_in([int(event) for event in _SIGNS])))
-        links = rows.filter((pl.col("event") >= int(TickEvent.SUBSCRIBED)) & (pl.col("recv_ns") >= start_ns))
-        by_symbol = links.partition_by("symbol", as_dict=True)
-        for n, symbol in enumerate(symbols):
-            breaks = _breaks(by_symbol.get((symbol,), links.clear()), start_ns, end_ns)
-            _mark(gaps[channel][n], [span for span in breaks if span[1] - span[0] >= _BREAK_NS_MIN], start_ns)
-    return _table(symbols, hour, _listed(universes, symbols, hour), gaps, pushed.stale())
+    universe = read.universe_between(root, source, start_ns, end_ns)
+    found = _Hour(universe.symbols, hour)
+    channels = (*CHANNELS, *([_DEPTH_CHANNEL] if hour in read.hours(root, DEPTH, source) else []))
+    for begin in range(0, len(universe.symbols), _SYMBOLS_AT_ONCE):
+        batch = range(begin, min(begin + _SYMBOLS_AT_ONCE, len(universe.symbols)))
+        for channel in channels:
+            for n, rows in _rows(root, channel, source, hour, universe.symbols, batch):
+                found.take(channel, n, rows)
+        found.judge_life(batch)
+    found.judge_connections()
+    found.judge_volumes(_volumes(root, source, hour), universe)
+    return found.table(_listed(universes, universe.symbols, hour))
 
 
 def write_coverage(root: Path, source: str, hour: int) -> write.Written:
     """Compute the coverage of one hour and store it."""
-    return write.write_table(root, "coverage", source, hour, compute(root, source, hour), {"made_from": "raw"})
+    return write.write_table(root, "coverage", source, hour, compute(root, source, hour), {"made_from": "raw, candles"})
 
 
-def _breaks(links: pl.DataFrame, start_ns: int, end_ns: int) -> Iterator[Span]:
-    """Yield when no connection of a channel was up; the hour begins with nothing, until a row says otherwise."""
-    up: set[int] = set()
-    since_ns: int | None = start_ns
-    for recv_ns, event, conn in links.select("recv_ns", "event", "conn").iter_rows():
-        if event in (TickEvent.SUBSCRIBED, TickEvent.CARRIED):
-            if since_ns is not None:
-                yield since_ns, recv_ns
-                since_ns = None
-            up.add(conn)
-        else:
-            up.discard(conn)
-            if event == TickEvent.GAP:
-                yield recv_ns, recv_ns + _BREAK_NS_MIN  # something was lost here, however soon the link is mended
-            if not up and since_ns is None:
-                since_ns = recv_ns
-    if since_ns is not None:
-        yield since_ns, end_ns
+class _Rows:
+    """Rows of one symbol and channel in order of receipt, up to `MEMORY_S` into the hours beside."""
+
+    def __init__(self, recv_ns: Ints, exch_ns: Ints, event: NDArray[np.uint8], conn: NDArray[np.int32]) -> None:
+        self.recv_ns, self.exch_ns, self.event, self.conn = recv_ns, exch_ns, event, conn
+
+    def of(self, which: NDArray[np.bool_]) -> _Rows:
+        return _Rows(self.recv_ns[which], self.exch_ns[which], self.event[which], self.conn[which])
 
 
-class _Pushes:
-    """When each symbol last gave a sign of life, on any channel."""
+class _Hour:
+    """What is known of each minute so far: one code for each symbol and channel."""
 
     def __init__(self, symbols: tuple[str, ...], hour: int) -> None:
-        self._symbols, self._start_ns = symbols, hour * HOUR_NS
-        self._frames: list[pl.DataFrame] = []
+        self._symbols, self._hour = symbols, hour
+        self._start_ns, self._end_ns = hour * HOUR_NS, (hour + 1) * HOUR_NS
+        self._codes: dict[Key, Codes] = {}
+        self._breaks: dict[Key, list[Span]] = {}
+        self._signs: dict[int, list[Ints]] = {}
+        self._last_ns: dict[int, int] = {}  # symbol -> its last receipt that was read
+        self._conns: dict[int, set[int]] = {}
+        self._heard: dict[int, silence.Heard] = {}  # by symbol; joined by the connections that carry it
+        self._lags_ns: list[float] = []
 
-    def add(self, rows: pl.DataFrame) -> None:
-        self._frames.append(rows.select("symbol", "recv_ns"))
+    def take(self, channel: str, n: int, rows: _Rows) -> None:
+        """Note the rows of a channel: its links, its signs of life, its silences."""
+        codes = self._codes[channel, n] = np.zeros(MINUTES, np.uint8)
+        is_before_end = rows.recv_ns < self._end_ns
+        is_push = np.isin(rows.event, _PUSHES)
+        is_link = (rows.event >= TickEvent.SUBSCRIBED) & is_before_end & (rows.recv_ns >= self._start_ns)
+        pushes, links = rows.of(is_push), rows.of(is_link)
+        pushed_ns = None if channel == "trade" else pushes.recv_ns
+        breaks = [
+            (since_ns, until_ns, code)
+            for since_ns, until_ns, code in _breaks(links, pushed_ns, self._start_ns, self._end_ns)
+            if until_ns - since_ns >= _BREAK_NS_MIN
+        ]
+        for since_ns, until_ns, code in breaks:
+            self._mark(codes, (since_ns, until_ns), code)
+        self._breaks[channel, n] = [(since_ns, until_ns) for since_ns, until_ns, _ in breaks]
+        self._signs.setdefault(n, []).append(rows.recv_ns[np.isin(rows.event, _SIGNS) & is_before_end])
+        self._conns.setdefault(n, set()).update(np.unique(rows.conn[is_before_end]).tolist())
+        self._last_ns[n] = max(self._last_ns.get(n, 0), int(rows.recv_ns[-1]) if len(rows.recv_ns) else 0)
+        times = np.where(pushes.exch_ns > 0, pushes.exch_ns, pushes.recv_ns)
+        if len(times):
+            self._lags_ns.append(float(np.median(pushes.recv_ns - times)))
+            heard = self._heard.setdefault(n, silence.Heard(self._start_ns - _MEMORY_NS, self._end_ns + _MEMORY_NS))
+            heard.note(times)
+        if channel != "trade":  # trades come when somebody trades: they have no cadence
+            order = np.argsort(times, kind="stable")
+            limit = silence.limit_ns(times[order])
+            for i in silence.holes(times[order], limit):
+                first, then = int(pushes.recv_ns[order[i]]), int(pushes.recv_ns[order[i + 1]])
+                self._mark_silence(channel, n, (first, max(first + 1, then)), limit, SILENCE)
+            if len(order) and self._end_ns - int(pushes.recv_ns[order[-1]]) > limit:
+                self._mark_silence(channel, n, (int(pushes.recv_ns[order[-1]]), self._end_ns), limit, SILENCE)
 
-    def stale(self) -> Flags:
-        """Return which minutes (N, MINUTES) hold a moment more than MEMORY_S after the last sign."""
-        stale = np.zeros((len(self._symbols), MINUTES), np.bool_)
-        pushes = pl.concat(self._frames).sort("symbol", "recv_ns").partition_by("symbol", as_dict=True)
-        end_ns = self._start_ns + HOUR_NS
-        for n, symbol in enumerate(self._symbols):
-            mine = pushes.get((symbol,))
-            times = np.empty(0, np.int64) if mine is None else mine["recv_ns"].to_numpy()
+    def judge_life(self, symbols: Sequence[int]) -> None:
+        """Mark the minutes that hold a moment more than `MEMORY_S` after the last sign of any channel."""
+        for n in symbols:
+            times = np.sort(np.concatenate([np.empty(0, np.int64), *self._signs.pop(n, [])]))
             # Before the rows that were read, at least MEMORY_S ahead of the hour, lies nothing that counts.
-            ends = np.append(times, end_ns)
-            starts = np.append(self._start_ns - MEMORY_S * NS, times) + MEMORY_S * NS
-            late = np.flatnonzero(ends > starts)
-            _mark(stale[n], [(max(int(starts[i]), self._start_ns), int(ends[i])) for i in late], self._start_ns)
-        return stale
+            ends = np.append(times, self._end_ns)
+            starts = np.append(self._start_ns - _MEMORY_NS, times) + _MEMORY_NS
+            for i in np.flatnonzero(ends > starts):
+                for channel in self._channels_of(n):
+                    self._mark(self._codes_of(channel, n), (int(starts[i]), int(ends[i])), SILENT)
+
+    def judge_connections(self) -> None:
+        """Mark when all channels of the same connections fell silent at once."""
+        together: dict[frozenset[int], list[int]] = {}
+        for n in self._heard:
+            together.setdefault(frozenset(self._conns[n]), []).append(n)
+        lag_ns = int(np.median(self._lags_ns)) if self._lags_ns else 0
+        for symbols in together.values():
+            heard = silence.Heard.joined([self._heard[n] for n in symbols])
+            for begin_ns, until_ns in heard.holes():
+                for n in symbols:
+                    for channel in self._channels_of(n):
+                        span = begin_ns + lag_ns, until_ns + lag_ns
+                        self._mark_silence(channel, n, span, heard.limit_ns, FROZEN)
+
+    def judge_volumes(self, volumes: pl.DataFrame, universe: Universe) -> None:
+        """Mark the minutes whose trades (`recorded`) are not what the candle says (`base_volume`)."""
+        index = universe.index()
+        for symbol, minute, recorded, told in volumes.iter_rows():
+            n = index.get(symbol)
+            if n is None or self._last_ns.get(n, 0) < (minute + 1) * _MINUTE_NS + VOLUME_LAG_NS:
+                continue
+            step = float(universe.contracts[n].size_step)
+            if abs(recorded - told) >= max(step / 2, _VOLUME_TOLERANCE * told):
+                self._mark(self._codes_of("trade", n), (minute * _MINUTE_NS, (minute + 1) * _MINUTE_NS), VOLUME)
+
+    def table(self, listed: NDArray[np.bool_]) -> pl.DataFrame:
+        """Return the rows of the hour; `listed` is (N, MINUTES)."""
+        minutes = self._hour * MINUTES + np.arange(MINUTES)
+        parts = []
+        for n, symbol in enumerate(self._symbols):
+            for channel in self._channels_of(n):
+                codes = np.where(listed[n], self._codes_of(channel, n), len(STATES) - 1)
+                parts.append((symbol, channel, codes))
+        every = np.concatenate([codes for *_, codes in parts]).astype(np.uint32)
+        names = {"symbol": [symbol for symbol, *_ in parts], "channel": [channel for _, channel, _ in parts]}
+        at = np.repeat(np.arange(len(parts), dtype=np.uint32), MINUTES)
+        columns: dict[str, Any] = {
+            name: pl.Series(values, dtype=pl.String).gather(at) for name, values in names.items()
+        }
+        columns |= {
+            "minute": np.tile(minutes, len(parts)),
+            "state": pl.Series(list(STATES), dtype=pl.String).gather(every),
+            "reason": pl.Series(list(REASONS), dtype=pl.String).gather(every),
+        }
+        return pl.DataFrame(columns).select(list(TABLES["coverage"].columns)).sort(TABLES["coverage"].key)
+
+    # -- inside
+
+    def _channels_of(self, n: int) -> list[str]:
+        """Return the channels that a symbol has rows for in the table: full books only where they were recorded."""
+        return [*CHANNELS, *([_DEPTH_CHANNEL] if (_DEPTH_CHANNEL, n) in self._codes else [])]
+
+    def _codes_of(self, channel: str, n: int) -> Codes:
+        found = self._codes.get((channel, n))
+        if found is None:  # nothing was recorded of it
+            found = self._codes[channel, n] = np.full(MINUTES, NOT_LINKED, np.uint8)
+        return found
+
+    def _mark_silence(self, channel: str, n: int, span: Span, limit: float, code: int) -> None:
+        """Mark a silence, the parts of it in which the link was up; where it was not, silence means nothing."""
+        parts = _without(span, self._breaks.get((channel, n), [(self._start_ns, self._end_ns)]))
+        for part in parts:
+            if part == span or part[1] - part[0] > limit:
+                self._mark(self._codes_of(channel, n), part, code)
+
+    def _mark(self, codes: Codes, span: Span, code: int) -> None:
+        """Set the minutes that a span touches, where nothing stronger is known."""
+        begin_ns, until_ns = max(span[0], self._start_ns), min(span[1], self._end_ns)
+        if until_ns > begin_ns:
+            minutes = slice((begin_ns - self._start_ns) // _MINUTE_NS, -((self._start_ns - until_ns) // _MINUTE_NS))
+            np.maximum(codes[minutes], code, out=codes[minutes])
 
 
-def _mark(minutes: Flags, spans: list[Span], start_ns: int) -> None:
-    """Set the minutes that any span touches."""
-    for first_ns, end_ns in spans:
-        if end_ns > max(first_ns, start_ns):
-            minutes[max(0, first_ns - start_ns) // _MINUTE_NS : -((start_ns - end_ns) // _MINUTE_NS)] = True
+def _breaks(links: _Rows, pushed_ns: Ints | None, start_ns: int, end_ns: int) -> Iterator[tuple[int, int, int]]:
+    """Yield when no connection of a channel was up, and why; the hour begins with nothing, until a row says otherwise.
+
+    What a GAP row tells of was lost between the push before it and itself; trades (no `pushed_ns`) have no such push.
+    """
+    up: set[int] = set()
+    since_ns: int | None = start_ns
+    why = NOT_LINKED
+    for recv_ns, event, conn in zip(links.recv_ns.tolist(), links.event.tolist(), links.conn.tolist(), strict=True):
+        if event in (TickEvent.SUBSCRIBED, TickEvent.CARRIED):
+            if since_ns is not None:
+                yield since_ns, recv_ns, why
+                since_ns = None
+            up.add(conn)
+            continue
+        up.discard(conn)
+        if event == TickEvent.GAP:
+            before_ns = recv_ns
+            if pushed_ns is not None and (at := int(np.searchsorted(pushed_ns, recv_ns))) > 0:
+                before_ns = max(int(pushed_ns[at - 1]), recv_ns - _MEMORY_NS)
+            yield before_ns, recv_ns + _BREAK_NS_MIN, BROKEN  # however soon the link is mended
+        if not up and since_ns is None:
+            since_ns, why = recv_ns, BROKEN if event == TickEvent.GAP else NOT_LINKED
+    if since_ns is not None:
+        yield since_ns, end_ns, why
 
 
-def _listed(universes: list[Universe], symbols: tuple[str, ...], hour: int) -> Flags:
+def _without(span: Span, breaks: list[Span]) -> list[Span]:
+    """Return the parts of a span that lie in none of the breaks (sorted by their beginning)."""
+    parts, begin_ns = [], span[0]
+    for since_ns, until_ns in breaks:
+        if until_ns <= begin_ns or since_ns >= span[1]:
+            continue
+        if since_ns > begin_ns:
+            parts.append((begin_ns, since_ns))
+        begin_ns = max(begin_ns, until_ns)
+    return [*parts, (begin_ns, span[1])] if begin_ns < span[1] else parts
+
+
+def _rows(
+    root: Path, channel: str, source: str, hour: int, symbols: tuple[str, ...], batch: range
+) -> Iterator[tuple[int, _Rows]]:
+    """Yield (position, rows) of the symbols of a batch that have any."""
+    names = [symbols[n] for n in batch]
+    about = read.scan(
+        root, f"raw/{channel}", source, start_s=hour * HOUR_S - MEMORY_S, end_s=(hour + 1) * HOUR_S + MEMORY_S,
+        symbols=names, is_sorted=False,
+    )  # fmt: skip
+    axis = pl.DataFrame({"symbol": names, "n": np.array(batch, np.int32)})
+    columns = ("n", "recv_ns", "exch_ns", "event", "conn")
+    found = read.collect(about.select("symbol", *columns[1:])).join(axis, on="symbol", maintain_order="left")
+    n, recv_ns, exch_ns, event, conn = (found[name].to_numpy() for name in columns)
+    order = np.lexsort((recv_ns, n))  # stable: rows of one instant stay in order
+    n, rows = n[order], _Rows(recv_ns[order], exch_ns[order], event[order], conn[order])
+    cuts = np.flatnonzero(np.diff(n, prepend=-1, append=-1))
+    for begin, end in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
+        part = slice(begin, end)
+        yield int(n[begin]), _Rows(rows.recv_ns[part], rows.exch_ns[part], rows.event[part], rows.conn[part])
+
+
+def _volumes(root: Path, source: str, hour: int) -> pl.DataFrame:
+    """Return (symbol, minute, recorded, base_volume) of the hour's minutes that have a candle."""
+    schema = {"symbol": pl.String, "minute": pl.Int64, "recorded": pl.Float64, "base_volume": pl.Float64}
+    if hour not in read.hours(root, "candles", source):
+        return pl.DataFrame(schema=schema)
+    start_s, end_s = hour * HOUR_S, (hour + 1) * HOUR_S
+    candles = read.collect(
+        read.scan(root, "candles", source, start_s=start_s, end_s=end_s, is_sorted=False)
+        .select("symbol", "minute", "base_volume")
+        .drop_nulls()
+    )
+    trades = read.scan(
+        root, "raw/trade", source, start_s=start_s - MEMORY_S, end_s=end_s + MEMORY_S, is_sorted=False
+    ).filter(pl.col("event").is_in([int(event) for event in _PUSHES]))
+    recorded = read.collect(
+        # A trade that a subscribe snapshot repeats was traded all the same: what it brings back is not lost.
+        trades.select("symbol", "trade_id", "size", minute=pl.col("exch_ns") // _MINUTE_NS)
+        .unique(["symbol", "trade_id"])
+        .group_by("symbol", "minute")
+        .agg(recorded=pl.col("size").sum())
+    )
+    joined = candles.join(recorded, on=["symbol", "minute"], how="left").with_columns(pl.col("recorded").fill_null(0.0))
+    return joined.select(list(schema)).sort("symbol", "minute")
+
+
+def _listed(universes: list[Universe], symbols: tuple[str, ...], hour: int) -> NDArray[np.bool_]:
     """Return what was listed in each minute (N, MINUTES): by the snapshot in force when it ended.
 
     Before the first snapshot of all, the first one counts: that nobody had asked yet is no delisting.
@@ -142,19 +342,3 @@ def _listed(universes: list[Universe], symbols: tuple[str, ...], hour: int) -> F
             if contract.status not in _UNLISTED:
                 listed[index[contract.symbol], in_force == k] = True
     return listed
-
-
-def _table(symbols: tuple[str, ...], hour: int, listed: Flags, gaps: dict[str, Flags], stale: Flags) -> pl.DataFrame:
-    minutes = np.tile(hour * MINUTES + np.arange(MINUTES), len(symbols))
-    names = pl.Series("symbol", symbols, dtype=pl.String).gather(np.repeat(np.arange(len(symbols)), MINUTES))
-    parts = []
-    for channel in CHANNELS:
-        state = np.where(stale, STALE, COMPLETE)
-        state = np.where(gaps[channel], GAP, state)
-        state = np.where(listed, state, NOT_LISTED)
-        parts.append(
-            pl.DataFrame({"minute": minutes, "symbol": names, "state": state.reshape(-1)}).with_columns(
-                channel=pl.lit(channel)
-            )
-        )
-    return pl.concat(parts).select(list(TABLES["coverage"].columns)).sort(TABLES["coverage"].key)

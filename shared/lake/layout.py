@@ -277,7 +277,13 @@ TABLES: dict[str, Table] = {
         ),
         Table(
             name="coverage",
-            columns={"minute": pl.Int64, "symbol": pl.String, "channel": pl.String, "state": pl.String},
+            columns={
+                "minute": pl.Int64,
+                "symbol": pl.String,
+                "channel": pl.String,  # book, trade, ticker; depth where full books were recorded
+                "state": pl.String,  # complete, stale, gap, not_listed
+                "reason": pl.String,  # of a stale or gap: see shared.lake.coverage
+            },
             key=("symbol", "channel", "minute"),
             time="minute",  # epoch minute
             unit_ns=MINUTE_S * NS,
@@ -458,7 +464,8 @@ class Digest:
         """Return the hash so far: 32 digits."""
         rows = {column.rows for column in self._columns.values()}
         assert len(rows) <= 1, f"columns were given {sorted(rows)} rows"
-        return _sha("\n".join(column.hexdigest() for column in self._columns.values()).encode()).hexdigest()[:32]
+        whole: str = _sha("\n".join(column.hexdigest() for column in self._columns.values()).encode()).hexdigest()
+        return whole[:32]
 
 
 class _ColumnDigest:
