@@ -164,8 +164,9 @@ def test_new_log_of_a_half_removed_hour_is_read_alone(lake: Path, monkeypatch: p
     assert left_of(lake) == []
 
 
-@pytest.mark.parametrize("at", range(8))
-def test_reader_of_several_tables_finds_all_or_an_error(at: int, filled: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_killed", [False, True], ids=["done", "begun"])
+@pytest.mark.parametrize("at", range(12))
+def test_reader_of_several_tables_finds_all_or_an_error(at: int, is_killed: bool, filled: Path, tmp_path: Path) -> None:
     """However a removal falls between the listings and readings of tables, ticks are complete or refused."""
     lake = tmp_path / "lake"
     shutil.copytree(filled, lake)
@@ -173,7 +174,6 @@ def test_reader_of_several_tables_finds_all_or_an_error(at: int, filled: Path, t
     complete = read.read_ticks(lake, r.SOURCE, START_NS, end_ns, r.SYMBOLS)
     rest = read.read_ticks(lake, r.SOURCE, START_NS + r.HOUR_NS, end_ns, r.SYMBOLS)
     calls = iter(range(100))
-    listed, checked = read.hours, read.footer
 
     def interrupted(act: Callable[..., Any]) -> Callable[..., Any]:
         def do(*args: Any) -> Any:
@@ -184,8 +184,10 @@ def test_reader_of_several_tables_finds_all_or_an_error(at: int, filled: Path, t
         return do
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(read, "hours", interrupted(listed))
-        patch.setattr(read, "footer", interrupted(checked))
+        patch.setattr(read, "hours", interrupted(read.hours))
+        patch.setattr(removal, "marked", interrupted(removal.marked))
+        if is_killed:
+            patch.setattr(removal, "finish", lambda *_: None)
         try:
             found = read.read_ticks(lake, r.SOURCE, START_NS, end_ns, r.SYMBOLS)
         except TableEmpty as error:
