@@ -66,6 +66,21 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     launch_ms: int | None  # None: listed before Bitget kept the date
     off_ms: int | None  # None: no delisting announced
 
+    @property
+    def has_market(self) -> bool:
+        """Claim that books and trades of it are pushed: it has been launched, and not been taken off."""
+        return self.status not in ("listed", "off")
+
+
+class Tier(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of a contract's risk ladder (Bitget v2, Get Position Tier)."""
+
+    level: int  # from 1
+    start_usdt: Decimal  # notional, exclusive but for 0
+    end_usdt: Decimal  # notional, inclusive
+    leverage_max: int
+    maintenance_rate: Decimal  # [1] of notional
+
 
 class Universe(msgspec.Struct, frozen=True, kw_only=True):
     """The contracts listed at one time, sorted by symbol; their position is the N axis."""

@@ -20,8 +20,7 @@ from shared.simulator.desk import Desk, contract_of
 from shared.simulator.gate import Credentials, Refused
 from shared.simulator.markets.market import NS, Market
 from shared.simulator.relay.link import Heard, Kind
-from shared.simulator.venue.orders import Tier
-from shared.types import Side
+from shared.types import Side, Tier
 
 STALE_NS = 10 * NS
 """A traded perpetual's ticker comes about nine times a second, a dead one's every few seconds."""

@@ -28,13 +28,12 @@ from shared.simulator.venue.orders import (
     Order,
     PositionSide,
     Refusal,
-    Tier,
     VenueEvent,
     VenuePosition,
     VenueRules,
 )
 from shared.strategy.exact import exactly
-from shared.types import Contract, Side
+from shared.types import Contract, Side, Tier
 
 if TYPE_CHECKING:
     from shared.simulator.venue.plans import Plans

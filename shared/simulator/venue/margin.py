@@ -9,9 +9,9 @@ from __future__ import annotations
 from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_FLOOR, Decimal
 from functools import lru_cache
 
-from shared.simulator.venue.orders import ZERO, ClosedPosition, Tier
+from shared.simulator.venue.orders import ZERO, ClosedPosition
 from shared.strategy.exact import exactly
-from shared.types import Contract
+from shared.types import Contract, Tier
 
 FEE_STEP = Decimal("1e-8")
 QUOTE_STEP = Decimal("1e-4")

@@ -120,16 +120,6 @@ class Plan(msgspec.Struct, kw_only=True):
     fail_reason: str = ""  # code and message of the refusal of that order
 
 
-class Tier(msgspec.Struct, frozen=True, kw_only=True):
-    """One step of a contract's risk ladder (Bitget v2, Get Position Tier)."""
-
-    level: int  # from 1
-    start_usdt: Decimal  # notional, exclusive but for 0
-    end_usdt: Decimal  # notional, inclusive
-    leverage_max: int
-    maintenance_rate: Decimal  # [1] of notional
-
-
 class VenueRules(msgspec.Struct, frozen=True, kw_only=True):
     """What a venue allows beside its contracts; the defaults are Bitget's (v2, contract config and FAQ, 2026)."""
 

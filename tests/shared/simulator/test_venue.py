@@ -7,9 +7,9 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from shared.simulator.venue.orders import Accepted, FundingReport, OrderReport, OrderRequest, Refusal, Tier
+from shared.simulator.venue.orders import Accepted, FundingReport, OrderReport, OrderRequest, Refusal
 from shared.simulator.venue.venue import Venue
-from shared.types import Contract, OrderKind, OrderStatus, Side
+from shared.types import Contract, OrderKind, OrderStatus, Side, Tier
 
 NOW = 1_795_330_800_000_000_000
 HOUR = 3_600_000_000_000

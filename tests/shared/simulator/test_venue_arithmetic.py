@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from shared.simulator.venue import margin
-from shared.simulator.venue.orders import Accepted, ClosedPosition, OrderRequest, PositionSide, Tier, VenuePosition
+from shared.simulator.venue.orders import Accepted, ClosedPosition, OrderRequest, PositionSide, VenuePosition
 from shared.simulator.venue.venue import Venue
-from shared.types import Contract, OrderKind, Side
+from shared.types import Contract, OrderKind, Side, Tier
 
 D = Decimal
 NAN = float("nan")

@@ -27,12 +27,11 @@ from shared.simulator.venue.orders import (
     PlanRequest,
     PositionSide,
     Refusal,
-    Tier,
     VenuePosition,
     VenueRules,
 )
 from shared.simulator.venue.venue import Venue
-from shared.types import Contract, OrderKind, Side
+from shared.types import Contract, OrderKind, Side, Tier
 
 D = Decimal
 ZERO = D(0)

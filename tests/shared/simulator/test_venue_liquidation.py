@@ -6,9 +6,9 @@ from decimal import Decimal
 
 import pytest
 
-from shared.simulator.venue.orders import Order, OrderReport, Tier, VenueRules
+from shared.simulator.venue.orders import Order, OrderReport, VenueRules
 from shared.simulator.venue.venue import Venue
-from shared.types import OrderStatus, Side
+from shared.types import OrderStatus, Side, Tier
 from tests.shared.simulator.venue_made import NAN, NOW, D, accept, contract, deep, made, mark, order, size
 
 DUST = D("0.001")  # at most a ten-thousandth of a tick a contract is left over

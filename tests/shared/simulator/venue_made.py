@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from shared.simulator.venue.orders import Accepted, Order, OrderRequest, PositionSide, Refusal, Tier, VenueRules
+from shared.simulator.venue.orders import Accepted, Order, OrderRequest, PositionSide, Refusal, VenueRules
 from shared.simulator.venue.venue import Venue
-from shared.types import Contract, OrderKind, Side
+from shared.types import Contract, OrderKind, Side, Tier
 
 D = Decimal
 NOW = 1_795_330_800_000_000_000
