@@ -230,6 +230,24 @@ TABLES: dict[str, Table] = {
             made_by=_HISTORY + ": Bitget keeps no history of it, so it begins when this begins",
             is_grown=True,
         ),
+        # Bitget's answer about one symbol at one time: its tiers are those of its latest `as_of_ns`, all of them.
+        Table(
+            name="universe_tiers",
+            columns={
+                "as_of_ns": pl.Int64,
+                "symbol": pl.String,
+                "level": pl.Int64,  # from 1
+                "start_usdt": pl.String,  # notional of the position; digits as in `universe`
+                "end_usdt": pl.String,
+                "leverage_max": pl.Int64,
+                "maintenance_rate": pl.String,  # [1] of notional
+            },
+            key=("as_of_ns", "symbol", "level"),
+            time="as_of_ns",
+            unit_ns=1,
+            made_by="python -m pipelines.collect",
+            is_grown=True,
+        ),
         Table(
             name="quarantine",
             columns={
