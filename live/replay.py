@@ -23,7 +23,7 @@ from shared import entry, journal, settings
 from shared import model as models
 from shared.errors import CrosscutError, JournalError, ModelMismatch
 from shared.features.catalog import FEATURES
-from shared.features.graph import FeatureGraph, definition_hash
+from shared.features.graph import definition_hash
 from shared.features.sampler import COLUMNS
 from shared.strategy.engine import Engine
 from shared.strategy.scores import CoinScorer, ModelScorer, RulesScorer, Scorer
@@ -200,7 +200,7 @@ def make_scorer(selector: str, seed: int, universe: Universe, folder: Path, bund
     """
     if selector == "coin":
         return CoinScorer(seed)
-    names = FeatureGraph(FEATURES, len(universe.contracts)).names
+    names = tuple(FEATURES)
     if selector == "rules":
         return RulesScorer(names)
     assert bundle is not None, f"{selector} is a model and has no bundle"

@@ -31,7 +31,7 @@ from shared import model as models
 from shared.bitget.rest import Keys
 from shared.errors import CrosscutError, ExchangeError, ModelMismatch, SettingsError
 from shared.features.catalog import FEATURES
-from shared.features.graph import FeatureGraph, definition_hash
+from shared.features.graph import definition_hash
 from shared.journal import ModelNote
 from shared.limits import config_of
 from shared.settings import ROOT, Settings
@@ -138,7 +138,7 @@ def find_model(chosen: Settings, selector: str) -> tuple[Path, ModelNote, models
     model = models.load(
         version.folder,
         definition_hash=definition_hash(FEATURES),
-        feature_names=FeatureGraph(FEATURES, 1).names,
+        feature_names=tuple(FEATURES),
         source="bitget" if is_live else None,
         must_have_passed=is_live,
     )

@@ -103,10 +103,10 @@ def no_future(lake: Path, source: str, hour: int) -> Verdict:
     symbols = read.universe_between(lake, source, hour * HOUR_S * NS, (hour + 1) * HOUR_S * NS).symbols
     compared = differing = 0
     for at in sorted({min(first + after, last) for after in _FUTURE_LOOKED_FOR_S}):
-        graph = FeatureGraph(FEATURES, len(symbols))
-        graph.step(stored(lake, source, first - graph.lookback, first, symbols).columns)
+        graph = FeatureGraph(FEATURES, symbols)
+        graph.step(stored(lake, source, first - graph.lookback, first, symbols).columns, first - graph.lookback)
         _, known = sample(lake, source, first, at + 1, symbols)  # no later row is even read
-        features = graph.step(known.columns)[-1]
+        features = graph.step(known.columns, first)[-1]
         found = read.collect(read.scan(lake, "features", source, start_s=at, end_s=at + 1, symbols=symbols))
         values = found.select(graph.names).to_numpy()
         expected = features[[symbols.index(symbol) for symbol in found["symbol"]]]

@@ -18,7 +18,7 @@ from pipelines.training import Dataset
 from pipelines.validation import walk_forward
 from shared.errors import SchemaMismatch, TableCorrupt, TableEmpty
 from shared.features.catalog import FEATURES
-from shared.features.graph import FeatureGraph, definition_hash
+from shared.features.graph import definition_hash, lookback_of
 from shared.lake import layout, read
 from shared.lake.layout import HOUR_S
 from shared.limits import HORIZON_S
@@ -46,18 +46,18 @@ def build_dataset(
         )
     first_s = max(hours[0] * HOUR_S, start_s or 0)
     last_s = min((hours[-1] + 1) * HOUR_S, end_s) if end_s is not None else (hours[-1] + 1) * HOUR_S
-    graph = FeatureGraph(FEATURES, 1)
+    names, lookback_s = tuple(FEATURES), lookback_of(FEATURES)
     features = read.scan(lake, "features", source, start_s=first_s, end_s=last_s, is_sorted=False)
     stored = [name for name in features.collect_schema().names() if name not in ("second", "symbol")]
-    if sorted(stored) != sorted(graph.names):
-        differing = sorted(set(stored) ^ set(graph.names))
+    if sorted(stored) != sorted(names):
+        differing = sorted(set(stored) ^ set(names))
         raise SchemaMismatch(
-            f"features stored for {source} must be the catalog's {len(graph.names)}, found a difference in "
+            f"features stored for {source} must be the catalog's {len(names)}, found a difference in "
             f"{', '.join(differing[:5])}: materialise features of the window again"
         )
     labels = read.scan(lake, "labels", source, start_s=first_s, end_s=last_s, is_sorted=False)
     rows = read.collect(
-        features.select("second", "symbol", *graph.names)
+        features.select("second", "symbol", *names)
         .join(
             labels.select("second", "symbol", "label", "mid_bps").filter(pl.col("label").is_not_null()),
             on=["second", "symbol"],
@@ -71,9 +71,9 @@ def build_dataset(
             "was the hour after it materialised? Labels look ahead into it"
         )
     first_s, last_s = int(rows["second"][0]), int(rows["second"][-1]) + 1
-    values = rows.select(graph.names).to_numpy().astype(np.float32, copy=False)
+    values = rows.select(names).to_numpy().astype(np.float32, copy=False)
     known = rows["second"].unique().sort().to_numpy()
-    holdout = walk_forward(known, horizon_s=horizon_s, lookback_s=graph.lookback)[-1].test
+    holdout = walk_forward(known, horizon_s=horizon_s, lookback_s=lookback_s)[-1].test
     seen = rows["second"].to_numpy() < holdout.start_s
     before = values[seen if seen.any() else slice(None)]
     is_known: NDArray[np.bool_] = np.any(np.isfinite(before), axis=0)
@@ -84,11 +84,11 @@ def build_dataset(
     return Dataset(
         source=source,
         symbols=symbols,
-        feature_names=graph.names,
-        absent=tuple(name for name, known in zip(graph.names, is_known, strict=True) if not known),
+        feature_names=names,
+        absent=tuple(name for name, known in zip(names, is_known, strict=True) if not known),
         definition_hash=definition_hash(FEATURES),
         horizon_s=horizon_s,
-        lookback_s=graph.lookback,
+        lookback_s=lookback_s,
         second=rows["second"].to_numpy(),
         symbol=rows["symbol"].replace_strict(position, return_dtype=pl.Int32).to_numpy(),
         features=values,

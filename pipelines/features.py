@@ -28,9 +28,9 @@ def write_features(lake: Path, source: str, hour: int) -> pl.DataFrame:
     """
     start_s, end_s = hour * HOUR_S, (hour + 1) * HOUR_S
     symbols = read.universe_between(lake, source, start_s * NS, end_s * NS).symbols
-    graph = FeatureGraph(FEATURES, len(symbols))
+    graph = FeatureGraph(FEATURES, symbols)
     seconds = read.read_seconds(lake, source, start_s - graph.lookback, end_s, symbols)
-    values = graph.step(seconds.columns)[graph.lookback :]
+    values = graph.step(seconds.columns, seconds.first_second)[graph.lookback :]
     rows = read.collect(
         read.scan(lake, "seconds", source, start_s=start_s, end_s=end_s, is_sorted=False)
         .select("second", "symbol")

@@ -261,14 +261,14 @@ def scored_blocks(
 ) -> Iterator[tuple[Seconds, Scores]]:
     """Yield the window in blocks of about `BLOCK_S` rows with their scores; the graph carries its state across."""
     symbols = universe.symbols
-    graph = FeatureGraph(FEATURES, len(symbols)) if scorer.needs_features else None
+    graph = FeatureGraph(FEATURES, symbols) if scorer.needs_features else None
     if graph is not None:
-        graph.step(stored(lake, source, start_s - graph.lookback, start_s, symbols).columns)
+        graph.step(stored(lake, source, start_s - graph.lookback, start_s, symbols).columns, start_s - graph.lookback)
     n_blocks = max(1, round((end_s - start_s) / BLOCK_S))
     bounds = [start_s + round((end_s - start_s) * k / n_blocks) for k in range(n_blocks + 1)]
     for begin, end in pairwise(bounds):
         seconds = stored(lake, source, begin, end, symbols)
-        features = graph.step(seconds.columns) if graph is not None else None
+        features = graph.step(seconds.columns, begin) if graph is not None else None
         yield seconds, scorer.score(features, seconds.columns, begin)
 
 

@@ -1,38 +1,44 @@
 """Evaluating formulas over a stream of blocks: one implementation for a live second and for a year.
 
-How it works:
+How it works (`shared.features.plan` says what is computed where, `shared.features.memory` where it lies):
 
 1. Formulas are flattened into a plan, children first; equal formulas (by identity) are computed once.
-2. A node that some `Lag` reads is *remembered*: it is computed into a window that holds its last H rows (H its
-   longest lag) before the rows at hand. `Lag` itself computes nothing: it is the same window, seen H' rows earlier.
-3. Every other value lives in a *register*, freed after its last use and taken again by the next value.
-4. A long block is worked in slices of about `SLICE_CELLS` cells, so that registers and windows stay in cache.
-5. A feature is rounded to float32 where it is computed; its NaNs are made one NaN, so that bytes can be compared.
+2. A value that some `Lag` reads is *remembered*: it is computed into a window behind its last H rows (H its longest
+   lag). `Lag` itself computes nothing: it is the same window, seen some rows earlier.
+3. Other values live in *registers*, freed after their last use and taken again by the next value.
+4. A long block is worked in slabs of rows, and each slab in *chunks* of symbols, so that what a chunk's registers and
+   windows hold stays in cache. A live second is one row of all symbols, and its windows are rings.
+5. Operators across symbols need the whole row. They part the plan into *passes*: chunks up to a cross-section, the
+   cross-section over whole rows, chunks again. What crosses a pass lies in buffers as wide as the row. A value is
+   computed in the latest pass that will do, so that most are made in the last one, and never leave the cache.
+6. A feature is rounded to float32 where it is computed; its NaNs are made one NaN, so that bytes can be compared.
 
-The value at t depends on rows (t − lookback, t] alone, and how the stream is cut changes no bit: operators are
-elementwise, and a window holds the same rows however they came.
+The value at t depends on rows (t − lookback, t] alone, and how the stream is cut changes no bit: operators give the
+same bits for any shape, and a window holds the same rows however they came. Nor does the number of threads.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from shared.errors import ModelMismatch
 from shared.features import ops, sampler
-from shared.features.ops import OPERATORS, Node
+from shared.features.across import SYMBOLS_MAX
+from shared.features.memory import Features, History, Live, Past, forget
+from shared.features.ops import Node
+from shared.features.plan import Plan
 from shared.types import Floats
 
-Features = NDArray[np.float32]
+__all__ = ["FeatureGraph", "Features", "definition_hash", "lookback_of"]
 
-SLICE_CELLS = 16384
-"""Rows x symbols of a slice: long enough that a numpy call costs little beside its work, short enough for L2."""
-
-_SPARE_ROWS = 32
-"""Rows that a window may advance before its last H rows are moved to its front."""
+HISTORY_ROWS_MIN = 24
+"""Rows from which a block is worked in slabs instead of second by second: below, windows cost more to move."""
 
 
 def definition_hash(features: Mapping[str, Node]) -> str:
@@ -42,181 +48,180 @@ def definition_hash(features: Mapping[str, Node]) -> str:
     return hashlib.sha256("\n".join(text).encode()).hexdigest()
 
 
+def lookback_of(features: Mapping[str, Node]) -> int:
+    """Return the seconds before a row that its features depend on."""
+    return max((node.lookback for node in features.values()), default=0)
+
+
+class _State(msgspec.Struct, frozen=True):
+    """What `FeatureGraph.save` writes."""
+
+    definition_hash: str
+    symbols: tuple[str, ...]
+    next_second: int | None
+    depths: tuple[int, ...]  # rows of each window, in the order of the plan
+    rows: bytes  # float64, little-endian, window after window
+
+
 class FeatureGraph:
     """Compute features of a stream of seconds; the state is what the lags remember.
 
     Args:
         features: name → formula; their order is the F axis.
-        n_symbols: length of the N axis.
+        symbols: names on the N axis: the whole recorded universe, whatever part of it is traded.
+        threads: how many work on a long block, each on its share of the symbols; a live second is one thread's.
     """
 
-    def __init__(self, features: Mapping[str, Node], n_symbols: int) -> None:
+    def __init__(self, features: Mapping[str, Node], symbols: Sequence[str], *, threads: int = 1) -> None:
+        assert len(symbols) <= SYMBOLS_MAX, f"{len(symbols)} symbols: at most {SYMBOLS_MAX} are summed exactly"
+        assert threads >= 1, f"{threads} threads: at least one is needed"
+        self.features: Final = dict(features)
         self.names: Final = tuple(features)
-        self.n_symbols: Final = n_symbols
-        self.lookback: Final = max((node.lookback for node in features.values()), default=0)
+        self.lookback: Final = lookback_of(features)
         """Seconds before a row that its features depend on."""
-        self.plan: Final = _Plan(features)
-        self.inputs: Final = tuple(name for _, name in self.plan.columns)
+        self.plan: Final = Plan(features)
+        self.inputs: Final = self.plan.inputs
         """Columns that `step` reads."""
-        self._slice_rows = max(1, SLICE_CELLS // max(1, n_symbols))
-        self._spare = max(_SPARE_ROWS, self._slice_rows)
-        self._at = 0  # rows that the windows have advanced
-        self._windows = [np.full((depth + self._spare, n_symbols), np.nan) for depth in self.plan.depths]
-        self._registers = [np.empty((self._slice_rows, n_symbols)) for _ in range(self.plan.n_registers)]
-        self._register_rows = 0  # rows that the values in registers are views of
-        # + 16: lines of a power of two bytes apart fall into the same cache set (5 times slower to transpose)
-        self._stage = np.empty((len(self.names), self._slice_rows * n_symbols + 16), np.float32)
-        self._stage_rows: list[Features] = []
-        self._values: list[Floats] = [np.empty(())] * self.plan.n_values
-        for v, constant in self.plan.constants:
-            self._values[v] = np.array(constant)
+        self.symbols = tuple(symbols)
+        self.next_second: int | None = None
+        """The second that `step` expects; None: any, nothing was given yet."""
+        self._threads = threads
+        self._memory: Live | History = Live(self.plan, self.symbols)
 
-    def step(self, columns: Mapping[str, Floats]) -> Features:
+    @property
+    def n_symbols(self) -> int:
+        return len(self.symbols)
+
+    def step(self, columns: Mapping[str, Floats], first_second: int) -> Features:
         """Take in the next seconds, any number of them; return their features, (T, N, F), C-contiguous.
+
+        Seconds that were left out since the last call count as seconds of which nothing is known.
 
         Args:
             columns: name → (T, N) float64, at least every name of `inputs`.
+            first_second: epoch second of row 0; not before `next_second`.
         """
-        inputs = [np.ascontiguousarray(columns[name]) for name in self.inputs]
-        rows = len(inputs[0]) if inputs else 0
+        inputs = [columns[name] for name in self.inputs]
+        rows = len(inputs[0]) if inputs else len(next(iter(columns.values())))
         for name, column in zip(self.inputs, inputs, strict=True):
             assert column.shape == (rows, self.n_symbols), f"{name}: {column.shape}, expected {(rows, self.n_symbols)}"
             assert column.dtype == np.float64, f"{name}: {column.dtype}, expected float64"
+        if self.next_second is not None and first_second != self.next_second:
+            self._pass_over(first_second)
         out: Features = np.empty((rows, self.n_symbols, len(self.names)), np.float32)
         with np.errstate(all="ignore"):
-            for start in range(0, rows, self._slice_rows):
-                stop = min(start + self._slice_rows, rows)
-                for (v, _), column in zip(self.plan.columns, inputs, strict=True):
-                    self._values[v] = column[start:stop]
-                self._slice(out[start:stop])
+            self._work(inputs, first_second, out)
+        self.next_second = first_second + rows
         return out
 
-    def _slice(self, out: Features) -> None:
-        rows, values = len(out), self._values
-        if self._at + rows > self._spare:
-            for window, depth in zip(self._windows, self.plan.depths, strict=True):
-                window[:depth] = window[self._at : self._at + depth]
-            self._at = 0
-        for v, w, back in self.plan.views:
-            first = self.plan.depths[w] + self._at - back
-            values[v] = self._windows[w][first : first + rows]
-        if rows != self._register_rows:
-            for v, r in self.plan.registered:
-                values[v] = self._registers[r][:rows]
-            self._stage_rows = [line[: rows * self.n_symbols].reshape(rows, self.n_symbols) for line in self._stage]
-            self._register_rows = rows
-        for operation, args, result, features in self.plan.calls:
-            if operation is None:  # a feature that is itself a column or a lag
-                pass
-            elif len(args) == 2:
-                operation(values[args[0]], values[args[1]], values[result])
+    def _work(self, inputs: list[Floats], first_second: int, out: Features) -> None:
+        is_long = len(out) >= HISTORY_ROWS_MIN and self.n_symbols > 0
+        if is_long != isinstance(self._memory, History):
+            past = self._memory.past()
+            if is_long:
+                self._memory = History(self.plan, self.symbols, self._threads)
             else:
-                operation(*[values[v] for v in args], values[result])
-            for f in features:
-                np.copyto(self._stage_rows[f], values[result], casting="same_kind")
-        np.copyto(out.reshape(-1, len(self.names)), self._stage[:, : rows * self.n_symbols].T)
-        missing = np.isnan(out)
-        if missing.any():
-            out[missing] = np.nan
-        self._at += rows
+                self._memory = Live(self.plan, self.symbols)
+            self._memory.remember(past)
+        if isinstance(self._memory, Live) or self._threads == 1:
+            self._memory.work(inputs, first_second, out, None)
+            return
+        with ThreadPoolExecutor(self._threads, "features") as pool:
+            self._memory.work(inputs, first_second, out, pool)
+
+    def _pass_over(self, second: int) -> None:
+        """Take in seconds of which nothing is known, as far as anything still depends on them."""
+        assert self.next_second is not None
+        missed = second - self.next_second
+        assert missed > 0, f"second {second} was already taken in, the next is {self.next_second}"
+        rows = min(missed, self.lookback)
+        nothing = np.full((rows, self.n_symbols), np.nan)
+        unread: Features = np.empty((rows, self.n_symbols, len(self.names)), np.float32)
+        with np.errstate(all="ignore"):
+            self._work([nothing] * len(self.inputs), second - rows, unread)
+
+    # -------------------------------------------------------------------------------------------- its state
+
+    def follow(self, symbols: Sequence[str]) -> None:
+        """Change the N axis in mid-stream: who stays keeps its past, who joins has none, who leaves is forgotten.
+
+        A symbol that joins is one that had been NaN until now, and gives the same bits. One that leaves is out of
+        every cross-section at once, also out of those of lagged values, where a NaN would stay as long as the lag.
+        """
+        assert len(symbols) <= SYMBOLS_MAX, f"{len(symbols)} symbols: at most {SYMBOLS_MAX} are summed exactly"
+        position = {symbol: n for n, symbol in enumerate(self.symbols)}
+        kept = [position.get(symbol, -1) for symbol in symbols]
+        past = self._memory.past()
+        self.symbols = tuple(symbols)
+        self._memory = Live(self.plan, self.symbols)
+        self._memory.remember([rows if rows.shape[1] == 1 and is_common else _taken(rows, kept)
+                               for rows, is_common in zip(past, self.plan.is_common_window, strict=True)])  # fmt: skip
+
+    def save(self) -> bytes:
+        """Return the state: another graph of the same formulas goes on from it, bit for bit."""
+        past = self._memory.past()
+        return msgspec.msgpack.encode(
+            _State(
+                definition_hash=definition_hash(self.features),
+                symbols=self.symbols,
+                next_second=self.next_second,
+                depths=tuple(len(rows) for rows in past),
+                rows=b"".join(np.ascontiguousarray(rows, "<f8").tobytes() for rows in past),
+            )
+        )
+
+    def restore(self, saved: bytes) -> None:
+        """Go on from a saved state, symbols and all.
+
+        Raises:
+            ModelMismatch: it is none, or belongs to other formulas.
+        """
+        try:
+            state = msgspec.msgpack.decode(saved, type=_State)
+        except msgspec.MsgspecError as error:
+            raise ModelMismatch(
+                f"a saved state of features is needed, found something else ({error}): start without it"
+            ) from None
+        own = definition_hash(self.features)
+        if state.definition_hash != own:
+            raise ModelMismatch(
+                f"the saved state must be of features {own[:12]}…, found {state.definition_hash[:12]}…: "
+                f"start without it and take in {self.lookback} s"
+            )
+        past: Past = []
+        cells = np.frombuffer(state.rows, "<f8")
+        widths = [1 if is_common else len(state.symbols) for is_common in self.plan.is_common_window]
+        sizes = [depth * width for depth, width in zip(state.depths, widths, strict=True)]
+        if sum(sizes) != len(cells) or state.depths != tuple(self.plan.depths):
+            raise ModelMismatch(
+                f"the saved state must hold {sum(self.plan.depths)} rows of {len(state.symbols)} symbols, found "
+                f"{len(cells)} numbers: it was cut short, start without it"
+            )
+        at = 0
+        for depth, width in zip(state.depths, widths, strict=True):
+            past.append(cells[at : at + depth * width].reshape(depth, width).astype(np.float64))
+            at += depth * width
+        self.symbols, self.next_second = state.symbols, state.next_second
+        self._memory = Live(self.plan, self.symbols)
+        self._memory.remember(past)
+
+    def reset(self) -> None:
+        """Forget everything: the next row is the first."""
+        self.next_second = None
+        self._memory.remember(forget(self.plan, self.n_symbols))
+
+    def blocks(self, columns: Mapping[str, Floats], first_second: int, rows: int) -> Iterator[tuple[int, Features]]:
+        """Yield (row, features) of a long block in pieces of `rows`, so that its features need not fit into memory."""
+        total = len(next(iter(columns.values())))
+        for start in range(0, total, rows):
+            piece = {name: columns[name][start : start + rows] for name in self.inputs}
+            yield start, self.step(piece, first_second + start)
 
 
-class _Plan:
-    """What to compute in which order, and where every value lives; the same for any number of symbols.
-
-    A value is the position of a node in `_in_order`; columns that are remembered have a second one, their source.
-    """
-
-    def __init__(self, features: Mapping[str, Node]) -> None:
-        nodes = _in_order(features)
-        self._value = {node.identity: v for v, node in enumerate(nodes)}
-        self._outputs: dict[int, list[int]] = {}  # value -> features that it is
-        for f, node in enumerate(features.values()):
-            self._outputs.setdefault(self._value[node.identity], []).append(f)
-        self._depth = [0] * len(nodes)  # rows to remember
-        self._last_use = list(range(len(nodes)))
-        for v, node in enumerate(nodes):
-            for child in self._children(node):
-                self._last_use[child] = v
-                if node.operator == "lag":
-                    self._depth[child] = max(self._depth[child], _seconds(node))
-
-        self.n_values = len(nodes)
-        self.constants: list[tuple[int, float]] = []  # value, number
-        self.columns: list[tuple[int, str]] = []  # value, name
-        self.views: list[tuple[int, int, int]] = []  # value, window, rows back
-        self.registered: list[tuple[int, int]] = []  # value, register
-        self.calls: list[tuple[ops.Operation | None, tuple[int, ...], int, tuple[int, ...]]] = []
-        """Operation (None: the value is there already), arguments, result, features to emit."""
-        self.depths: list[int] = []  # of each window
-        self.n_registers = 0
-        self._window: dict[int, int] = {}  # value -> window
-        self._register: dict[int, int] = {}  # living value -> register
-        self._free: list[int] = []
-        for v, node in enumerate(nodes):
-            self._place(v, node)
-
-    def _children(self, node: Node) -> tuple[int, ...]:
-        return tuple(self._value[child.identity] for child in node.inputs)
-
-    def _place(self, v: int, node: Node) -> None:
-        children, outputs = self._children(node), tuple(self._outputs.get(v, ()))
-        if self._depth[v]:
-            self._window[v] = len(self.depths)
-            self.views.append((v, self._window[v], 0))
-            self.depths.append(self._depth[v])
-        if node.operator == "constant":
-            assert isinstance(node.parameter, float)
-            self.constants.append((v, node.parameter))
-        elif node.operator == "lag":
-            self.views.append((v, self._window[children[0]], _seconds(node)))
-            self._emit(v, outputs)
-        elif node.operator == "column" and not self._depth[v]:
-            self.columns.append((v, str(node.parameter)))
-            self._emit(v, outputs)
-        elif node.operator == "column":  # copied into its window
-            self.columns.append((self.n_values, str(node.parameter)))
-            self.calls.append((np.positive, (self.n_values,), v, outputs))
-            self.n_values += 1
-        else:
-            self._free_after_use(v, children)
-            if not self._depth[v]:
-                self._take_register(v)
-            self.calls.append((OPERATORS[node.operator], children, v, outputs))
-            self._free_after_use(v, (v,))  # a feature that nothing else reads
-
-    def _emit(self, v: int, outputs: tuple[int, ...]) -> None:
-        if outputs:
-            self.calls.append((None, (), v, outputs))
-
-    def _free_after_use(self, v: int, values: tuple[int, ...]) -> None:
-        for value in sorted(set(values)):
-            if self._last_use[value] == v and value in self._register:
-                self._free.append(self._register.pop(value))
-
-    def _take_register(self, v: int) -> None:
-        if not self._free:
-            self._free.append(self.n_registers)
-            self.n_registers += 1
-        self._register[v] = self._free.pop()
-        self.registered.append((v, self._register[v]))
-
-
-def _seconds(lag: Node) -> int:
-    assert isinstance(lag.parameter, int)
-    return lag.parameter
-
-
-def _in_order(features: Mapping[str, Node]) -> list[Node]:
-    """Return every distinct node once, children first."""
-    plan: dict[str, Node] = {}
-
-    def visit(node: Node) -> None:
-        if node.identity not in plan:
-            for child in node.inputs:
-                visit(child)
-            plan[node.identity] = node
-
-    for node in features.values():
-        visit(node)
-    return list(plan.values())
+def _taken(rows: Floats, kept: list[int]) -> Floats:
+    """Return the columns of `kept`, NaN for −1."""
+    taken = np.full((len(rows), len(kept)), np.nan)
+    for n, old in enumerate(kept):
+        if old >= 0:
+            taken[:, n] = rows[:, old]
+    return taken

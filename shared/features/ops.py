@@ -1,11 +1,14 @@
 """The closed set of operators that features are made of.
 
 A `Node` is a value per second and symbol, an immutable formula. Elementwise operators work on the second at hand;
-`Lag` is the only one that remembers, and every window (`total`, `mean`, `std`, `highest`, `lowest`) is a fold of lags
-and elementwise arithmetic by doubling: O(log w) vector operations, a fixed order of association, no running sum.
+`Lag` is the only one that remembers, and every window (`total`, `mean`, `std`, `covariance`, `highest`, `lowest`,
+`since`) is a fold of lags and elementwise arithmetic by doubling: O(log w) vector operations, a fixed order of
+association, no running sum. Operators across symbols stand in `across`; what they give every symbol alike (a mean, the
+value of one symbol, the clock) is a *common* node, computed once a second and not once a symbol.
 
-Exactness. Every operator gives the same bits for any shape and cut and on every CPU: only + − × ÷ sqrt, comparison
-and selection are used; `log` is built from them (numpy's own differs between AVX2 and AVX-512 in 0.15 % of values).
+Exactness. Every operator gives the same bits for any shape and cut and on every CPU: only + − × ÷ sqrt, comparison,
+selection and rounding to whole numbers are used; `log` and `sin_turn` are built from them (numpy's own log differs
+between AVX2 and AVX-512 in 0.15 % of values).
 Minima and maxima add 0.0, because which of −0.0 and 0.0 wins is left open by IEEE 754.
 
 Missing values. NaN means missing, and a NaN poisons exactly the results that it enters: also `where`, comparisons,
@@ -13,12 +16,14 @@ minima and maxima are NaN if any input is NaN. An operation without a defined re
 of nothing. x / 0 stays infinite: divide by `nonzero(y)` where y can be 0.
 
 To add an operator: a function `(*inputs, out)` in OPERATORS that writes `out` last (it may be one of the inputs), a
-builder, an oracle in tests/shared/features/test_ops.py. When an operator's meaning changes, raise VERSION.
+builder, its polars expression in `expressions`, an oracle in tests/shared/features/test_ops.py. When an operator's
+meaning changes, raise VERSION.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -27,10 +32,16 @@ from numpy.typing import NDArray
 
 from shared.types import Floats
 
-VERSION = 1
+VERSION = 2
 """Raised when the meaning of an operator changes; part of every definition hash."""
 
 LOOKBACK_MAX_S = 3600
+
+ACROSS_COMMON: Final = frozenset({"mean_across", "std_across", "value_of"})
+"""Operators across symbols that give every symbol the same."""
+
+ACROSS_CELL: Final = frozenset({"rank"})
+"""Operators across symbols that give every symbol its own."""
 
 
 class Node:
@@ -45,6 +56,10 @@ class Node:
         assert isinstance(own, int)
         self.lookback: Final[int] = own + max((node.lookback for node in inputs), default=0)
         """Seconds of history that the value depends on beyond its own second."""
+        self.is_common: Final[bool] = operator in _ALWAYS_COMMON or (
+            bool(inputs) and operator not in ACROSS_CELL and all(node.is_common for node in inputs)
+        )
+        """True: every symbol has the same value."""
 
     def __add__(self, other: Node | float) -> Node:
         return Node("add", self, _node(other))
@@ -79,6 +94,9 @@ class Node:
         return f"<{self.operator}{what} {self.identity[:8]}>"
 
 
+_ALWAYS_COMMON: Final = ACROSS_COMMON | {"constant", "second"}
+
+
 def _node(value: Node | float) -> Node:
     return value if isinstance(value, Node) else Constant(value)
 
@@ -93,6 +111,11 @@ def Column(name: str) -> Node:
 
 def Constant(value: float) -> Node:
     return Node("constant", parameter=float(value))
+
+
+def Second() -> Node:
+    """Return the epoch second of the row."""
+    return Node("second")
 
 
 def Lag(x: Node, seconds: int) -> Node:
@@ -118,6 +141,15 @@ def log(x: Node) -> Node:
     return Node("log", x)
 
 
+def absolute(x: Node) -> Node:
+    return Node("absolute", x)
+
+
+def floor(x: Node) -> Node:
+    """Return the largest whole number not above x."""
+    return Node("floor", x)
+
+
 def minimum(x: Node, y: Node | float) -> Node:
     return Node("minimum", x, _node(y))
 
@@ -126,9 +158,9 @@ def maximum(x: Node, y: Node | float) -> Node:
     return Node("maximum", x, _node(y))
 
 
-def less(x: Node, y: Node | float) -> Node:
+def less(x: Node | float, y: Node | float) -> Node:
     """Return 1 where x < y, else 0."""
-    return Node("less", x, _node(y))
+    return Node("less", _node(x), _node(y))
 
 
 def equal(x: Node, y: Node | float) -> Node:
@@ -146,6 +178,11 @@ def notional(price: Node, size: Node) -> Node:
     return Node("notional", price, size)
 
 
+def level_price(price: Node, size: Node, absent: float) -> Node:
+    """Return the price of a book level, `absent` where there is none (size 0); NaN where that is not known."""
+    return Node("level_price", price, size, _node(absent))
+
+
 def nonzero(x: Node) -> Node:
     """Return x, NaN where it is 0: a denominator that cannot make infinities."""
     return Node("nonzero", x)
@@ -157,6 +194,28 @@ def share(part: Node, whole: Node) -> Node:
     For sums of non-negative amounts, where whole = 0 implies part = 0.
     """
     return Node("share", part, whole)
+
+
+def sign(x: Node) -> Node:
+    """Return −1, 0 or 1."""
+    return less(0.0, x) - less(x, 0.0)
+
+
+def sin_turn(x: Node) -> Node:
+    """Return sin(2 pi x), x in turns: an odd polynomial on a quarter turn, the rest by symmetry.
+
+    The Taylor series to the power 21 leaves 2e-16 at a quarter turn.
+    """
+    t = x - floor(x + 0.5)  # in [−½, ½)
+    quarter = minimum(absolute(t), 0.5 - absolute(t)) * math.tau
+    square = quarter * quarter
+    series = Constant(_SINE[0])
+    for coefficient in _SINE[1:]:
+        series = series * square + coefficient
+    return sign(t) * (series * quarter)
+
+
+_SINE: Final = tuple((-1.0) ** k / math.factorial(2 * k + 1) for k in range(10, -1, -1))
 
 
 # ------------------------------------------------------------------------------------------------ windows
@@ -229,6 +288,41 @@ def std(x: Node, seconds: int) -> Node:
     return sqrt(_fold((x,), seconds, merge)[1] * (1.0 / (seconds - 1)))
 
 
+def covariance(x: Node, y: Node, seconds: int) -> Node:
+    """Return the sample covariance (n − 1) over the last `seconds` seconds.
+
+    Triples (mean x, mean y, C) are merged as in `std`: C = C_a + C_b + d_x d_y n_a n_b / n.
+    """
+    assert seconds > 1, "the covariance of one pair is not defined"
+
+    def merge(a: _Parts, b: _Parts, n_a: int, n_b: int) -> _Parts:
+        n = n_a + n_b
+        delta_x, delta_y = b[0] - a[0], b[1] - a[1]
+        c = delta_x * delta_y * (n_a * n_b / n)
+        for part in (a, b):
+            if len(part) > 2:
+                c = c + part[2]
+        return a[0] + delta_x * (n_b / n), a[1] + delta_y * (n_b / n), c
+
+    return _fold((x, y), seconds, merge)[2] * (1.0 / (seconds - 1))
+
+
+def since(event: Node, seconds: int) -> Node:
+    """Return how many seconds ago `event` was last not 0: 0 for now, `seconds` if not within so many rows."""
+    age = where(event, 0.0, float(seconds))
+
+    def merge(later: _Parts, earlier: _Parts, n_later: int, n_earlier: int) -> _Parts:
+        return (minimum(later[0], earlier[0] + float(n_later)),)
+
+    return minimum(_fold((age,), seconds, merge)[0], float(seconds))
+
+
+def reject_common(x: Node) -> Node:
+    """Return x, which must differ between symbols: a cross-section of one number says nothing."""
+    assert not x.is_common, f"{x} is the same for every symbol: it has no cross-section"
+    return x
+
+
 # ---------------------------------------------------------------------------------------------- arithmetic
 
 
@@ -271,6 +365,19 @@ def _notional(price: Floats, size: Floats, out: Floats) -> None:
     _assign(out, 0.0, is_absent)
 
 
+def _level_price(price: Floats, size: Floats, absent: Floats, out: Floats) -> None:
+    is_missing = np.isnan(size)
+    np.copyto(out, np.where(size == 0.0, absent, price))
+    _assign(out, np.nan, is_missing)
+
+
+def _zscore(x: Floats, mean: Floats, deviation: Floats, out: Floats) -> None:
+    is_alike = (deviation == 0.0) & (x == x)
+    np.subtract(x, mean, out=out)
+    np.divide(out, deviation, out=out)
+    _assign(out, 0.0, is_alike)
+
+
 def _nonzero(x: Floats, out: Floats) -> None:
     is_zero = x == 0.0
     np.copyto(out, x)
@@ -280,7 +387,7 @@ def _nonzero(x: Floats, out: Floats) -> None:
 def _share(part: Floats, whole: Floats, out: Floats) -> None:
     is_nothing = whole == 0.0
     if is_nothing.any():
-        is_nothing &= part == 0.0  # a NaN part stays missing
+        is_nothing = is_nothing & (part == 0.0)  # a NaN part stays missing
     np.divide(part, whole, out=out)
     _assign(out, 0.0, is_nothing)
 
@@ -346,13 +453,17 @@ OPERATORS: Final[dict[str, Operation]] = {
     "divide": np.divide,
     "sqrt": np.sqrt,
     "log": _log,
+    "absolute": np.abs,
+    "floor": np.floor,
     "minimum": _minimum,
     "maximum": _maximum,
     "less": _less,
     "equal": _equal,
     "where": _where,
     "notional": _notional,
+    "level_price": _level_price,
+    "zscore": _zscore,
     "nonzero": _nonzero,
     "share": _share,
 }
-"""Name → function of C-contiguous inputs (a constant is a 0-d array) and `out`, which may be one of the inputs."""
+"""Name → function of (R, N) inputs, common ones (R, 1) or 0-d, and `out`, which may be one of the inputs."""

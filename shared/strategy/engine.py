@@ -144,7 +144,7 @@ class Engine:
         self.risk = Risk(config, memory.risk)
         self.bandit = Bandit(self.symbols, memory.bandit)
         self.trades: list[Trade] = []  # closed round trips, oldest first; the caller may take them away
-        self.graph = FeatureGraph(FEATURES, n_symbols) if scorer.needs_features else None
+        self.graph = FeatureGraph(FEATURES, self.symbols) if scorer.needs_features else None
 
         wanted = set(config.symbols) if config.symbols else set(self.symbols)
         self._unwanted = np.array([symbol not in wanted for symbol in self.symbols], np.bool_)
@@ -273,7 +273,7 @@ class Engine:
             return
         block = self.market.rows()
         if self.graph is not None:
-            self._features = self.graph.step(block)
+            self._features = self.graph.step(block, event.second)
         if event.second % self.config.decision_seconds == 0:
             self._scores = self.scorer.score(self._features, block, event.second).row(0)
 

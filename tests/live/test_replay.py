@@ -150,8 +150,8 @@ def test_code_that_computes_other_features_is_named(tmp_path: Path, monkeypatch:
     rig.journal.close()
     real = FeatureGraph.step
 
-    def other(self: FeatureGraph, block: dict[str, Floats]) -> NDArray[np.float32]:
-        found = real(self, block)
+    def other(self: FeatureGraph, block: dict[str, Floats], second: int) -> NDArray[np.float32]:
+        found = real(self, block, second)
         return np.asarray(found + np.float32(1e-6), np.float32)
 
     monkeypatch.setattr(FeatureGraph, "step", other)

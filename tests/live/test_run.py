@@ -20,7 +20,7 @@ from live import doctor, registry, run
 from shared import model as models
 from shared import simulator_process
 from shared.features.catalog import FEATURES
-from shared.features.graph import FeatureGraph, definition_hash
+from shared.features.graph import definition_hash
 from shared.model import Bundle, BundleCosts
 from shared.settings import ROOT
 from shared.simulator_process import SimulatorProcess
@@ -184,7 +184,7 @@ def test_second_session_on_one_account_is_refused(
 @pytest.fixture
 def bundle() -> Bundle:
     return Bundle(
-        features=FeatureGraph(FEATURES, 1).names,
+        features=tuple(FEATURES),
         definition_hash=definition_hash(FEATURES),
         horizon_s=10,
         class_edge_bps=(0.0, 20.0, -20.0),

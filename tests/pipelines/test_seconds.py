@@ -60,8 +60,8 @@ def test_hours_of_features_equal_the_uninterrupted_stream(
 ) -> None:
     """Features stored by the hour, with the lookback of the hour before, are those of one pass, bit for bit."""
     symbols, stream = whole
-    graph = FeatureGraph(FEATURES, len(symbols))
-    expected = graph.step(stream.columns)
+    graph = FeatureGraph(FEATURES, symbols)
+    expected = graph.step(stream.columns, stream.first_second)
 
     frame = read.collect(read.scan(prepared.lake, "features", prepared.source, end_s=prepared.end_s))
     found = read.to_arrays(frame, prepared.start_s, prepared.end_s, symbols)

@@ -15,7 +15,7 @@ from pipelines.validation import gap_s
 from pipelines.venue_side import Tape, VenueSide, end_of
 from shared.errors import NotEnoughData
 from shared.features.catalog import FEATURES
-from shared.features.graph import FeatureGraph
+from shared.features.graph import lookback_of
 from shared.lake import read, write
 from shared.lake.layout import HOUR_S
 from shared.limits import HORIZON_S, config_of
@@ -215,7 +215,7 @@ def test_turned_scores_have_not_seen_their_outcome() -> None:
     windows = range(simulation.WINDOW_S_MIN, 4 * simulation.BLOCK_S)
     shortest = min(window // max(1, round(window / simulation.BLOCK_S)) for window in windows)
 
-    assert shortest // 2 > gap_s(HORIZON_S, FeatureGraph(FEATURES, 1).lookback)
+    assert shortest // 2 > gap_s(HORIZON_S, lookback_of(FEATURES))
 
 
 def test_turned_scores_are_the_same_scores_of_other_moments() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from decimal import Decimal, localcontext
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -31,7 +32,8 @@ triple = st.integers(1, 20).flatmap(lambda rows: arrays.arrays(np.float64, (3, r
 def evaluate(node: Node, **columns: Floats) -> Floats:
     """Return the value in float64 (a graph rounds to float32)."""
     rows, n = next(iter(columns.values())).shape
-    graph = FeatureGraph({"f": node * 1.0, **{name: Column(name) for name in columns}}, worlds.names(n))
+    columns = columns | {"one": np.ones((rows, n))}  # a value that all share becomes one of each symbol
+    graph = FeatureGraph({"f": node * Column("one"), **{name: Column(name) for name in columns}}, worlds.names(n))
     seen: list[Floats] = []
     calls = graph.plan.cells[-1]  # the value is read where the graph rounds it
     for at, (operation, args, result, features) in enumerate(calls):
@@ -185,6 +187,60 @@ def test_nothing_of_nothing_is_zero_and_something_missing_is_missing() -> None:
     assert nan_equal(evaluate(share(X, Y), x=part, y=whole), np.array([[0.0, -0.25, np.nan, np.nan, np.nan]]))
 
 
+@given(triple, st.integers(2, 20))
+def test_covariance_is_that_of_numpy(xyz: Floats, w: int) -> None:
+    """Merged in pairs, the sample covariance of every window is the two-pass one."""
+    x, y, _ = xyz
+
+    result = evaluate(ops.covariance(X, Y, w), x=x, y=y)
+
+    for t in range(len(x)):
+        for n in (0, 1):
+            window = slice(t - w + 1, t + 1)
+            expected = np.cov(x[window, n], y[window, n])[0, 1] if t >= w - 1 else math.nan
+            np.testing.assert_allclose(result[t, n], expected, rtol=1e-7, atol=1e-2)  # 1e-14 of 1e12
+
+
+@given(arrays.arrays(np.float64, (40, 2), elements=st.sampled_from([0.0, 0.0, 0.0, 1.0, -2.0])), st.integers(1, 30))
+def test_since_counts_seconds_from_the_last_event(x: Floats, w: int) -> None:
+    """0 for this second, `w` for none in the window; a value unknown in the window leaves it unknown."""
+    result = evaluate(ops.since(X, w), x=x)
+
+    for t in range(w - 1, 40):
+        for n in (0, 1):
+            events = np.flatnonzero(x[: t + 1, n])
+            assert result[t, n] == (min(w, t - events[-1]) if len(events) else w)
+    assert np.isnan(result[: w - 1]).all()
+
+
+def test_floor_absolute_and_sign_are_numpys() -> None:
+    """Whole numbers, magnitudes and signs, NaN for NaN."""
+    x = np.array([[-1.5, -0.0, 0.0, 0.5, 3.0, np.nan, -np.inf]])
+
+    assert nan_equal(evaluate(ops.floor(X), x=x), np.floor(x))
+    assert nan_equal(evaluate(ops.absolute(X), x=x), np.abs(x))
+    assert nan_equal(evaluate(ops.sign(X), x=x), np.sign(x))
+
+
+@given(arrays.arrays(np.float64, (1, 50), elements=st.floats(-3.0, 3.0)))
+def test_sin_turn_is_the_sine(x: Floats) -> None:
+    """Within 1e-15 of numpy's sine on both sides of every turn, odd to the bit, 0 at whole and half turns."""
+    result = evaluate(ops.sin_turn(X), x=x)
+
+    np.testing.assert_allclose(result, np.sin(np.remainder(x, 1.0) * 2 * np.pi), atol=2e-15)
+    assert (evaluate(ops.sin_turn(X), x=np.array([[0.0, 0.5, 1.0, -0.5]])) == 0.0).all()
+    np.testing.assert_allclose(evaluate(ops.sin_turn(X), x=np.array([[0.25, -0.25]])), [[1.0, -1.0]], rtol=1e-15)
+
+
+def test_an_absent_level_has_the_price_that_is_asked_for() -> None:
+    """Size 0 gives the substitute whatever the price; a missing size gives nothing."""
+    price, size = np.array([[np.nan, 2.0, 2.0, np.nan]]), np.array([[0.0, 3.0, np.nan, 1.0]])
+
+    result = evaluate(ops.level_price(X, Y, math.inf), x=price, y=size)
+
+    assert nan_equal(result, np.array([[np.inf, 2.0, np.nan, np.nan]]))
+
+
 def test_nonzero_makes_a_zero_denominator_missing() -> None:
     """x / nonzero(0) is missing, not infinite."""
     y = np.array([[0.0, -0.0, 2.0, np.nan, np.inf]])
@@ -247,11 +303,18 @@ def test_log_does_not_depend_on_the_shape(x: Floats, cut: int) -> None:
     assert pieces.tobytes() == whole.tobytes() == in_place.tobytes()
 
 
+def zscore_of(operation: ops.Operation, x: Floats, out: Floats) -> None:
+    operation(x, np.array(0.5), np.array(2.0), out)
+
+
 @pytest.mark.parametrize("name", sorted(OPERATORS))
 def test_operators_may_write_over_any_input(name: str) -> None:
     """The graph lets a result take the place of an input that dies: whichever it is, the result is the same."""
     operation = OPERATORS[name]
-    arity = {"sqrt": 1, "log": 1, "nonzero": 1, "where": 3}.get(name, 2)
+    arity = {"sqrt": 1, "log": 1, "nonzero": 1, "absolute": 1, "floor": 1, "where": 3, "level_price": 3}.get(name, 2)
+    if name == "zscore":
+        arity = 1  # mean and deviation are common: their places are their own
+        operation = partial(zscore_of, operation)
     rng = np.random.default_rng(7)
     inputs = [rng.choice([0.0, 1.0, 2.5, np.nan, -3.0], 200) for _ in range(arity)]
     expected = np.empty(200)

@@ -1,0 +1,306 @@
+"""Where the values of a plan lie while it is worked, and how: a second at a time, or a long block in slabs.
+
+`Live` works one row of all symbols: what is remembered lies in rings, and nothing is ever moved. `History` works slabs
+of rows in chunks of symbols: what is remembered lies behind the rows of the slab, one window for each chunk.
+`past` and `remember` carry the state from one to the other: (H, N) or, where common, (H, 1) rows of each window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.features.plan import Call, Cross, Plan
+from shared.types import Floats
+
+Features = NDArray[np.float32]
+Past = list[Floats]
+
+CHUNK_CELLS = 8192
+"""Rows x symbols of a chunk: long enough that a numpy call costs little beside its work, short enough for L2."""
+
+CHUNK_SYMBOLS = 64
+"""A row of a chunk is this wide: eight cache lines of a column."""
+
+_BOUND_MAX = 64
+"""Ring positions whose views are kept; formulas that look further back bind them anew every second."""
+
+
+def forget(plan: Plan, n_symbols: int) -> Past:
+    """Return the state before anything was taken in."""
+    return [
+        np.full((depth, 1 if is_common else n_symbols), np.nan)
+        for depth, is_common in zip(plan.depths, plan.is_common_window, strict=True)
+    ]
+
+
+def _shared_values(plan: Plan, rows: int) -> list[Floats]:
+    """Return a list of all values, constants and common buffers filled in."""
+    values: list[Floats] = [np.empty(())] * plan.n_values
+    for v, constant in plan.constants:
+        values[v] = np.array(constant)
+    for v in plan.common:
+        values[v] = np.empty((rows, 1))
+    return values
+
+
+def _call(call: Call, values: list[Floats]) -> None:
+    if call.operation is not None:
+        call.operation(*[values[v] for v in call.arguments], values[call.result])
+
+
+def _cross(call: Cross, values: list[Floats], position: dict[str, int], rows: slice) -> None:
+    arguments = [values[v][rows] for v in call.arguments]
+    if call.operation is not None:
+        with np.errstate(all="ignore"):  # every thread has its own
+            call.operation(*arguments, values[call.result][rows])
+        return
+    n = position.get(call.symbol)
+    values[call.result][rows] = np.nan if n is None else arguments[0][:, n : n + 1]
+
+
+class Live:
+    """One row at a time."""
+
+    def __init__(self, plan: Plan, symbols: Sequence[str]) -> None:
+        self._plan, self._n_symbols = plan, len(symbols)
+        self._position: Final = {symbol: n for n, symbol in enumerate(symbols)}
+        lengths = [1 << depth.bit_length() for depth in plan.depths]  # powers of two above the depth
+        self._period = max(lengths, default=1)
+        self._rings = [
+            np.full((length, 1 if is_common else self._n_symbols), np.nan)
+            for length, is_common in zip(lengths, plan.is_common_window, strict=True)
+        ]
+        self._at = 0  # ring position of the next row, modulo the period
+        values = _shared_values(plan, 1)
+        row = (1, self._n_symbols)
+        for v in plan.wide:
+            values[v] = np.empty(row)
+        registers = [np.empty(row) for _ in range(plan.n_registers)]
+        for v, r in plan.registered:
+            values[v] = registers[r]
+        self._values = values
+        self._bound: dict[int, list[Floats]] = {}
+        self._stage = np.empty((plan.n_features, 1, self._n_symbols), np.float32)
+        self._lines = list(self._stage)
+
+    def work(self, inputs: Sequence[Floats], first_second: int, out: Features, pool: ThreadPoolExecutor | None) -> None:
+        for t in range(len(out)):
+            self._second([column[t : t + 1] for column in inputs], first_second + t, out[t])
+
+    def _second(self, inputs: list[Floats], second: int, out: Features) -> None:
+        plan, values, lines = self._plan, self._bind(), self._lines
+        for (v, _), column in zip(plan.columns, inputs, strict=True):
+            values[v] = column
+        for v in plan.clocks:
+            values[v][0, 0] = second
+        for rows, cells in zip(plan.rows, plan.cells, strict=True):
+            for call in rows:
+                if isinstance(call, Cross):
+                    _cross(call, values, self._position, slice(0, 1))
+                else:
+                    _call(call, values)
+            for operation, arguments, result, features in cells:
+                if operation is None:
+                    pass
+                elif len(arguments) == 2:
+                    operation(values[arguments[0]], values[arguments[1]], values[result])
+                else:
+                    operation(*[values[v] for v in arguments], values[result])
+                for f in features:
+                    np.copyto(lines[f], values[result], casting="same_kind")
+        missing = np.isnan(self._stage)
+        if missing.any():
+            self._stage[missing] = np.nan
+        np.copyto(out, self._stage[:, 0].T)
+        self._at = (self._at + 1) % self._period
+
+    def _bind(self) -> list[Floats]:
+        """Return the values as they lie at this position of the rings."""
+        found = self._bound.get(self._at)
+        if found is None:
+            found = self._values.copy()
+            for v, w, back in self._plan.views:
+                ring = self._rings[w]
+                row = (self._at - back) % len(ring)
+                found[v] = ring[row : row + 1]
+            if self._period <= _BOUND_MAX:
+                self._bound[self._at] = found
+        return found
+
+    def past(self) -> Past:
+        return [
+            ring.take(np.arange(self._at - depth, self._at), axis=0, mode="wrap")
+            for ring, depth in zip(self._rings, self._plan.depths, strict=True)
+        ]
+
+    def remember(self, past: Past) -> None:
+        self._at = 0
+        for ring, rows in zip(self._rings, past, strict=True):
+            ring[len(ring) - len(rows) :] = rows
+
+
+class History:
+    """Slabs of rows in chunks of symbols, each chunk worked by one of `threads` threads."""
+
+    def __init__(self, plan: Plan, symbols: Sequence[str], threads: int) -> None:
+        self._plan = plan
+        self._position: Final = {symbol: n for n, symbol in enumerate(symbols)}
+        n_symbols = len(symbols)
+        n_chunks = max(1, round(n_symbols / CHUNK_SYMBOLS), min(threads, n_symbols))
+        bounds = [n_symbols * k // n_chunks for k in range(n_chunks + 1)]
+        self._chunks = [slice(a, b) for a, b in pairwise(bounds)]
+        self._threads = min(threads, n_chunks)
+        widest = max(chunk.stop - chunk.start for chunk in self._chunks)
+        self.slab: Final = max(1, CHUNK_CELLS // widest)
+        # A window may advance as far as it is deep, so that moving its past to the front costs a row a row at most.
+        self._spare = [-(-max(depth, 1) // self.slab) * self.slab for depth in plan.depths]
+        self._at = [0] * len(plan.depths)
+        self._windows = [self._allocate(chunk.stop - chunk.start) for chunk in self._chunks]
+        self._wide = {v: np.empty((self.slab, n_symbols)) for v in plan.wide}
+        self._common = _shared_values(plan, self.slab)
+        cells = self.slab * widest
+        self._registers = [np.empty((plan.n_registers, cells)) for _ in range(self._threads)]
+        # + 16: lines of a power of two bytes apart fall into the same cache set (5 times slower to transpose)
+        self._stages = [np.empty((plan.n_features, cells + 16), np.float32) for _ in range(self._threads)]
+        self._bound_rows = 0
+        self._whole: list[Floats] = []
+        self._values: list[list[Floats]] = []
+
+    def _allocate(self, width: int) -> list[Floats]:
+        return [
+            np.full((depth + spare, 1 if is_common else width), np.nan)
+            for depth, spare, is_common in zip(self._plan.depths, self._spare, self._plan.is_common_window, strict=True)
+        ]
+
+    def past(self) -> Past:
+        past: Past = []
+        for w, (depth, is_common) in enumerate(zip(self._plan.depths, self._plan.is_common_window, strict=True)):
+            at = self._at[w]
+            parts = [windows[w][at : at + depth] for windows in (self._windows[:1] if is_common else self._windows)]
+            past.append(np.concatenate(parts, axis=1))
+        return past
+
+    def remember(self, past: Past) -> None:
+        self._at = [0] * len(past)
+        self._bound_rows = 0
+        for chunk, windows in zip(self._chunks, self._windows, strict=True):
+            for window, rows, is_common in zip(windows, past, self._plan.is_common_window, strict=True):
+                window[: len(rows)] = rows if is_common else rows[:, chunk]
+
+    def work(self, inputs: Sequence[Floats], first_second: int, out: Features, pool: ThreadPoolExecutor | None) -> None:
+        for start in range(0, len(out), self.slab):
+            rows = min(self.slab, len(out) - start)
+            columns = [column[start : start + rows] for column in inputs]
+            self._slab(columns, first_second + start, out[start : start + rows], pool)
+
+    def _slab(self, columns: list[Floats], second: int, out: Features, pool: ThreadPoolExecutor | None) -> None:
+        plan, rows = self._plan, len(out)
+        self._bind(rows)
+        for (v, _), column in zip(plan.columns, columns, strict=True):
+            self._whole[v] = column
+            for chunk, values in zip(self._chunks, self._values, strict=True):
+                values[v] = column[:, chunk]
+        for v in plan.clocks:
+            self._whole[v][:, 0] = np.arange(second, second + rows)
+        for p in range(plan.n_passes):
+            for call in plan.rows[p]:
+                self._row_call(call, rows, pool)
+            if pool is None:
+                self._cells(0, p, out)
+            else:
+                for _ in pool.map(lambda worker, p=p: self._cells(worker, p, out), range(self._threads)):
+                    pass
+        self._advance(rows)
+
+    def _row_call(self, call: Call | Cross, rows: int, pool: ThreadPoolExecutor | None) -> None:
+        if isinstance(call, Call):
+            _call(call, self._whole)
+        elif pool is None:
+            _cross(call, self._whole, self._position, slice(0, rows))
+        else:
+            cuts = [rows * k // self._threads for k in range(self._threads + 1)]
+            parts = [slice(a, b) for a, b in pairwise(cuts) if a < b]
+            for _ in pool.map(lambda part: _cross(call, self._whole, self._position, part), parts):
+                pass
+
+    def _cells(self, worker: int, p: int, out: Features) -> None:
+        """Work pass p of every chunk that is this worker's."""
+        stage, calls, is_last = self._stages[worker], self._plan.cells[p], p == self._plan.n_passes - 1
+        with np.errstate(all="ignore"):  # every thread has its own
+            for c in range(worker, len(self._chunks), self._threads):
+                values, chunk = self._values[c], self._chunks[c]
+                shape = (len(out), chunk.stop - chunk.start)
+                cells = shape[0] * shape[1]
+                for operation, arguments, result, features in calls:
+                    if operation is None:
+                        pass
+                    elif len(arguments) == 2:
+                        operation(values[arguments[0]], values[arguments[1]], values[result])
+                    else:
+                        operation(*[values[v] for v in arguments], values[result])
+                    for f in features:
+                        np.copyto(stage[f, :cells].reshape(shape), values[result], casting="same_kind")
+                if is_last:
+                    lines = stage[:, :cells]
+                    missing = np.isnan(lines)
+                    if missing.any():
+                        lines[missing] = np.nan
+                    np.copyto(out[:, chunk], lines.reshape(-1, *shape).transpose(1, 2, 0))
+
+    def _bind(self, rows: int) -> None:
+        """Let every value be a view of its first `rows` rows."""
+        if rows == self._bound_rows:
+            return
+        plan = self._plan
+        self._whole = [
+            value[:rows] if value.ndim else value  # constants have no rows
+            for value in self._common
+        ]
+        for v, wide in self._wide.items():
+            self._whole[v] = wide[:rows]
+        self._values = []
+        for c, chunk in enumerate(self._chunks):
+            values = self._whole.copy()
+            shape = (rows, chunk.stop - chunk.start)
+            for v, wide in self._wide.items():
+                values[v] = wide[:rows, chunk]
+            for v, r in plan.registered:
+                values[v] = self._registers[c % self._threads][r, : shape[0] * shape[1]].reshape(shape)
+            self._values.append(values)
+        self._bound_rows = rows
+        self._see_windows(range(len(plan.depths)))
+
+    def _see_windows(self, which: Sequence[int]) -> None:
+        """Let the values of these windows, and what looks back into them, be where the windows have advanced to."""
+        wanted, rows = set(which), self._bound_rows
+        for v, w, back in self._plan.views:
+            if w not in wanted:
+                continue
+            first = self._plan.depths[w] + self._at[w] - back
+            if self._plan.is_common_window[w]:
+                self._whole[v] = self._windows[0][w][first : first + rows]
+                for values in self._values:
+                    values[v] = self._whole[v]
+            else:
+                for windows, values in zip(self._windows, self._values, strict=True):
+                    values[v] = windows[w][first : first + rows]
+
+    def _advance(self, rows: int) -> None:
+        moved = []
+        for w, depth in enumerate(self._plan.depths):
+            before, at = self._at[w], self._at[w] + rows
+            if at + self.slab > self._spare[w]:
+                for windows in self._windows[:1] if self._plan.is_common_window[w] else self._windows:
+                    windows[w][:depth] = windows[w][at : at + depth]
+                at = 0
+            self._at[w] = at
+            if at != before:
+                moved.append(w)
+        if moved:
+            self._see_windows(moved)
