@@ -41,9 +41,10 @@ _EVERY = dg.AllPartitionMapping()
 
 
 class RawTicksConfig(dg.Config):
-    """How long to record where there is nothing to seal."""
+    """What to do with an hour that is not over."""
 
-    seconds_max: float = 0.0  # 0: to the end of the hour
+    only_seal: bool = False  # leave it as it is
+    seconds_max: float = 0.0  # record no longer than this; 0: to its end
 
 
 class DatasetConfig(dg.Config):
@@ -120,6 +121,7 @@ def raw_ticks(context: dg.AssetExecutionContext, config: RawTicksConfig, lake: L
             lake.root,
             lake.name,
             hour_of(context.partition_key),
+            only_seal=config.only_seal,
             seconds_max=config.seconds_max or None,
             on_progress=context.log.info,
         )

@@ -388,6 +388,9 @@ def summary(done: Collected) -> dict[str, Any]:
         "hours": [layout.hour_name(seal.hour) for seal in done.seals],
         "sealed": {table: sum(seal.files[table].rows for seal in done.seals) for table in RAW},
         "bytes": sum(seal.bytes for seal in done.seals),
+        "duplicates": sum(seal.duplicates for seal in done.seals),
+        "died": sorted(session for seal in done.seals for session in seal.dead_sessions),  # whose rows were sealed too
+        "torn_bytes": sum(seal.torn_bytes for seal in done.seals),
     }
 
 
