@@ -44,12 +44,10 @@ from shared.types import Contract, Universe
 SHARE = 0.5
 """Of each documented limit: 10 requests a second of Bitget's 20."""
 
-_UNLISTED = frozenset({"listed", "off"})  # statuses of a symbol that does not trade yet, or any more
-
 
 def traded(universe: Universe) -> tuple[Contract, ...]:
     """Return what has a history: everything but what is announced or gone."""
-    return tuple(contract for contract in universe.contracts if contract.status not in _UNLISTED)
+    return tuple(contract for contract in universe.contracts if contract.has_market)
 
 
 async def backfill(
