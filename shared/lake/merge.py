@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import polars as pl
 
 from shared.errors import TableCorrupt
 from shared.lake import find, layout, removal, sealed, wal
-from shared.lake.layout import TABLES
+from shared.lake.layout import DEPTH, TABLES
 from shared.types import NS, TickEvent
 
 _BOOK_IDENTITY = ["symbol", "exch_ns", "seq", "bid_price_1", "bid_size_1", "ask_price_1", "ask_size_1"]
@@ -46,6 +47,8 @@ def raw_hour(root: Path, table: str, source: str, hour: int, logs: Sequence[wal.
     for _ in range(_LISTING_RETRIES):
         try:
             found = wal.find_logs(root, source, hour) if logs is None else logs
+            if table == DEPTH:  # a log that is being removed was sealed: the file has its rows
+                found = [log for log in found if wal.has_table(log, table)]
             read = [wal.read_log(log, table) for log in found]
         except FileNotFoundError:
             continue  # a log was sealed while we read: look again
@@ -59,7 +62,12 @@ def raw_hour(root: Path, table: str, source: str, hour: int, logs: Sequence[wal.
     if not frames:
         raise find.empty(root, table, source, f"the hour {layout.hour_name(hour)}")
     rows = pl.concat(frames)
-    frame = _merge(table, rows) if read else rows
+    if not read:
+        frame = rows
+    elif table == DEPTH:
+        frame = _merge_depth(frames)
+    else:
+        frame = _merge(table, rows)
     return HourRows(frame=frame, duplicates=rows.height - frame.height, torn_bytes=sum(torn for _, torn in read))
 
 
@@ -91,6 +99,26 @@ def _merge(table: str, rows: pl.DataFrame) -> pl.DataFrame:
                 repeats = suspects.join(firsts.select("_row"), on="_row", how="anti")
                 rows = rows.join(repeats.select("_row"), on="_row", how="anti", maintain_order="left")
     return rows.drop("_row")
+
+
+def _merge_depth(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Return the rows of all parts; a receipt that several parts hold is one, what one part holds twice stays twice.
+
+    Each connection has a chain of its own, of which no link may go: what two connections bring is never one.
+    """
+    identity = list(TABLES[DEPTH].columns)
+    rows = pl.concat(parts, rechunk=False).with_columns(
+        _part=pl.Series(np.repeat(np.arange(len(parts)), [part.height for part in parts]))
+    )
+    rows = rows.with_row_index("_row").sort(["symbol", "recv_ns", "conn", "_row"], maintain_order=True)
+    is_held_twice = pl.col("_part").n_unique().over("symbol", "recv_ns", "conn") > 1
+    twins = rows.filter(is_held_twice)
+    if twins.height:
+        nth = twins.with_columns(_nth=pl.int_range(pl.len()).over("_part", *identity))
+        kept = nth.unique([*identity, "_nth"], keep="first", maintain_order=True)
+        rows = pl.concat([rows.filter(~is_held_twice), kept.drop("_nth")])
+        rows = rows.sort(["symbol", "recv_ns", "conn", "_row"], maintain_order=True)
+    return rows.drop("_row", "_part")
 
 
 def _carried_twice(rows: pl.DataFrame) -> pl.DataFrame:

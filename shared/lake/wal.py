@@ -565,6 +565,11 @@ def read_log(log: Log, table: str) -> tuple[pl.DataFrame, int]:
     return layout.rows_to_frame(table, rows, read.symbols), read.torn_bytes if log.state == "dead" else 0
 
 
+def has_table(log: Log, table: str) -> bool:
+    """Tell whether a log has a stream of this table."""
+    return (log.folder / f"{_leaf(table)}.arrow").exists()
+
+
 def read_aside(log: Log) -> list[Aside]:
     """Return what a log has set aside; a line that its writer did not finish is left out."""
     try:

@@ -30,7 +30,7 @@ import polars as pl
 
 from shared.errors import LakeError, SchemaMismatch, TableCorrupt
 from shared.lake import layout, read, removal, sealed, wal
-from shared.lake.layout import HOUR_NS, RAW, TABLES
+from shared.lake.layout import DEPTH, HOUR_NS, RAW, RECEIPTS, TABLES
 from shared.lake.remote import remote_of
 from shared.types import TickEvent, Universe
 
@@ -90,7 +90,8 @@ def seal(root: Path, source: str, hour: int) -> SealReport:
     with hour_lock(root, source, hour):
         found = wal.find_logs(root, source, hour)
         logs = [log for log in found if log.state != "alive"]
-        hours = {table: read.raw_hour(root, table, source, hour, logs) for table in RAW} if logs or not found else {}
+        tables = _tables(root, source, hour, logs) if logs or not found else []
+        hours = {table: read.raw_hour(root, table, source, hour, logs) for table in tables}
         for table, rows in hours.items():
             _check_raw(table, rows.frame, source, hour)
         files = {table: _replace(root, table, source, hour, rows.frame, logs) for table, rows in hours.items()}
@@ -143,7 +144,7 @@ def write_table(
         SchemaMismatch: the frame's columns are not the table's.
         LakeError: the disk refuses.
     """
-    assert table not in RAW, f"{table} is written by WriteAheadLog and seal"
+    assert table not in RECEIPTS, f"{table} is written by WriteAheadLog and seal"
     about = TABLES[table]
     columns = dict(about.columns)
     extra = {name: about.others for name in frame.columns if name not in columns and about.others is not None}
@@ -267,6 +268,14 @@ def hour_lock(root: Path, source: str, hour: int) -> Iterator[None]:
 # ---------------------------------------------------------------------------------------------------- inside
 
 
+def _tables(root: Path, source: str, hour: int, logs: list[wal.Log]) -> list[str]:
+    """Return the raw tables of an hour: full books only where somebody has recorded them."""
+    has_depth = any(wal.has_table(log, DEPTH) for log in logs)
+    if not logs:
+        has_depth = read.sealed_file(root, DEPTH, source, hour) is not None
+    return [*RAW, DEPTH] if has_depth else [*RAW]
+
+
 def _replace(root: Path, table: str, source: str, hour: int, frame: pl.DataFrame, logs: list[wal.Log]) -> Written:
     path = layout.partition_path(root, table, source, hour)
     sessions = {log.session_id for log in logs}
@@ -330,7 +339,7 @@ def _write(
                 unfinished.rename(path)
             else:
                 remote.publish(
-                    unfinished, path, is_merged=table in RAW or table == "universe" or TABLES[table].is_grown
+                    unfinished, path, is_merged=table in RECEIPTS or table == "universe" or TABLES[table].is_grown
                 )
         except BaseException:
             unfinished.unlink(missing_ok=True)
