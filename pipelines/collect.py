@@ -2,8 +2,9 @@
 
 The long-lived service. One loop receives; once a second what was received is appended to the write-ahead log and
 fsynced in a thread, so that the disk does not hold up the sockets. Hours are sealed when they are over, beside the
-recording. On SIGINT or SIGTERM, or after --seconds, links are written as ended and the rest is sealed. A start first
-seals what a killed predecessor left behind.
+recording, and so is, from the start on, what a killed predecessor left behind. What is listed is followed
+(`pipelines.discovery`): a new symbol is recorded within a minute, one that is gone is left. On SIGINT or SIGTERM, or
+after --seconds, links are written as ended and the rest is sealed.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from pipelines.collector import Collector
+from pipelines.discovery import Discovery, Every
 from pipelines.meter import Meter, free_bytes, projection
 from pipelines.moments import second_of
 from pipelines.universe import discover, source_at
@@ -32,7 +34,7 @@ from shared.bitget.transport import ROTATE_S, ReceiveClock, RestClient, rotate
 from shared.errors import CrosscutError, ExchangeSilent, LakeError, SettingsError
 from shared.lake import layout, write
 from shared.lake.layout import HOUR_NS, HOUR_S, RAW
-from shared.types import NS, Note
+from shared.types import NS, Note, Universe
 
 WRITE_S = 1.0
 """What a crash loses at most, and how far a reader of the open hour is behind."""
@@ -79,13 +81,14 @@ async def collect(
     free_bytes_min: float = FREE_BYTES_MIN,
     gauges: Meter | None = None,
     clock: ReceiveClock | None = None,
+    every: Every | None = None,
     progress: Callable[[str], None] = lambda line: None,
     on_notes: Callable[[Sequence[Note]], None] = lambda notes: None,
 ) -> Collected:
     """Record until `stop` is set, then seal.
 
     Args:
-        symbols: () is everything that is listed.
+        symbols: () is everything that is listed, then and later.
         hour: epoch hour whose pushes are recorded, those of the hours beside it are not; be there `OVERLAP_S` before
             it and after it. None: everything until the stop.
         copies: connections that carry each channel.
@@ -93,58 +96,60 @@ async def collect(
         free_bytes_min: with less room on the lake's disk recording ends, while there is enough to seal.
         gauges: is told every second how it goes.
         clock: stamps every receipt; None: the wall clock.
+        every: how often what is listed is looked at.
 
     Raises:
-        ExchangeError: what is listed cannot be found out; a stream that is lost later is not an error.
+        ExchangeError: what is listed cannot be found out at the start; a stream that is lost later is not an error.
         SettingsError: a wanted symbol is not listed.
         LakeError: the disk refuses, or is nearly full. What was flushed is sealed, by the next start at the latest.
     """
-    # Who records an hour connects first: what a predecessor left in it is sealed with the rest, when the hour is over.
-    for report in write.seal_all(lake, source) if hour is None else ():
-        progress(f"sealed {layout.hour_name(report.hour)} of an earlier run: {report.rows:,} rows")
     clock = clock or ReceiveClock()
     async with RestClient(rest_url, None, clock=clock) as rest:
         universe = await discover(rest, lake, source)
-    began_ns = clock()
-    collector = Collector(
-        lake,
-        universe,
-        f"{SERVICE if hour is None else hour_session(hour)}-{began_ns // NS}-{os.getpid()}",
-        symbols=symbols,
-        from_ns=0 if hour is None else hour * HOUR_NS - round(OVERLAP_S * NS),
-        owned_ns=None if hour is None else (hour * HOUR_NS, (hour + 1) * HOUR_NS),
-        copies=copies,
-    )
-    progress(f"recording {len(collector.symbols)} symbols of {source} over {len(collector.sessions)} connections")
-    progress(projection(len(collector.symbols), free_bytes(lake)))
-    gone = asyncio.Event()  # of the streams: set when the writer has failed, too
-    streams = [
-        asyncio.create_task(
-            rotate(
-                f"{ws_url}/public",
-                session,
-                functools.partial(collector.new_session, part),
-                clock=clock,
-                stop=gone,
-                every_s=rotate_s,
-                on_notes=on_notes,
-            )
+        began_ns = clock()
+        collector = Collector(
+            lake,
+            universe,
+            f"{SERVICE if hour is None else hour_session(hour)}-{began_ns // NS}-{os.getpid()}",
+            symbols=symbols,
+            from_ns=0 if hour is None else hour * HOUR_NS - round(OVERLAP_S * NS),
+            owned_ns=None if hour is None else (hour * HOUR_NS, (hour + 1) * HOUR_NS),
+            copies=copies,
         )
-        for part, session in enumerate(collector.sessions)
-    ]
-    sealer = _Sealer(lake, source, progress)
-    try:
-        free = await _write_until(stop, collector, clock, streams, sealer, progress, free_bytes_min, gauges)
-    except BaseException:
-        collector.log.abandon()
-        raise
-    finally:
-        gone.set()
-        await asyncio.gather(*streams, return_exceptions=True)
-    # The streams have noted in the buffer that their links are down.
-    now_ns = clock()
-    collector.write(collector.buffer.take(), now_ns, collector.take_aside(now_ns))
-    collector.log.close(clock())
+        collector.follow(universe)
+        progress(f"recording {len(collector.symbols)} symbols of {source} over {len(collector.sessions)} connections")
+        progress(projection(len(collector.symbols), free_bytes(lake)))
+        streams = _Streams(f"{ws_url}/public", collector, clock, rotate_s, progress, on_notes)
+        discovery = Discovery(
+            rest,
+            lake,
+            universe,
+            clock=clock,
+            on_universe=streams.follow,
+            progress=progress,
+            on_notes=on_notes,
+            every=every,
+        )
+        watching = _watch(discovery, stop, progress)
+        sealer = _Sealer(lake, source, progress)
+        if hour is None:  # who records an hour seals what a predecessor left in it with the rest, when it is over
+            sealer.start(" of an earlier run")
+        try:
+            free = await _write_until(
+                stop, collector, clock, streams.tasks, sealer, progress, free_bytes_min, gauges, discovery
+            )
+        except BaseException:
+            collector.log.abandon()
+            raise
+        finally:
+            for task in watching:
+                task.cancel()
+            watched = await asyncio.gather(*watching, return_exceptions=True)
+            await streams.end()
+        # The streams have noted in the buffer that their links are down.
+        now_ns = clock()
+        collector.write(collector.buffer.take(), now_ns, collector.take_aside(now_ns, rest.quarantine))
+        collector.log.close(clock())
     if not collector.log.hours:
         raise ExchangeSilent(
             f"{ws_url}/public must accept subscriptions, found none of {collector.n_links[1]} channels linked in the "
@@ -157,6 +162,9 @@ async def collect(
             f"{lake} must have {free_bytes_min / 1e9:g} GB free, found {free / 1e9:.2g}: recording has ended and what "
             "was received is sealed; make room (or lower --free-gb-min), then run it again"
         )
+    for outcome in watched:
+        if isinstance(outcome, Exception):
+            raise outcome  # a mistake of ours; told when it happened, and not worth an hour of data
     return Collected(
         source=source,
         session=collector.log.session_id,
@@ -167,17 +175,74 @@ async def collect(
     )
 
 
+class _Streams:
+    """One stream for each part of a collector, more when it opens more."""
+
+    def __init__(
+        self,
+        url: str,
+        collector: Collector,
+        clock: ReceiveClock,
+        rotate_s: float,
+        progress: Callable[[str], None],
+        on_notes: Callable[[Sequence[Note]], None],
+    ) -> None:
+        self._collector, self._progress = collector, progress
+        self._gone = asyncio.Event()
+        self._rotate = functools.partial(rotate, url, clock=clock, stop=self._gone, every_s=rotate_s, on_notes=on_notes)
+        self.tasks: list[asyncio.Task[None]] = []
+        self._open(range(len(collector.sessions)))
+
+    def follow(self, universe: Universe) -> None:
+        """Record what has a market now: new symbols on the connections that run, or on new ones."""
+        followed = self._collector.follow(universe)
+        self._open(followed.parts)
+        if followed.new or followed.gone:
+            self._progress(
+                f"recording {len(self._collector.symbols)} symbols over {len(self._collector.sessions)} connections: "
+                f"{len(followed.new)} new, {len(followed.gone)} gone"
+            )
+
+    async def end(self) -> None:
+        """Close every connection; the buffer then says that the links are down."""
+        self._gone.set()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    def _open(self, parts: Iterable[int]) -> None:
+        for part in parts:
+            renew = functools.partial(self._collector.new_session, part)
+            self.tasks.append(asyncio.create_task(self._rotate(self._collector.sessions[part], renew)))
+
+
+def _watch(
+    discovery: Discovery, stop: asyncio.Event, progress: Callable[[str], None]
+) -> tuple[asyncio.Task[None], ...]:
+    """Follow what is listed beside the recording, which goes on whatever becomes of it."""
+
+    def told(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            progress(f"what is listed is not followed any more, recording goes on: {type(error).__name__} {error}")
+
+    tasks = tuple(asyncio.create_task(follow(stop)) for follow in (discovery.follow, discovery.follow_tiers))
+    for task in tasks:
+        task.add_done_callback(told)
+    return tasks
+
+
 class _Sealer:
     """Seal the hours that are over, in a thread; recording goes on whatever becomes of it."""
 
     def __init__(self, lake: Path, source: str, progress: Callable[[str], None]) -> None:
         self._lake, self._source, self._progress = lake, source, progress
         self._task: asyncio.Task[None] | None = None
+        self._is_wanted = False
         self._reports: list[write.SealReport] = []
 
-    def start(self) -> None:
-        if self._task is None or self._task.done():  # else the one that runs, or the end, takes this hour too
-            self._task = asyncio.create_task(asyncio.to_thread(self._seal))
+    def start(self, whose: str = "") -> None:
+        """Seal what can be sealed by now; while that goes on, it is done again afterwards."""
+        self._is_wanted = True
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(asyncio.to_thread(self._seal, whose))
 
     async def finish(self) -> list[write.SealReport]:
         """Return what was sealed, when the last seal has ended."""
@@ -185,15 +250,20 @@ class _Sealer:
             await self._task
         return self._reports
 
-    def _seal(self) -> None:
-        try:
-            reports = write.seal_all(self._lake, self._source)
-        except CrosscutError as error:
-            self._progress(f"not sealed, and tried again at the end: {error}")
-            return
-        self._reports += reports
-        for report in reports:
-            self._progress(f"sealed {layout.hour_name(report.hour)}: {report.rows:,} rows, {report.bytes / 1e6:.1f} MB")
+    def _seal(self, whose: str) -> None:
+        while self._is_wanted:
+            self._is_wanted = False
+            try:
+                reports = write.seal_all(self._lake, self._source)
+            except CrosscutError as error:
+                self._progress(f"not sealed, and tried again at the end: {error}")
+                continue
+            self._reports += () if whose else reports
+            for report in reports:
+                self._progress(
+                    f"sealed {layout.hour_name(report.hour)}{whose}: {report.rows:,} rows, {report.bytes / 1e6:.1f} MB"
+                )
+            whose = ""
 
 
 async def _write_until(
@@ -205,6 +275,7 @@ async def _write_until(
     progress: Callable[[str], None],
     free_bytes_min: float,
     gauges: Meter | None,
+    discovery: Discovery,
 ) -> int:
     """Append and flush once a second until `stop` is set or the room runs out; return the room there is."""
     free = free_bytes(collector.log.root)
@@ -215,12 +286,13 @@ async def _write_until(
                 await stop.wait()
         # Taken and stamped in one turn of the loop: nothing received before `until_ns` is missing.
         ticks, until_ns = collector.buffer.take(), clock()
-        aside = collector.take_aside(until_ns)
+        aside = collector.take_aside(until_ns, discovery.quarantine)
+        discovery.call(collector.take_strangers())
         n_hours = len(collector.log.hours)
         await asyncio.to_thread(collector.write, ticks, until_ns, aside)
         free = free_bytes(collector.log.root)
         if gauges is not None:
-            gauges.note(collector, sum(row[-1] for row in aside), free)
+            gauges.note(collector, sum(row[-1] for row in aside), free, discovery.universe.as_of_ns)
         if n_hours and len(collector.log.hours) > n_hours:
             sealer.start()
         for task in streams:

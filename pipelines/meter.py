@@ -53,6 +53,8 @@ class Meter:
         self._wanted = gauge("channels_wanted", "Channels that should be carried")
         self._durable = gauge("durable_timestamp_seconds", "Everything received up to this time is on disk")
         self._free = gauge("free_bytes", "Room on the disk of the lake")
+        self._symbols = gauge("symbols", "Symbols that are recorded")
+        self._listed = gauge("universe_timestamp_seconds", "What is listed is known as of this time")
         self._told = dict.fromkeys(("repeats", "quarantined"), 0)
         self._told_rows: dict[str, int] = {}
         self.port: int | None = None
@@ -65,7 +67,7 @@ class Meter:
                 ) from None
             self.port = server.server_port
 
-    def note(self, collector: Collector, n_aside: int, free_bytes: int) -> None:
+    def note(self, collector: Collector, n_aside: int, free_bytes: int, listed_ns: int) -> None:
         """Take down what stands after a second."""
         for table, rows in collector.log.rows.items():
             self._rows.labels(table=table).inc(rows - self._told_rows.get(table, 0))
@@ -78,6 +80,8 @@ class Meter:
         self._wanted.set(wanted)
         self._durable.set(collector.log.until_ns / NS)
         self._free.set(free_bytes)
+        self._symbols.set(len(collector.symbols))
+        self._listed.set(listed_ns / NS)
 
 
 def free_bytes(lake: Path) -> int:

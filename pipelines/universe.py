@@ -1,7 +1,7 @@
 """What is listed: discovery over REST into the dated universe table, and which source a URL is.
 
 `contracts` gives the rules, `tickers` what each was worth at that time. Every snapshot is kept: a backtest of last
-March trades what was listed last March.
+March trades what was listed last March. How it is followed while a recorder runs: `pipelines.discovery`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import polars as pl
 from shared.bitget.transport import RestClient
 from shared.bitget.wire import TickerRow
 from shared.errors import ExchangeSilent, ProtocolBroken
-from shared.lake import write
+from shared.lake import read, write
+from shared.lake.layout import HOUR_NS
 from shared.types import Universe
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -25,7 +26,7 @@ _TIMEOUT = aiohttp.ClientTimeout(total=10)
 
 
 async def discover(rest: RestClient, lake: Path, source: str) -> Universe:
-    """Return what is listed now, after writing it to the universe table.
+    """Return what is listed now; it is written to the universe table where that does not have it in this hour yet.
 
     Raises:
         ExchangeError: the exchange refuses, is silent, or answers with something else.
@@ -34,8 +35,18 @@ async def discover(rest: RestClient, lake: Path, source: str) -> Universe:
     universe = await rest.contracts(source)
     if not universe.contracts:
         raise ProtocolBroken(f"{rest.base_url} must list perpetuals, found none: is it the right address?")
-    write.write_universe(lake, universe, tickers_frame(await rest.tickers()))
+    tickers = await rest.tickers()
+    if not _is_known(lake, universe):
+        write.write_universe(lake, universe, tickers_frame(tickers))
     return universe
+
+
+def _is_known(lake: Path, universe: Universe) -> bool:
+    """Tell whether this hour has a snapshot, and the latest one says the same."""
+    hour = universe.as_of_ns // HOUR_NS
+    if hour not in read.hours(lake, "universe", universe.source):
+        return False
+    return read.universe_at(lake, universe.source, universe.as_of_ns).contracts == universe.contracts
 
 
 def tickers_frame(rows: Iterable[TickerRow]) -> pl.DataFrame:
