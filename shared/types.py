@@ -143,6 +143,10 @@ class TickEvent(enum.IntEnum):
     CARRIED = 5  # first rows of an hour: the link is up and this was the last state, so an hour stands alone
 
 
+LATE_NS_MAX = 5 * NS
+"""An exchange time that lies further back is no late push: the clock there was set, and what it says is the state."""
+
+
 class BookTicks(msgspec.Struct, frozen=True):
     """Book rows in order of receipt. Link rows (`event` other than DATA, CARRIED) have NaN prices, 0 sizes."""
 

@@ -33,6 +33,7 @@ from shared.errors import ExchangeError
 from shared.types import (
     BOOK_LEVELS,
     FULL_BOOKS,
+    LATE_NS_MAX,
     BookTicks,
     DepthTicks,
     Floats,
@@ -54,9 +55,7 @@ CHANNEL_TABLE = {
 _SHARED_MAX = 256
 """Pushes of one symbol and channel that are remembered while two connections carry it: at least ten seconds of them."""
 
-LATE_MS_MAX = 5_000
-"""An exchange time that lies further back is no late push: the clock there was set, and what it says is the state."""
-
+_LATE_MS_MAX = LATE_NS_MAX // MS_NS
 _NAN = math.nan
 _MS_MAX = 9e12  # what fits int64 in ns
 _SIDES = {"buy": 1, "sell": -1, "Buy": 1, "Sell": -1}
@@ -384,7 +383,7 @@ class TickBuffer:
 def _is_late(table: str, push: tuple[float, ...], newest: tuple[float, ...]) -> bool:
     """Tell whether a push is older than the newest one: by exchange time, books of one time by their number."""
     behind_ms = newest[0] - push[0]
-    return 0 < behind_ms <= LATE_MS_MAX or (behind_ms == 0 and table == "book" and push[1] < newest[1])
+    return 0 < behind_ms <= _LATE_MS_MAX or (behind_ms == 0 and table == "book" and push[1] < newest[1])
 
 
 def _flat(levels: list[tuple[float, float]]) -> tuple[float, ...]:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.bitget import wire
-from shared.bitget.ticks import CHANNEL_TABLE, LATE_MS_MAX, TickBuffer, TicksOverflow
+from shared.bitget.ticks import CHANNEL_TABLE, TickBuffer, TicksOverflow
 from shared.types import BOOK_LEVELS, TickEvent, Ticks
 from tests.shared.bitget.payloads import FRAMES, book, compact, frame, trades
 
@@ -300,7 +300,7 @@ def test_what_comes_behind_a_newer_push_is_kept_and_is_no_state(table: str, told
         if ts == newest[0] and (seq == newest[1] or table == "tickers"):
             expected += [] if seq == newest[1] else [(ts, TickEvent.DATA)]
             newest = newest if seq == newest[1] else (ts, seq)
-        elif newest[0] - LATE_MS_MAX <= ts and push < newest:
+        elif newest[0] - 5000 <= ts and push < newest:
             expected.append((ts, TickEvent.REPEATED))
         else:
             expected.append((ts, TickEvent.DATA))
