@@ -1,10 +1,10 @@
 """`python -m pipelines.collect`: record the public feed of every listed symbol into the lake, until told to stop.
 
 The long-lived service. One loop receives; once a second what was received is appended to the write-ahead log and
-fsynced in a thread, so that the disk does not hold up the sockets. Hours are sealed when they are over, beside the
-recording, and so is, from the start on, what a killed predecessor left behind. What is listed is followed
-(`pipelines.discovery`): a new symbol is recorded within a minute, one that is gone is left. On SIGINT or SIGTERM, or
-after --seconds, links are written as ended and the rest is sealed.
+fsynced in a thread, so that the disk does not hold up the sockets. Hours are sealed when they are over, by a child
+process beside the recording (`pipelines.seal`), and so is, from the start on, what a killed predecessor left behind.
+What is listed is followed (`pipelines.discovery`): a new symbol is recorded within a minute, one that is gone is left.
+On SIGINT or SIGTERM, or after --seconds, links are written as ended and the rest is sealed.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from pipelines.collector import Collector
 from pipelines.discovery import Discovery, Every
 from pipelines.meter import Meter, free_bytes, projection
 from pipelines.moments import second_of
+from pipelines.seal import seal_beside, told
 from pipelines.universe import discover, source_at
 from shared import entry, log, settings, simulator_process
 from shared.bitget.transport import ROTATE_S, ReceiveClock, RestClient, rotate
@@ -230,7 +231,7 @@ def _watch(
 
 
 class _Sealer:
-    """Seal the hours that are over, in a thread; recording goes on whatever becomes of it."""
+    """Seal the hours that are over, in a child process; recording goes on whatever becomes of it."""
 
     def __init__(self, lake: Path, source: str, progress: Callable[[str], None]) -> None:
         self._lake, self._source, self._progress = lake, source, progress
@@ -242,7 +243,7 @@ class _Sealer:
         """Seal what can be sealed by now; while that goes on, it is done again afterwards."""
         self._is_wanted = True
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(asyncio.to_thread(self._seal, whose))
+            self._task = asyncio.create_task(self._seal(whose))
 
     async def finish(self) -> list[write.SealReport]:
         """Return what was sealed, when the last seal has ended."""
@@ -250,19 +251,19 @@ class _Sealer:
             await self._task
         return self._reports
 
-    def _seal(self, whose: str) -> None:
+    async def _seal(self, whose: str) -> None:
         while self._is_wanted:
             self._is_wanted = False
+            if not write.unsealed(self._lake, self._source):
+                continue
             try:
-                reports = write.seal_all(self._lake, self._source)
+                reports = await seal_beside(self._lake, self._source)
             except CrosscutError as error:
                 self._progress(f"not sealed, and tried again at the end: {error}")
                 continue
             self._reports += () if whose else reports
             for report in reports:
-                self._progress(
-                    f"sealed {layout.hour_name(report.hour)}{whose}: {report.rows:,} rows, {report.bytes / 1e6:.1f} MB"
-                )
+                self._progress(told(report, whose))
             whose = ""
 
 

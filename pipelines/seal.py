@@ -41,10 +41,10 @@ def seal_sources(lake: Path, sources: Sequence[str], progress: Callable[[str], N
     return reports
 
 
-def told(report: write.SealReport) -> str:
+def told(report: write.SealReport, whose: str = "") -> str:
     """Return one line about one hour."""
     lost = f", {report.torn_bytes:,} bytes of a killed recorder torn" if report.torn_bytes else ""
-    return f"sealed {layout.hour_name(report.hour)}: {report.rows:,} rows, {report.bytes / 1e6:.1f} MB{lost}"
+    return f"sealed {layout.hour_name(report.hour)}{whose}: {report.rows:,} rows, {report.bytes / 1e6:.1f} MB{lost}"
 
 
 async def seal_beside(lake: Path, source: str) -> list[write.SealReport]:
