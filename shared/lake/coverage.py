@@ -132,14 +132,17 @@ class _Hour:
         is_push = np.isin(rows.event, _PUSHES)
         is_link = (rows.event >= TickEvent.SUBSCRIBED) & is_before_end & (rows.recv_ns >= self._start_ns)
         pushes, links = rows.of(is_push), rows.of(is_link)
-        pushed_ns = None if channel == "trade" else pushes.recv_ns
         breaks = [
             (since_ns, until_ns, code)
-            for since_ns, until_ns, code in _breaks(links, pushed_ns, self._start_ns, self._end_ns)
+            for since_ns, until_ns, code in _breaks(links, self._start_ns, self._end_ns)
             if until_ns - since_ns >= _BREAK_NS_MIN
         ]
         for since_ns, until_ns, code in breaks:
-            self._mark(codes, (since_ns, until_ns), code)
+            # What ended the link, or broke its chain, may have taken what was pushed after the last push that came.
+            # Trades have no push that is due: their volume tells.
+            at = int(np.searchsorted(pushes.recv_ns, since_ns)) if channel != "trade" else 0
+            before_ns = max(int(pushes.recv_ns[at - 1]), since_ns - _MEMORY_NS) if at else since_ns
+            self._mark(codes, (before_ns, until_ns), code)
         self._breaks[channel, n] = [(since_ns, until_ns) for since_ns, until_ns, _ in breaks]
         self._signs.setdefault(n, []).append(rows.recv_ns[np.isin(rows.event, _SIGNS) & is_before_end])
         self._conns.setdefault(n, set()).update(np.unique(rows.conn[is_before_end]).tolist())
@@ -242,11 +245,8 @@ class _Hour:
             np.maximum(codes[minutes], code, out=codes[minutes])
 
 
-def _breaks(links: _Rows, pushed_ns: Ints | None, start_ns: int, end_ns: int) -> Iterator[tuple[int, int, int]]:
-    """Yield when no connection of a channel was up, and why; the hour begins with nothing, until a row says otherwise.
-
-    What a GAP row tells of was lost between the push before it and itself; trades (no `pushed_ns`) have no such push.
-    """
+def _breaks(links: _Rows, start_ns: int, end_ns: int) -> Iterator[tuple[int, int, int]]:
+    """Yield when no connection of a channel was up, and why; an hour begins with none, until a row says otherwise."""
     up: set[int] = set()
     since_ns: int | None = start_ns
     why = NOT_LINKED
@@ -259,10 +259,7 @@ def _breaks(links: _Rows, pushed_ns: Ints | None, start_ns: int, end_ns: int) ->
             continue
         up.discard(conn)
         if event == TickEvent.GAP:
-            before_ns = recv_ns
-            if pushed_ns is not None and (at := int(np.searchsorted(pushed_ns, recv_ns))) > 0:
-                before_ns = max(int(pushed_ns[at - 1]), recv_ns - _MEMORY_NS)
-            yield before_ns, recv_ns + _BREAK_NS_MIN, BROKEN  # however soon the link is mended
+            yield recv_ns, recv_ns + _BREAK_NS_MIN, BROKEN  # however soon the link is mended
         if not up and since_ns is None:
             since_ns, why = recv_ns, BROKEN if event == TickEvent.GAP else NOT_LINKED
     if since_ns is not None:

@@ -41,7 +41,8 @@ def pushes(symbol: int, seconds: list[int]) -> Ticks:
 def by_walking(ticks: Ticks, symbol: int, channel: str) -> list[str]:
     """Return what coverage must say, second by second; every event of these tests is on a whole second.
 
-    What a gap tells of may have been lost since the push before it, in the half minute before at the most.
+    What a gap or the end of a link tells of may have been lost since the push before it, in the half minute before at
+    the most.
     """
     table: Any = {"book": ticks.books, "trade": ticks.trades, "ticker": ticks.tickers}[channel]
     events: dict[int, list[tuple[int, int]]] = {}
@@ -56,24 +57,27 @@ def by_walking(ticks: Ticks, symbol: int, channel: str) -> list[str]:
     }
     own = (table.symbol == symbol) & (table.event == TickEvent.DATA)
     own_pushes = sorted(((table.recv_ns[own] - START_NS) // NS).tolist()) if channel != "trade" else []
-    doubted: set[int] = set()
-    for second, told in events.items():
-        if any(event == GAP for event, _ in told):
-            earlier = [at for at in own_pushes if at < second]
-            doubted.update(range(max(second - 30, earlier[-1]) if earlier else second, second + 1))
     up: set[int] = set()
     last_push, seen = -30, []
+    doubted: set[int] = set()
+
+    def doubt(second: int) -> None:
+        earlier = [at for at in own_pushes if at < second]
+        doubted.update(range(max(second - 30, earlier[-1]) if earlier else second, second + 1))
+
     for second in range(3600):
-        was_gap = second in doubted
         for event, conn in events.get(second, []):
             if event == SUBSCRIBED:
                 up.add(conn)
             else:
-                was_gap |= event == GAP
+                was_up = bool(up)
                 up.discard(conn)
+                if event == GAP or (was_up and not up):
+                    doubt(second)
         # A moment within [second, second + 1) is stale where more than 30 s have passed: from the 30th on.
         last_push = second if second in pushed else last_push
-        seen.append("gap" if not up or was_gap else "stale" if second - last_push >= 30 else "complete")
+        seen.append("gap" if not up else "stale" if second - last_push >= 30 else "complete")
+    seen = ["gap" if second in doubted else state for second, state in enumerate(seen)]
     return [max(seen[m * 60 : m * 60 + 60], key=["complete", "stale", "gap"].index) for m in range(60)]
 
 
@@ -221,7 +225,7 @@ def marked(frame: pl.DataFrame) -> dict[tuple[str, str], dict[int, str]]:
 
 def test_nothing_lost_is_nothing_marked(tmp_path: Path) -> None:
     """An hour of steady pushes on two connections is complete, but for the minutes it was not recorded."""
-    frame = covered(tmp_path, steady(range(600)), 600)
+    frame = covered(tmp_path, steady(range(605)), 605)
 
     recorded = frame.filter(pl.col("symbol").is_in(["BTCUSDT", "ETHUSDT"]))
     assert marked(frame) == {}
