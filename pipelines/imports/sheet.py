@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
 from typing import IO
 from xml.etree import ElementTree
 
@@ -87,7 +88,22 @@ def _text(cell: ElementTree.Element, shared: list[str]) -> str:
         return "".join(text.text or "" for text in cell.iter(f"{_NS}t"))
     value = cell.find(f"{_NS}v")
     text = "" if value is None else value.text or ""
-    return shared[int(text)] if cell.get("t") == "s" else text
+    if cell.get("t") == "s":
+        return shared[int(text)]
+    return _plain(text) if cell.get("t", "n") == "n" else text
+
+
+def _plain(number: str) -> str:
+    """Return a number without exponent, and a whole one without a point: doubles may be written 1.7784E12."""
+    if not ("E" in number or "e" in number or number.endswith(".0")):
+        return number
+    try:
+        value = Decimal(number)
+    except InvalidOperation:
+        raise ValueError(f"a number {number!r}") from None
+    if not value.is_finite() or abs(value.adjusted()) > 30:
+        raise ValueError(f"a number {number!r}")
+    return f"{value.to_integral_value() if value == value.to_integral_value() else value:f}"
 
 
 def _column(reference: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -148,8 +149,8 @@ def zipped(path: Path, member: str, content: str | bytes) -> Path:
     return path
 
 
-def workbook(path: Path, member: str, rows: list[list[Any]], *, is_shared: bool = True) -> Path:
-    """Write a zip with an .xlsx in it, whose texts are shared strings or stand in the cells."""
+def workbook(rows: list[list[Any]], *, is_shared: bool = True) -> bytes:
+    """Return an .xlsx file, whose texts are shared strings or stand in the cells; None is a cell that is not there."""
     words: list[str] = []
     lines = []
     for r, row in enumerate(rows, 1):
@@ -157,7 +158,7 @@ def workbook(path: Path, member: str, rows: list[list[Any]], *, is_shared: bool 
         for c, value in enumerate(row):
             at = f"{chr(ord('A') + c)}{r}"
             if value is None:
-                continue  # a cell that is not there
+                continue
             if isinstance(value, str) and is_shared:
                 words.append(value)
                 cells.append(f'<c r="{at}" t="s"><v>{len(words) - 1}</v></c>')
@@ -167,12 +168,11 @@ def workbook(path: Path, member: str, rows: list[list[Any]], *, is_shared: bool 
                 cells.append(f'<c r="{at}"><v>{value}</v></c>')
         lines.append(f'<row r="{r}">{"".join(cells)}</row>')
     space = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
-    book = path.with_suffix(".xlsx")
-    with zipfile.ZipFile(book, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(
-            "xl/worksheets/sheet1.xml", f"<worksheet {space}><sheetData>{''.join(lines)}</sheetData></worksheet>"
-        )
+    shared = "".join(f"<si><t>{word}</t></si>" for word in words)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        content = f"<worksheet {space}><sheetData>{''.join(lines)}</sheetData></worksheet>"
+        archive.writestr("xl/worksheets/sheet1.xml", content)
         if is_shared:
-            shared = "".join(f"<si><t>{word}</t></si>" for word in words)
             archive.writestr("xl/sharedStrings.xml", f"<sst {space}>{shared}</sst>")
-    return zipped(path, member, book.read_bytes())
+    return buffer.getvalue()
