@@ -100,7 +100,7 @@ def rows_of(path: Path) -> pl.DataFrame:
     Raises:
         TableCorrupt: a bit is not what was written.
     """
-    return sealed.read(sealed.index(path))
+    return sealed.read_all(path)
 
 
 # -------------------------------------------------------------------------------------------------- queries

@@ -43,6 +43,7 @@ _SHA_BYTES = 16
 _TRAILER_BYTES = _SHA_BYTES + 4 + len(_MAGIC)
 _END_BYTES = 8  # length of Parquet's footer, PAR1
 _TAIL_BYTES = 1 << 18  # read at once: index and footer of most files
+_REPLACED_MAX = 20  # a file that grows is replaced every few seconds; reading it takes milliseconds
 _RUNS_MAX = 8
 """Stretches of row groups that a query reads of one file; more are joined, and what lies between is read, too."""
 
@@ -263,11 +264,17 @@ def index(path: Path) -> Index:
         TableCorrupt: it cannot be read, or is none of ours.
         SchemaMismatch: it was written by another version of the schemas.
     """
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        raise removed(path) from None
-    return _index(path, stat.st_mtime_ns, stat.st_size)
+    for _ in range(_REPLACED_MAX):
+        try:
+            stat = path.stat()
+            return _index(path, stat.st_mtime_ns, stat.st_size)
+        except FileNotFoundError:
+            raise removed(path) from None
+        except TableCorrupt:
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(stat, path.stat()):
+                    raise  # else it was replaced between the look at its size and the look into it
+    raise corrupt(path, f"it replaced {_REPLACED_MAX} times while it was read")
 
 
 @lru_cache(maxsize=4096)
@@ -377,6 +384,25 @@ def read(found: Index, groups: Bools | None = None, columns: Sequence[str] | Non
     rows = lazy(found, groups, found.columns if columns is None else columns)
     with _named(found):
         return rows.collect()
+
+
+def read_all(path: Path) -> pl.DataFrame:
+    """Return all rows of one file, checked; of one that is replaced meanwhile those of before or after, never a mix.
+
+    Raises:
+        TableCorrupt: a bit is not what was written.
+    """
+    for _ in range(_REPLACED_MAX):
+        found = index(path)
+        try:
+            rows = read(found)
+        except TableCorrupt:
+            if index(path).footer == found.footer:
+                raise
+        else:
+            if index(path).footer == found.footer:
+                return rows
+    raise corrupt(path, f"it replaced {_REPLACED_MAX} times while it was read")
 
 
 def verify(path: Path) -> Footer:
