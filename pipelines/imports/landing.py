@@ -150,6 +150,7 @@ class _Symbol:
                 self.close()  # hours without rows are no hours of an import
             tables: dict[str, Rows] = {}
             for channel in self._channels.values():
+                self._check_origin(channel, hour)
                 rows, n = channel.take(hour)
                 self.rows[channel.table] = self.rows.get(channel.table, 0) + n
                 self._look(rows)
@@ -159,6 +160,25 @@ class _Symbol:
             self._log.append(Ticks(tables["book"], tables["trade"], tables["ticker"]))  # type: ignore[arg-type]
             self._last_hour = hour
             yield hour
+
+    def _check_origin(self, channel: _Channel, hour: int) -> None:
+        """Refuse rows of another kind of file than those of this hour that an earlier import has stored."""
+        path = read.sealed_file(self._lake, channel.table, self._source, hour)
+        if channel.kind is None or path is None:
+            return
+        start_s = hour * layout.HOUR_S
+        rows = read.scan(
+            self._lake, channel.table, self._source, start_s=start_s, end_s=start_s + layout.HOUR_S,
+            symbols=[self.symbol], is_sorted=False,
+        )  # fmt: skip
+        ours = layout.conn_name(self._session, channel.kind.number)
+        if set(read.collect(rows.select("conn").unique())["conn"].to_list()) - {ours}:
+            refuse(
+                str(path),
+                f"hold {channel.kind.name} of {self.symbol} where it holds any {channel.channel}",
+                "rows of another kind of file",
+                "import this kind into a source of its own (--source)",
+            )
 
     def close(self) -> None:
         if self._log is not None:
@@ -198,6 +218,7 @@ class _Channel:
     def __init__(self, channel: str, parts: Sequence[Part], receipts: Source) -> None:
         self.channel, self.table = channel, f"raw/{channel}"
         self._parts = sorted(parts, key=lambda part: part.first)
+        self.kind = self._parts[0].kind if parts else None  # all are of one
         self._pieces = self._read(receipts)
         self._nothing = _links(self.table, [], TickEvent.SUBSCRIBED, 0)
         self._held = self._nothing

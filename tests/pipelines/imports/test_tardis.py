@@ -330,6 +330,22 @@ def test_book_has_one_origin(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "import each day once" in capsys.readouterr().err
 
 
+def test_book_has_one_origin_over_several_imports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Books of another kind are refused in an hour that has some; another symbol, hour or source takes them."""
+    levels = [f"bitget-futures,AAAUSDT,{START_US},{START_US + 9},true,bid,1,1"]
+    path = writers.pack(tmp_path / "levels.csv.gz", [f"{writers.HEAD},is_snapshot,side,price,amount", *levels])
+    other = writers.pack(tmp_path / "other.csv.gz", [line.replace("AAA", "BBB") for line in quote_lines(START_US)])
+    quotes = writers.pack(tmp_path / "quotes.csv.gz", quote_lines(START_US))
+    assert run(tmp_path / "lake", "tardis", path) == 0
+    before = hashes(tmp_path / "lake")
+
+    assert run(tmp_path / "lake", "tardis", quotes) == 2
+    assert "rows of another kind of file" in capsys.readouterr().err
+    assert hashes(tmp_path / "lake") == before
+    assert run(tmp_path / "lake", "tardis", other) == 0
+    assert run(tmp_path / "lake", "tardis", quotes, "--source", "import-quotes") == 0
+
+
 def test_import_is_never_mixed_with_recordings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A source that is none of an import is refused before a file is read."""
     assert run(tmp_path, "tardis", tmp_path / "x.csv.gz", "--source", "bitget") == 2
