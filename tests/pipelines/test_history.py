@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines import filling, history
-from shared.bitget import transport, wire
+from shared.bitget import public, transport, wire
 from shared.bitget.public import CandleRow, FundingNowRow, FundingRow
 from shared.bitget.transport import RestClient
 from shared.errors import ExchangeRefused, ExchangeSilent, NotEnoughData, ProtocolBroken
@@ -85,7 +85,8 @@ class Bitget:
     async def funding_history(self, symbol: str, page: int = 1) -> list[FundingRow]:
         self._ask("funding", symbol, page)
         newest_first = self.told[symbol].settled_ms[::-1]
-        return [FundingRow(symbol, self.rate(symbol, ms), ms) for ms in newest_first[(page - 1) * 100 : page * 100]]
+        n = public.FUNDING_MAX
+        return [FundingRow(symbol, self.rate(symbol, ms), ms) for ms in newest_first[(page - 1) * n : page * n]]
 
     def rate(self, symbol: str, settled_ms: int) -> float:
         return self.value * ((settled_ms // HOUR_MS) % 11 - 5) * 1e-5
@@ -251,17 +252,17 @@ async def test_stopped_backfill_keeps_what_it_has(tmp_path: Path) -> None:
     """A run that fails half-way has stored its pieces; the next one completes them and asks for no minute twice."""
     symbols = [f"S{n}USDT" for n in range(5)]
     bitget = Bitget({symbol: Told(since(50_000)) for symbol in symbols})
-    bitget.fails_after = 12
+    bitget.fails_after = 8
 
     with pytest.raises(ExchangeSilent):
-        await backfill(bitget, tmp_path, 60)
+        await backfill(bitget, tmp_path, 34)
     had = {symbol: len(minutes_of(tmp_path, symbol)) for symbol in symbols}
     bitget.fails_after = None
-    done, _ = await backfill(bitget, tmp_path, 60)
+    done, _ = await backfill(bitget, tmp_path, 34)
 
-    assert 0 < sum(had.values()) < 5 * 3600
-    assert done[0].rows == 5 * 3600 - sum(had.values())
-    assert all(len(minutes_of(tmp_path, symbol)) == 3600 for symbol in symbols)
+    assert 0 < sum(had.values()) < 5 * 2040
+    assert done[0].rows == 5 * 2040 - sum(had.values())
+    assert all(len(minutes_of(tmp_path, symbol)) == 2040 for symbol in symbols)
 
 
 async def test_cancelled_backfill_keeps_what_it_has(tmp_path: Path) -> None:
@@ -297,7 +298,7 @@ async def test_symbol_that_goes_away_holds_up_nobody(tmp_path: Path) -> None:
     assert len(minutes_of(tmp_path, "AAAUSDT")) == 1200
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(
     begin=st.integers(0, 700),
     window=st.integers(1, 600),
@@ -336,18 +337,19 @@ async def _fill(bitget: Bitget, lake: Path, start: int, end: int) -> filling.Fil
 # -------------------------------------------------------------------------------------------------------- funding
 
 
-async def test_funding_turns_pages_until_the_window_is_covered(tmp_path: Path) -> None:
-    """130 settlements take two pages; each knows the time since the one before; nothing is asked for twice."""
+async def test_funding_turns_pages_until_the_window_is_covered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages are turned until they reach beyond the window; each settlement knows the time since the one before."""
+    monkeypatch.setattr(public, "FUNDING_MAX", 10)  # in place of 100, to write less hours
     bitget = Bitget({"AAAUSDT": Told(set(), settlements(600)), "DDDUSDT": Told(set(), settlements(600, 4), 4)})
 
-    await backfill(bitget, tmp_path, 130 * 8, "funding")
+    await backfill(bitget, tmp_path, 13 * 8, "funding")
     pages = {symbol: [page for _, s, page in bitget.asked if s == symbol] for symbol in bitget.told}
     n_asked = len(bitget.asked)
-    done, _ = await backfill(bitget, tmp_path, 100, "funding")
+    done, _ = await backfill(bitget, tmp_path, 80, "funding")
 
     rows = stored(tmp_path, "funding").filter(pl.col("symbol") == "AAAUSDT")
     assert rows["settled_ms"].to_list() == settlements(600)[-rows.height :]
-    assert rows.height in (130, 131)
+    assert rows.height in (13, 14)
     assert set(rows["interval_h"]) == {8.0}
     assert rows["rate"].to_list() == [bitget.rate("AAAUSDT", ms) for ms in rows["settled_ms"]]
     assert pages == {"AAAUSDT": [1, 2], "DDDUSDT": [1, 2, 3]}
@@ -356,18 +358,17 @@ async def test_funding_turns_pages_until_the_window_is_covered(tmp_path: Path) -
 
 async def test_hole_in_stored_funding_is_asked_for(tmp_path: Path) -> None:
     """Settlements that join one another prove that none lacks; where they do not, the pages are read again."""
-    bitget = Bitget({"AAAUSDT": Told(set(), settlements(90))})
+    bitget = Bitget({"AAAUSDT": Told(set(), settlements(30))})
     whole = bitget.told["AAAUSDT"].settled_ms
-    bitget.told["AAAUSDT"].settled_ms = whole[:40]
-    await history.update(bitget.rest, tmp_path, SOURCE, bitget.contracts)
+    bitget.told["AAAUSDT"].settled_ms = whole[:20]
+    await filling.fill_funding(bitget.rest, tmp_path, SOURCE, bitget.contracts, whole[5])
     bitget.told["AAAUSDT"].settled_ms = whole
-    await history.update(bitget.rest, tmp_path, SOURCE, bitget.contracts)
-    assert 0 < stored(tmp_path, "funding").height < 90
+    await filling.fill_funding(bitget.rest, tmp_path, SOURCE, bitget.contracts, whole[27])
+    assert stored(tmp_path, "funding")["settled_ms"].to_list() == whole[5:20] + whole[27:]
 
-    await backfill(bitget, tmp_path, 80 * 8, "funding")
+    await backfill(bitget, tmp_path, (NOW_MS - whole[5]) / HOUR_MS, "funding")
 
-    assert stored(tmp_path, "funding")["settled_ms"].to_list() == whole[-81:][-stored(tmp_path, "funding").height :]
-    assert stored(tmp_path, "funding").height in (80, 81)
+    assert stored(tmp_path, "funding")["settled_ms"].to_list() == whole[5:]
 
 
 async def test_lacking_funding_is_told(tmp_path: Path) -> None:
@@ -387,6 +388,17 @@ async def test_lacking_funding_is_told(tmp_path: Path) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------- following
+
+
+async def test_update_goes_on_where_the_last_one_ended(tmp_path: Path) -> None:
+    """After days in which nobody asked, one update brings all of them."""
+    bitget = Bitget({"AAAUSDT": Told(since(5000), settlements(30))})
+    start = MINUTE - 30 * 60
+    await filling.fill_candles(bitget.rest, tmp_path, SOURCE, bitget.contracts, start, start + 30)
+
+    await history.update(bitget.rest, tmp_path, SOURCE, bitget.contracts)
+
+    assert set(range(start, MINUTE)) <= minutes_of(tmp_path, "AAAUSDT")
 
 
 async def test_update_asks_for_what_is_due_alone(tmp_path: Path) -> None:
