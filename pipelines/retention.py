@@ -17,7 +17,7 @@ An hour is held back, however old,
 * seconds, coverage: where a raw table of the hour is missing; features, labels: where its seconds are missing.
   They could not be built again. Where the missing table has a rule of its own that has run out, the rules say so, and
   the hour goes: `raw=30d,seconds=18mo` removes seconds after 18 months, `seconds=18mo` alone only where raw is there;
-* universe: a snapshot that is in force for an hour of raw, seconds, features or labels that stays.
+* universe, universe_tiers: a snapshot that is in force for an hour of raw, seconds, features or labels that stays.
 
 `!` after an age (`raw=30d!`) removes for good, whether or not anything could bring it back or still tells of it; logs
 and snapshots in force stay all the same. What was removed is not rebuilt from less: `prepare` and the footers take
@@ -55,6 +55,7 @@ REBUILT_FROM: dict[str, tuple[str, ...]] = {
 
 _RAW = tuple(table for table in TABLES if table.startswith("raw/"))  # with those that only some sources have
 _DATED = (*_RAW, "seconds", "features", "labels")  # their hours need the universe that was in force
+_SNAPSHOTS = tuple(table for table in TABLES if table.startswith("universe"))  # with its leverage tiers
 
 _UNIT_H = {"h": 1, "d": 24, "w": 7 * 24, "mo": 31 * 24, "y": 366 * 24}
 _AGE = re.compile(r"([1-9][0-9]{0,5})(h|d|w|mo|y)(!?)")
@@ -164,10 +165,10 @@ def why_held(lake: Path, rules: Rules, there: Standing, table: str, hour: int) -
     source, rule = there.source, rules[table]
     if hour in there.logged or _has_logs(lake, source, hour):
         return "it has unsealed logs"
-    if table == "universe":
+    if table in _SNAPSHOTS:
         needed = [other for name in _DATED for other in there.sizes[name]]
         # In force for the oldest hour is the last snapshot before it, which lies in an earlier hour at the latest.
-        last = max((known for known in there.sizes["universe"] if needed and known < min(needed)), default=None)
+        last = max((known for known in there.sizes[table] if needed and known < min(needed)), default=None)
         return "hours are left that it is in force for" if needed and (last is None or hour >= last) else None
     if rule.is_final:
         return None
@@ -254,8 +255,8 @@ def _apply(
     day_bytes = {table: there.day_bytes(table) for table in TABLES}
     removed: dict[str, dict[int, int]] = {}
     held: dict[str, dict[int, str]] = {}
-    # What the universe is needed for is known when everything else has gone.
-    for tables in ([table for table in TABLES if table != "universe"], ["universe"]):
+    # What snapshots are needed for is known when everything else has gone.
+    for tables in ([table for table in TABLES if table not in _SNAPSHOTS], _SNAPSHOTS):
         due = sorted({hour for table in tables for hour in there.sizes[table] if there.is_due(rules, table, hour)})
         for hour in due:
             assert hour < there.reference - NEWEST_HOURS, (hour, there.reference)
