@@ -249,8 +249,8 @@ class Watch(Meter):
         self.lags = np.zeros(100_000, np.int64)  # rows durable within so many tenths of a millisecond
         self.rss: list[tuple[int, float]] = []  # (rows so far, MB)
 
-    def note(self, collector: Collector, n_aside: int, free_bytes: int) -> None:
-        super().note(collector, n_aside, free_bytes)
+    def note(self, collector: Collector, n_aside: int, free_bytes: int, as_of_ns: int) -> None:
+        super().note(collector, n_aside, free_bytes, as_of_ns)
         if self.collector is None:
             self.collector = collector
             write = collector.write

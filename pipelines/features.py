@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import polars as pl
 
@@ -11,11 +12,14 @@ from pipelines.seconds import inputs_of, sample, to_frame
 from shared.errors import TableEmpty
 from shared.features.catalog import FEATURES
 from shared.features.graph import FeatureGraph, definition_hash
-from shared.labels import ENTRY_DELAY_S, label_seconds
+from shared.labels import HORIZONS_S, Rule, label_seconds
 from shared.lake import read, write
 from shared.lake.layout import HOUR_S, hour_name
 from shared.limits import HORIZON_S
 from shared.types import NS
+
+RULE = Rule(horizon_s=HORIZON_S)
+"""What is labelled where nobody asks for another: a taker, in and out, over live's horizon."""
 
 
 def write_features(lake: Path, source: str, hour: int) -> pl.DataFrame:
@@ -51,9 +55,7 @@ def write_features(lake: Path, source: str, hour: int) -> pl.DataFrame:
     return frame
 
 
-def write_labels(
-    lake: Path, source: str, hour: int, *, slippage_bps: float, horizon_s: int = HORIZON_S
-) -> pl.DataFrame:
+def write_labels(lake: Path, source: str, hour: int, *, slippage_bps: float, rule: Rule = RULE) -> pl.DataFrame:
     """Compute one hour of labels and store it; return what was stored.
 
     Its last rows are decided in the next hour. Where that has no seconds yet, the few that are needed are sampled
@@ -63,7 +65,7 @@ def write_labels(
         TableEmpty: the hour holds no seconds.
     """
     start_s, end_s = hour * HOUR_S, (hour + 1) * HOUR_S
-    needed_s = end_s + ENTRY_DELAY_S + horizon_s
+    needed_s = end_s + max(rule.reach_s, rule.delay_s + max(HORIZONS_S))
     columns = ("second", "symbol", "bid_price_1", "ask_price_1")
     seconds = read.collect(
         read.scan(lake, "seconds", source, start_s=start_s, end_s=end_s, is_sorted=False).select(columns)
@@ -71,19 +73,20 @@ def write_labels(
     if seconds.is_empty():
         raise TableEmpty(f"seconds of {source} are needed for {hour_name(hour)}, found none: materialise seconds first")
     following = _seconds_after(lake, source, end_s, needed_s)
-    if following is not None:
-        seconds = pl.concat([seconds, following.select(columns)])
     universe = read.universe_between(lake, source, start_s * NS, end_s * NS)
-    taker_fee = max(float(contract.taker_fee) for contract in universe.contracts)
-    frame = read.collect(
-        label_seconds(seconds.lazy(), horizon_s=horizon_s, taker_fee=taker_fee, slippage_bps=slippage_bps)
-        .filter(pl.col("second") < end_s)
-        .sort("symbol", "second")
-    )
+    if following is not None:
+        seconds = pl.concat([seconds, following.select(columns).filter(pl.col("symbol").is_in(universe.symbols))])
+    fees = universe.contracts
+    frame = label_seconds(
+        seconds,
+        rule,
+        taker_fee={contract.symbol: float(contract.taker_fee) for contract in fees},
+        maker_fee={contract.symbol: float(contract.maker_fee) for contract in fees},
+        slippage_bps=slippage_bps,
+    ).filter(pl.col("second") < end_s)
     provenance = {
-        "inputs": inputs_of_labels(lake, source, hour, slippage_bps=slippage_bps, horizon_s=horizon_s),
-        "horizon_s": horizon_s,
-        "taker_fee": taker_fee,
+        "inputs": inputs_of_labels(lake, source, hour, slippage_bps=slippage_bps, rule=rule),
+        "rule": msgspec.to_builtins(rule),
         "slippage_bps": slippage_bps,
     }
     write.write_table(lake, "labels", source, hour, frame, provenance)
@@ -97,12 +100,12 @@ def inputs_of_features(lake: Path, source: str, hour: int) -> dict[str, str] | N
 
 
 def inputs_of_labels(
-    lake: Path, source: str, hour: int, *, slippage_bps: float, horizon_s: int = HORIZON_S
+    lake: Path, source: str, hour: int, *, slippage_bps: float, rule: Rule = RULE
 ) -> dict[str, str] | None:
     """Return what an hour of labels is made from, costs included; None while the next hour is open."""
     following = "seconds" if hour + 1 in read.hours(lake, "seconds", source) else "raw/book"
     rows = inputs_of(lake, source, [("seconds", hour), (following, hour + 1)])
-    return None if rows is None else rows | {"horizon_s": str(horizon_s), "slippage_bps": f"{slippage_bps:g}"}
+    return None if rows is None else rows | {"rule": str(rule), "slippage_bps": f"{slippage_bps:g}"}
 
 
 def _seconds_after(lake: Path, source: str, start_s: int, end_s: int) -> pl.DataFrame | None:

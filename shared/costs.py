@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 BPS = 1e4
 
 
@@ -22,6 +25,9 @@ class Arithmetic(Protocol):
 
 X = TypeVar("X", bound=Arithmetic)
 
+Rate = float | NDArray[np.float64]
+"""Of one symbol, or of many: (N,)."""
+
 
 def spread_bps(bid: X, ask: X) -> X:
     """Return the quoted spread in bps of the mid."""
@@ -29,7 +35,7 @@ def spread_bps(bid: X, ask: X) -> X:
     return result
 
 
-def taker_round_trip_bps(spread: X, taker_fee: float, slippage: float = 0.0) -> X:
+def taker_round_trip_bps(spread: X, taker_fee: Rate, slippage: float = 0.0) -> X:
     """Return what opening and closing at the touch costs: both half spreads, both fees, slippage twice.
 
     Args:
@@ -41,7 +47,7 @@ def taker_round_trip_bps(spread: X, taker_fee: float, slippage: float = 0.0) -> 
     return result
 
 
-def maker_round_trip_bps(maker_fee: float, taker_fee: float, spread: X) -> X:
+def maker_round_trip_bps(maker_fee: Rate, taker_fee: Rate, spread: X) -> X:
     """Return the cost of a post-only entry and a taker exit: one half spread earned, one paid, both fees."""
     result: X = spread * 0.0 + BPS * (maker_fee + taker_fee)
     return result

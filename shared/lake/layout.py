@@ -27,6 +27,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from shared import labels
 from shared.errors import SettingsError
 from shared.features.sampler import COLUMNS
 from shared.types import BOOK_LEVELS, NS, BookTicks, DepthTicks, TickerTicks, TradeTicks
@@ -285,8 +286,7 @@ TABLES: dict[str, Table] = {
         ),
         Table(
             name="labels",
-            columns=_PER_SECOND
-            | {"label": pl.Int8, "long_bps": pl.Float64, "short_bps": pl.Float64, "mid_bps": pl.Float64},
+            columns=labels.SCHEMA,
             key=("symbol", "second"),
             time="second",
             unit_ns=NS,

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from pipelines import seconds as seconds_module
-from pipelines.features import write_features, write_labels
+from pipelines.features import RULE, write_features, write_labels
 from pipelines.prepare import prepare
 from pipelines.seconds import sample, to_frame, write_seconds
 from shared.errors import TableEmpty
@@ -72,16 +72,24 @@ def test_hours_of_features_equal_the_uninterrupted_stream(
 
 def test_labels_look_across_the_border_of_their_hour(prepared: World, whole: tuple[tuple[str, ...], Seconds]) -> None:
     """The last labels of an hour are decided in the next one, as if there were no border."""
-    expected = (
-        label_seconds(to_frame(*whole).lazy(), horizon_s=HORIZON_S, taker_fee=0.0006, slippage_bps=2.0)
-        .filter(pl.col("second") < prepared.end_s - HORIZON_S - 1)
-        .sort("second", "symbol")
-        .collect()
-    )
+    contracts = read.universe_at(prepared.lake, prepared.source, prepared.end_s * NS).contracts
+    expected = label_seconds(
+        to_frame(*whole),
+        RULE,
+        taker_fee={contract.symbol: float(contract.taker_fee) for contract in contracts},
+        maker_fee={contract.symbol: float(contract.maker_fee) for contract in contracts},
+        slippage_bps=2.0,
+    ).sort("second", "symbol")
 
-    found = read.collect(read.scan(prepared.lake, "labels", prepared.source, end_s=prepared.end_s - HORIZON_S - 1))
+    found = read.collect(read.scan(prepared.lake, "labels", prepared.source, end_s=prepared.end_s))
 
-    assert found.select(expected.columns).equals(expected)
+    for name in expected.columns[2:]:
+        horizon_s = int(name.removeprefix("mid_bps_").removesuffix("s")) if name.startswith("mid_bps_") else HORIZON_S
+        is_decided = pl.col("second") < prepared.end_s - horizon_s - 1
+        got, wanted = (frame.filter(is_decided).select("second", "symbol", name) for frame in (found, expected))
+        assert got.equals(wanted), name
+        assert len(got) > 0
+    found = found.filter(pl.col("second") < prepared.end_s - HORIZON_S - 1)
     assert found["label"].null_count() == 0
 
 
