@@ -154,12 +154,14 @@ class _Hour:
             heard.note(times)
         if channel != "trade":  # trades come when somebody trades: they have no cadence
             order = np.argsort(times, kind="stable")
-            limit = silence.limit_ns(times[order])
+            received_ns = pushes.recv_ns[order]
+            n_broken = np.searchsorted(sorted(since_ns for since_ns, _, _ in breaks), received_ns)
+            limit = silence.limit_ns(times[order], n_broken[1:] != n_broken[:-1])
             for i in silence.holes(times[order], limit):
-                first, then = int(pushes.recv_ns[order[i]]), int(pushes.recv_ns[order[i + 1]])
+                first, then = int(received_ns[i]), int(received_ns[i + 1])
                 self._mark_silence(channel, n, (first, max(first + 1, then)), limit, SILENCE)
-            if len(order) and self._end_ns - int(pushes.recv_ns[order[-1]]) > limit:
-                self._mark_silence(channel, n, (int(pushes.recv_ns[order[-1]]), self._end_ns), limit, SILENCE)
+            if len(order) and self._end_ns - int(received_ns[-1]) > limit:
+                self._mark_silence(channel, n, (int(received_ns[-1]), self._end_ns), limit, SILENCE)
 
     def judge_life(self, symbols: Sequence[int]) -> None:
         """Mark the minutes that hold a moment more than `MEMORY_S` after the last sign of any channel."""

@@ -40,23 +40,29 @@ _NOISE = 0.04
 _QUANTILE_TIMES = 6.0
 _LONGEST_TIMES = 4.0
 _LONGEST_TIMES_STEADY = 1.5
-"""A steady channel that pauses in most minutes is a market that pauses."""
+"""A steady channel that pauses in three of four minutes is a market that pauses."""
 
 _MINUTE_NS = 60 * NS
 
 
-def limit_ns(times_ns: Ints) -> float:
-    """Return how long the silence between pushes at these (sorted) times may be; inf where there are too few."""
+def limit_ns(times_ns: Ints, is_broken: NDArray[np.bool_] | None = None) -> float:
+    """Return how long the silence between pushes at these (sorted) times may be; inf where there are too few.
+
+    Args:
+        is_broken: which of the intervals between them saw a link end: no habit of the channel.
+    """
     intervals = np.diff(times_ns)
     is_interval = intervals > 0  # pushes of one instant are one
+    if is_broken is not None:
+        is_interval &= ~is_broken
     intervals = intervals[is_interval]
     if len(intervals) < INTERVALS_MIN:
         return np.inf
     cadence = float(np.median(intervals))
-    longest = _usual_longest(times_ns[1:][is_interval], intervals)
+    longest = _longest_of_minutes(times_ns[1:][is_interval], intervals)
     if float(np.mean(intervals > _STEADY * cadence)) <= _NOISE:
-        return max(CADENCES_MAX * cadence, _LONGEST_TIMES_STEADY * longest)
-    return max(_QUANTILE_TIMES * float(np.quantile(intervals, 0.9)), _LONGEST_TIMES * longest)
+        return max(CADENCES_MAX * cadence, _LONGEST_TIMES_STEADY * float(np.quantile(longest, 0.25)))
+    return max(_QUANTILE_TIMES * float(np.quantile(intervals, 0.9)), _LONGEST_TIMES * float(np.median(longest)))
 
 
 def holes(times_ns: Ints, limit: float) -> NDArray[np.intp]:
@@ -64,11 +70,12 @@ def holes(times_ns: Ints, limit: float) -> NDArray[np.intp]:
     return np.flatnonzero(np.diff(times_ns) > limit)
 
 
-def _usual_longest(ends_ns: Ints, intervals: Ints) -> float:
-    """Return the median over minutes of the longest interval that ends in each: half of them may be broken."""
+def _longest_of_minutes(ends_ns: Ints, intervals: Ints) -> Ints:
+    """Return the longest interval that ends in each minute; of most of them it is the habit, whatever broke in one."""
     minutes = ends_ns // _MINUTE_NS
     starts = np.flatnonzero(np.concatenate([[True], minutes[1:] != minutes[:-1]]))
-    return float(np.median(np.maximum.reduceat(intervals, starts)))
+    longest: Ints = np.maximum.reduceat(intervals, starts)
+    return longest
 
 
 class Heard:
