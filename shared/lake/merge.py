@@ -5,7 +5,7 @@ Readers and sealing both merge here: what a reader sees does not change when the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,9 +13,9 @@ import numpy as np
 import polars as pl
 
 from shared.errors import TableCorrupt
-from shared.lake import find, layout, removal, sealed, wal
+from shared.lake import find, layout, removal, spill, wal
 from shared.lake.layout import DEPTH, TABLES
-from shared.types import NS, TickEvent
+from shared.types import LATE_NS_MAX, NS, TickEvent
 
 _BOOK_IDENTITY = ["symbol", "exch_ns", "seq", "bid_price_1", "bid_size_1", "ask_price_1", "ask_size_1"]
 _TICKER_IDENTITY = [
@@ -36,39 +36,75 @@ class HourRows(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def raw_hour(root: Path, table: str, source: str, hour: int, logs: Sequence[wal.Log] | None = None) -> HourRows:
-    """Return one raw hour: what is sealed, and the rows of these logs (None: of all that there are).
+    """Return one raw hour as a whole; see `raw_parts`, which needs less memory."""
+    parts = list(raw_parts(root, table, source, hour, logs))
+    return HourRows(
+        frame=pl.concat(part.frame for part in parts),
+        duplicates=sum(part.duplicates for part in parts),
+        torn_bytes=sum(part.torn_bytes for part in parts),
+    )
+
+
+def raw_parts(
+    root: Path,
+    table: str,
+    source: str,
+    hour: int,
+    logs: Sequence[wal.Log] | None = None,
+    *,
+    symbols: Sequence[str] | None = None,
+) -> Iterator[HourRows]:
+    """Return one raw hour, symbols after symbols: what is sealed, and the rows of these logs (None: of all there are).
 
     The order is (symbol, recv_ns, conn, row of the frame). DATA rows that differ in nothing but their connection are
     one row; so are DATA rows of `trade` with the same id, and, while two connections carry a symbol (recorders that
     relieve one another, or two on purpose), books of the same `seq` and exchange time and tickers that say the same:
-    the first receipt counts. Rows of links are one where they are equal. The result does not depend on which of its
-    parts were sealed before.
+    the first receipt counts. Where one of these comes behind a newer one that only the other connection has brought, it
+    becomes REPEATED, as a recorder that hears both does with it (`TickBuffer`). Rows of links are one where they are
+    equal. Changes of full books are a connection's own: they are one only where they are the same receipt. The result
+    does not depend on which of its parts were sealed before.
+
+    Args:
+        symbols: None: all of them.
+
+    Raises:
+        TableEmpty: the hour has neither logs nor a file.
+        TableCorrupt: something of it cannot be read.
     """
+    wanted = None if symbols is None else frozenset(symbols)
+    readers = _open_logs(root, table, source, hour, logs)
+    path = find.sealed_file(root, table, source, hour)
+    if path is not None and (table, hour) in removal.marked(root, source):
+        path = None
+    if path is None and not readers:
+        raise find.empty(root, table, source, f"the hour {layout.hour_name(hour)}")
+    with spill.folder(root) as folder:
+        origins: list[spill.Origin] = [] if path is None else [spill.SealedOrigin(path, wanted)]
+        of_logs = [spill.LogOrigin(reader, folder, wanted) for reader in readers]
+        origins += of_logs
+        torn_bytes = sum(origin.torn_bytes for origin in of_logs)
+        for first, last in spill.ranges(table, origins) or [("", "")]:
+            frames = [origin.take(first, last) for origin in origins]
+            frame = _merged(table, frames) if readers else pl.concat(frames)
+            duplicates = sum(part.height for part in frames) - frame.height
+            yield HourRows(frame=frame, duplicates=duplicates, torn_bytes=torn_bytes)
+            torn_bytes = 0
+
+
+def _open_logs(root: Path, table: str, source: str, hour: int, logs: Sequence[wal.Log] | None) -> list[wal.LogReader]:
     for _ in range(_LISTING_RETRIES):
         try:
             found = wal.find_logs(root, source, hour) if logs is None else logs
             if table == DEPTH:  # a log that is being removed was sealed: the file has its rows
                 found = [log for log in found if wal.has_table(log, table)]
-            read = [wal.read_log(log, table) for log in found]
+            return [wal.LogReader(log, table) for log in found]
         except FileNotFoundError:
-            continue  # a log was sealed while we read: look again
-        break
-    else:
-        raise TableCorrupt(f"the logs of {layout.hour_name(hour)} must stay while they are read, found them removed")
-    frames = [frame for frame, _ in read]
-    path = find.sealed_file(root, table, source, hour)
-    if path is not None and (table, hour) not in removal.marked(root, source):
-        frames.insert(0, sealed.read(sealed.index(path)))
-    if not frames:
-        raise find.empty(root, table, source, f"the hour {layout.hour_name(hour)}")
-    rows = pl.concat(frames)
-    if not read:
-        frame = rows
-    elif table == DEPTH:
-        frame = _merge_depth(frames)
-    else:
-        frame = _merge(table, rows)
-    return HourRows(frame=frame, duplicates=rows.height - frame.height, torn_bytes=sum(torn for _, torn in read))
+            continue  # a log was sealed while we looked: look again
+    raise TableCorrupt(f"the logs of {layout.hour_name(hour)} must stay while they are opened, found them removed")
+
+
+def _merged(table: str, frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    return _merge_depth(frames) if table == DEPTH else _merge(table, pl.concat(frames))
 
 
 def _merge(table: str, rows: pl.DataFrame) -> pl.DataFrame:
@@ -91,14 +127,41 @@ def _merge(table: str, rows: pl.DataFrame) -> pl.DataFrame:
         if firsts.height < data.height:
             rows = rows.filter(~is_data | pl.col("_row").is_in(firsts["_row"].implode()))
     else:
-        suspects = _carried_twice(rows).filter(is_data)
+        pushes = pl.col("event").is_in([int(TickEvent.DATA), int(TickEvent.REPEATED)])
+        suspects = _carried_twice(rows).filter(pushes)
         if suspects.height:
             identity = _BOOK_IDENTITY if table == "raw/book" else _TICKER_IDENTITY
             firsts = suspects.unique(identity, keep="first", maintain_order=True)
             if firsts.height < suspects.height:
                 repeats = suspects.join(firsts.select("_row"), on="_row", how="anti")
                 rows = rows.join(repeats.select("_row"), on="_row", how="anti", maintain_order="left")
+            late = _overtaken(table, firsts)
+            if len(late):
+                repeated = pl.lit(int(TickEvent.REPEATED), TABLES[table].columns["event"])
+                rows = rows.with_columns(event=pl.when(pl.col("_row").is_in(late)).then(repeated).otherwise("event"))
     return rows.drop("_row")
+
+
+def _overtaken(table: str, rows: pl.DataFrame) -> list[int]:
+    """Return the `_row` of those that came behind a newer push of their symbol."""
+    number = pl.col("seq") if table == "raw/book" else pl.lit(0)
+    told = rows.select("symbol", "_row", exch_ns="exch_ns", number=number)
+    is_same = pl.col("symbol") == pl.col("symbol").shift()
+    is_older = (pl.col("exch_ns") < pl.col("exch_ns").shift()) | (
+        (pl.col("exch_ns") == pl.col("exch_ns").shift()) & (pl.col("number") < pl.col("number").shift())
+    )
+    suspects = told.filter(is_same & is_older)["symbol"].unique()
+    late: list[int] = []
+    symbol, newest = "", (0, 0)
+    for of, row, exch_ns, seq in told.filter(pl.col("symbol").is_in(suspects.implode())).iter_rows():
+        push = exch_ns, seq
+        if of != symbol:
+            symbol, newest = of, push
+        elif push < newest and newest[0] - exch_ns <= LATE_NS_MAX:
+            late.append(row)
+        else:
+            newest = push
+    return late
 
 
 def _merge_depth(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:

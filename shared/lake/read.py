@@ -32,6 +32,7 @@ from shared.lake.find import sources as sources
 from shared.lake.layout import RAW, TABLES, Footer
 from shared.lake.merge import HourRows as HourRows
 from shared.lake.merge import raw_hour as raw_hour
+from shared.lake.merge import raw_parts as raw_parts
 from shared.types import (
     NS,
     BookTicks,
@@ -210,8 +211,8 @@ def _pieces(
     of_time = ([] if first is None else [at >= first]) + ([] if end is None else [at < end])
     for hour in wanted:
         if find.has_logs(root, about.name, source, hour):
-            open_rows = raw_hour(root, about.name, source, hour).frame
-            yield open_rows.lazy().filter(*of_time, *of_symbols), open_rows.height * len(columns)
+            for part in raw_parts(root, about.name, source, hour, symbols=symbols):
+                yield part.frame.lazy().filter(*of_time, *of_symbols), part.frame.height * len(columns)
             continue
         for path in _sealed_parts(root, about.name, source, hour):
             found = sealed.index(path)

@@ -324,7 +324,7 @@ class _Links:
 
     def grow(self, n_symbols: int) -> None:
         more = [(n, 0) for n in range(len(self._states.symbol), n_symbols)]
-        self._states = _join(self.table, [self._states, link_rows(self.table, more, TickEvent.CARRIED, 0)])
+        self._states = join(self.table, [self._states, link_rows(self.table, more, TickEvent.CARRIED, 0)])
 
     def up(self) -> list[tuple[int, int]]:
         """Return (symbol, connection) of every open link, sorted."""
@@ -521,13 +521,6 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
     state: str  # "ended", "alive" or "dead"
 
 
-class _Read(msgspec.Struct, frozen=True):
-    symbols: tuple[str, ...]
-    batches: list[Any]
-    until_ns: int
-    torn_bytes: int
-
-
 def find_logs(root: Path, source: str, hour: int) -> list[Log]:
     """Return the logs of one hour by session. One that was found ended or dead does not change any more."""
     logs = []
@@ -541,6 +534,80 @@ def find_logs(root: Path, source: str, hour: int) -> list[Log]:
     return logs
 
 
+class LogReader:
+    """The rows of one table of a log, batch by batch; opened, they can be read whatever becomes of the files.
+
+    What follows the first torn batch does not exist.
+
+    Raises:
+        FileNotFoundError: it was sealed since it was found.
+        TableCorrupt: it does not begin as a log does.
+        SchemaMismatch: it was written by another version of the schemas.
+    """
+
+    def __init__(self, log: Log, table: str) -> None:
+        self.log, self.table = log, table
+        self.path = log.folder / f"{_leaf(table)}.arrow"
+        self.torn_bytes = 0  # behind the last whole batch; known when the rows were read
+        self._bytes = self.path.stat().st_size
+        try:
+            # In place: an hour of a log may be larger than the memory. Nobody makes a log shorter.
+            self._file = pa.memory_map(str(self.path))
+            self._stream = pa.ipc.open_stream(self._file)
+        except FileNotFoundError:
+            raise
+        except (pa.ArrowInvalid, OSError) as error:
+            raise TableCorrupt(
+                f"{self.path} must begin with an Arrow schema, found {str(error).splitlines()[0]}: "
+                "move the folder out of the lake and keep it; the rest of the hour can be sealed without it"
+            ) from error
+        about = self._stream.schema.metadata or {}
+        version = int(about.get(b"schema_version", b"0"))
+        if version != SCHEMA_VERSION:
+            raise SchemaMismatch(
+                f"{self.path} must have schema version {SCHEMA_VERSION}, found {version}: "
+                "seal it with the code that wrote it"
+            )
+        self.symbols = msgspec.json.decode(about[b"symbols"], type=tuple[str, ...])  # grows while rows are read
+
+    def rows(self) -> Iterator[Rows]:
+        """Return the rows in order of receipt; a dead log's links end where it ends.
+
+        Raises:
+            TableCorrupt: an ended log has bytes that cannot be read.
+        """
+        links = _Links(self.table, len(self.symbols)) if self.log.state == "dead" else None
+        until_ns, whole_bytes, n_rows = 0, self._file.tell(), 0
+        while True:
+            try:
+                batch, metadata = self._stream.read_next_batch_with_custom_metadata()
+            except (StopIteration, pa.ArrowInvalid, OSError):
+                break
+            names = b"" if metadata is None else metadata.get(b"symbols", b"")
+            if metadata is None or int(metadata[b"crc"]) != zlib.crc32(names, _crc(batch)):
+                break
+            if names:
+                self.symbols += msgspec.json.decode(names, type=tuple[str, ...])
+            until_ns, whole_bytes = int(metadata[b"until_ns"]), self._file.tell()
+            if batch.num_rows:
+                rows = _rows(self.table, batch)
+                n_rows += batch.num_rows
+                if links is not None:
+                    links.grow(len(self.symbols))
+                    links.note(rows)
+                yield rows
+        self.torn_bytes = self._bytes - whole_bytes if self.log.state != "alive" else 0
+        if self.log.state == "ended" and self.torn_bytes:
+            raise TableCorrupt(
+                f"{self.path} must be readable to its end, found {self.torn_bytes} bytes that are not: "
+                "move the folder out of the lake and keep it; the rest of the hour can be sealed without it"
+            )
+        if links is not None and n_rows:
+            hour_end_ns = (until_ns // HOUR_NS + 1) * HOUR_NS
+            at_ns = min(until_ns + 1, hour_end_ns - 1)
+            yield link_rows(self.table, links.up(), TickEvent.DISCONNECTED, at_ns)
+
+
 def read_log(log: Log, table: str) -> tuple[pl.DataFrame, int]:
     """Return the rows of one table of a log in order of receipt, and the bytes that were torn off a dead one.
 
@@ -548,21 +615,9 @@ def read_log(log: Log, table: str) -> tuple[pl.DataFrame, int]:
         FileNotFoundError: it was sealed since it was found.
         TableCorrupt: an ended log has bytes that cannot be read.
     """
-    path = log.folder / f"{_leaf(table)}.arrow"
-    read = _read(path)
-    if log.state == "ended" and read.torn_bytes:
-        raise TableCorrupt(
-            f"{path} must be readable to its end, found {read.torn_bytes} bytes that are not: "
-            "move the folder out of the lake and keep it; the rest of the hour can be sealed without it"
-        )
-    rows = _join(table, [_rows(table, batch) for batch in read.batches])
-    if log.state == "dead" and read.batches:
-        links = _Links(table, len(read.symbols))
-        links.note(rows)
-        hour_end_ns = (read.until_ns // HOUR_NS + 1) * HOUR_NS
-        lost = link_rows(table, links.up(), TickEvent.DISCONNECTED, min(read.until_ns + 1, hour_end_ns - 1))
-        rows = _join(table, [rows, lost])
-    return layout.rows_to_frame(table, rows, read.symbols), read.torn_bytes if log.state == "dead" else 0
+    reader = LogReader(log, table)
+    rows = join(table, list(reader.rows()))
+    return layout.rows_to_frame(table, rows, reader.symbols), reader.torn_bytes
 
 
 def has_table(log: Log, table: str) -> bool:
@@ -589,11 +644,17 @@ def _rows(table: str, batch: Any) -> Rows:
     return RECEIPTS[table](**fields)
 
 
-def _join(table: str, parts: Sequence[Rows]) -> Rows:
+def join(table: str, parts: Sequence[Rows]) -> Rows:
+    """Return batches as one."""
     parts = [link_rows(table, [], TickEvent.CARRIED, 0), *parts]
     return RECEIPTS[table](
         **{name: np.concatenate([getattr(rows, name) for rows in parts]) for name in parts[0].__struct_fields__}
     )
+
+
+def take(rows: Rows, which: NDArray[np.intp]) -> Rows:
+    """Return rows by position."""
+    return type(rows)(**{field: getattr(rows, field)[which] for field in rows.__struct_fields__})
 
 
 def _is_locked(path: Path) -> bool:
@@ -603,39 +664,3 @@ def _is_locked(path: Path) -> bool:
         except BlockingIOError:
             return True
         return False
-
-
-def _read(path: Path) -> _Read:
-    """Read the whole batches of a stream; what follows the first torn one does not exist."""
-    content = path.read_bytes()
-    source = pa.BufferReader(content)
-    try:
-        stream = pa.ipc.open_stream(source)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise TableCorrupt(
-            f"{path} must begin with an Arrow schema, found {str(error).splitlines()[0]}: "
-            "move the folder out of the lake and keep it; the rest of the hour can be sealed without it"
-        ) from error
-    about = stream.schema.metadata or {}
-    version = int(about.get(b"schema_version", b"0"))
-    if version != SCHEMA_VERSION:
-        raise SchemaMismatch(
-            f"{path} must have schema version {SCHEMA_VERSION}, found {version}: seal it with the code that wrote it"
-        )
-    batches: list[Any] = []
-    symbols = msgspec.json.decode(about[b"symbols"], type=tuple[str, ...])
-    until_ns, whole_bytes = 0, source.tell()
-    while True:
-        try:
-            batch, metadata = stream.read_next_batch_with_custom_metadata()
-        except (StopIteration, pa.ArrowInvalid, OSError):
-            break
-        names = b"" if metadata is None else metadata.get(b"symbols", b"")
-        if metadata is None or int(metadata[b"crc"]) != zlib.crc32(names, _crc(batch)):
-            break
-        if names:
-            symbols += msgspec.json.decode(names, type=tuple[str, ...])
-        until_ns, whole_bytes = int(metadata[b"until_ns"]), source.tell()
-        if batch.num_rows:
-            batches.append(batch)
-    return _Read(symbols, batches, until_ns, len(content) - whole_bytes)

@@ -6,9 +6,9 @@ carries its footer (`layout.Footer`). Whoever writes an hour of a source holds t
 Sealing in steps:
 
 1. read the logs of the hour (a dead one up to its last whole batch, its links then DISCONNECTED) and the file that
-   an earlier seal left, merge them (`read.raw_hour`: sorted, duplicates removed);
+   an earlier seal left, merge them symbols after symbols (`merge.raw_parts`: sorted, duplicates removed);
 2. check what must hold: every row in its hour, of a known event, of a symbol;
-3. write one file a table, all three before anything is removed;
+3. write one file a table; when all are whole and durable, give them their names, all before anything is removed;
 4. remove the logs that are ended or dead. Those of living writers stay: a later seal merges the rest.
 
 A crash between any two steps leaves either the logs or the files, or both; sealing again gives the same rows.
@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ import msgspec
 import polars as pl
 
 from shared.errors import LakeError, SchemaMismatch, TableCorrupt
-from shared.lake import layout, read, removal, sealed, wal
+from shared.lake import layout, merge, read, removal, sealed, wal
 from shared.lake.layout import DEPTH, HOUR_NS, RAW, RECEIPTS, TABLES
 from shared.lake.remote import remote_of
 from shared.types import TickEvent, Universe
@@ -91,10 +91,9 @@ def seal(root: Path, source: str, hour: int) -> SealReport:
         found = wal.find_logs(root, source, hour)
         logs = [log for log in found if log.state != "alive"]
         tables = _tables(root, source, hour, logs) if logs or not found else []
-        hours = {table: read.raw_hour(root, table, source, hour, logs) for table in tables}
-        for table, rows in hours.items():
-            _check_raw(table, rows.frame, source, hour)
-        files = {table: _replace(root, table, source, hour, rows.frame, logs) for table, rows in hours.items()}
+        with contextlib.ExitStack() as unfinished:
+            hours = {table: _seal_table(root, table, source, hour, logs, unfinished) for table in tables}
+            files = {table: _publish(root, rows.file) for table, rows in hours.items()}
         quarantined = sum(_seal_aside(root, source, hour, log) for log in logs)
         for log in logs:
             shutil.rmtree(log.folder)
@@ -276,15 +275,47 @@ def _tables(root: Path, source: str, hour: int, logs: list[wal.Log]) -> list[str
     return [*RAW, DEPTH] if has_depth else [*RAW]
 
 
-def _replace(root: Path, table: str, source: str, hour: int, frame: pl.DataFrame, logs: list[wal.Log]) -> Written:
+class _Unpublished(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that is written and durable, and that nobody sees."""
+
+    unfinished: Path | None  # None: it is there already, with just this content
+    path: Path
+    table: str
+    footer: layout.Footer
+
+
+class _Sealed(msgspec.Struct, frozen=True, kw_only=True):
+    """One table of an hour that is being sealed."""
+
+    file: _Unpublished
+    torn_bytes: int
+    duplicates: int
+
+
+def _seal_table(
+    root: Path, table: str, source: str, hour: int, logs: list[wal.Log], unfinished: contextlib.ExitStack
+) -> _Sealed:
+    """Merge and check a table of an hour, symbols after symbols, into a file that nobody sees."""
     path = layout.partition_path(root, table, source, hour)
     sessions = {log.session_id for log in logs}
     if read.sealed_file(root, table, source, hour) is not None:
         before = read.footer(path)
         if not logs:
-            return Written(path=path, rows=before.rows, bytes=path.stat().st_size, content_hash=before.content_hash)
+            is_there = _Unpublished(unfinished=None, path=path, table=table, footer=before)
+            return _Sealed(file=is_there, torn_bytes=0, duplicates=0)
         sessions |= set(before.provenance.get("sessions", ()))
-    return _write(root, path, table, source, hour, frame, {"sessions": sorted(sessions)})
+    torn_bytes = duplicates = 0
+
+    def parts() -> Iterator[pl.DataFrame]:
+        nonlocal torn_bytes, duplicates
+        for part in merge.raw_parts(root, table, source, hour, logs):
+            _check_raw(table, part.frame, source, hour)
+            torn_bytes += part.torn_bytes
+            duplicates += part.duplicates
+            yield part.frame
+
+    file = _prepare(root, path, table, source, hour, parts(), {"sessions": sorted(sessions)}, unfinished)
+    return _Sealed(file=file, torn_bytes=torn_bytes, duplicates=duplicates)
 
 
 def _seal_aside(root: Path, source: str, hour: int, log: wal.Log) -> int:
@@ -322,31 +353,53 @@ def _write(
     root: Path, path: Path, table: str, source: str, hour: int, frame: pl.DataFrame, provenance: Mapping[str, Any]
 ) -> Written:
     """Write, fsync, rename; the caller holds the hour."""
-    unfinished = (
-        root / ".tmp" / f"{table.replace('/', '-')}-{source}-{hour}-{path.name}"
-    )  # the hour's lock makes it ours
+    with contextlib.ExitStack() as unfinished:
+        return _publish(root, _prepare(root, path, table, source, hour, [frame], provenance, unfinished))
+
+
+def _prepare(
+    root: Path,
+    path: Path,
+    table: str,
+    source: str,
+    hour: int,
+    parts: Iterable[pl.DataFrame],
+    provenance: Mapping[str, Any],
+    unfinished: contextlib.ExitStack,
+) -> _Unpublished:
+    """Write and fsync a file under another name, which `unfinished` removes if it is still there at its end."""
+    # The hour's lock makes the name ours.
+    at = root / ".tmp" / f"{table.replace('/', '-')}-{source}-{hour}-{path.name}"
+    writer: sealed.Writer | None = None
+    with _disk(path), contextlib.ExitStack() as files:
+        at.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.callback(at.unlink, missing_ok=True)
+        for part in parts:
+            if writer is None:
+                writer = files.enter_context(sealed.Writer(at, table, part.schema))
+            writer.append(part)
+        assert writer is not None, f"{table}: no part, not even an empty one"
+        footer = writer.finish(source, hour, provenance)
+        with at.open("rb") as file:
+            os.fsync(file.fileno())
+    return _Unpublished(unfinished=at, path=path, table=table, footer=footer)
+
+
+def _publish(root: Path, made: _Unpublished) -> Written:
+    """Give a file its name: readers see it from here on."""
+    path, about = made.path, TABLES[made.table]
     with _disk(path):
-        unfinished.parent.mkdir(parents=True, exist_ok=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with sealed.Writer(unfinished, table, frame.schema) as writer:
-                writer.append(frame)
-                footer = writer.finish(source, hour, provenance)
-            with unfinished.open("rb") as file:
-                os.fsync(file.fileno())
+        if made.unfinished is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
             remote = remote_of(root)
             if remote is None:
-                unfinished.rename(path)
+                made.unfinished.rename(path)
             else:
-                remote.publish(
-                    unfinished, path, is_merged=table in RECEIPTS or table == "universe" or TABLES[table].is_grown
-                )
-        except BaseException:
-            unfinished.unlink(missing_ok=True)
-            raise
-        wal.sync_folder(path.parent)
+                is_merged = about.name in RECEIPTS or about.name == "universe" or about.is_grown
+                remote.publish(made.unfinished, path, is_merged=is_merged)
+            wal.sync_folder(path.parent)
         size = path.stat().st_size
-    return Written(path=path, rows=frame.height, bytes=size, content_hash=footer.content_hash)
+    return Written(path=path, rows=made.footer.rows, bytes=size, content_hash=made.footer.content_hash)
 
 
 @contextlib.contextmanager

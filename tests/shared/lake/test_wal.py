@@ -273,8 +273,8 @@ def test_torn_tail_ends_the_log_at_the_last_whole_batch(
     rows = r.concat(dead_log(root)).trades
     path = next(root.rglob("trade.arrow"))
     whole = path.read_bytes()
-    header = wal._read(path).torn_bytes  # 0: the log is whole
-    assert header == 0
+    (log,) = wal.find_logs(root, r.SOURCE, r.HOUR)
+    assert wal.read_log(log, "raw/trade")[1] == 0  # the log is whole
     path.write_bytes(whole[: data.draw(st.integers(1200, len(whole) - 1))])
 
     stored = everything(root).trades

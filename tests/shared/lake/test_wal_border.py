@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.lake import layout, read, wal, write
+from shared.lake import coverage, layout, read, wal, write
 from shared.lake.layout import RAW
 from shared.types import NS, TickEvent, Ticks
 from tests.shared.lake import receipts as r
@@ -105,3 +105,18 @@ def test_what_is_counted_is_what_is_written(tmp_path: Path) -> None:
     for table in RAW:
         assert log.rows[table] == pushes(tmp_path, table).height
     assert layout.hours_below(tmp_path / "raw/book" / f"source={r.SOURCE}") == [r.HOUR, r.HOUR + 1]
+
+
+def test_border_is_covered_without_a_seam(tmp_path: Path) -> None:
+    """Coverage of both hours finds no gap and no doubt where one recorder relieves the other."""
+    write.write_universe(tmp_path, r.universe())
+    begin_ns, end_ns = BORDER_NS - 150 * NS, BORDER_NS + 150 * NS
+    heard = r.receipts(3, begin_ns, end_ns, per_s=5.0)
+    heard_too = r.between(later(heard, 7 * MS), BORDER_NS - 30 * NS, 2**62)
+    record(tmp_path, "a", heard, owned_ns=FIRST, close_ns=BORDER_NS + OVERLAP_NS)
+    record(tmp_path, "b", heard_too, from_ns=BORDER_NS - OVERLAP_NS, owned_ns=SECOND, close_ns=end_ns)
+
+    beside = [(r.HOUR, 58), (r.HOUR, 59), (r.HOUR + 1, 0), (r.HOUR + 1, 1)]
+    for hour, minute in beside:
+        states = coverage.compute(tmp_path, r.SOURCE, hour).filter(pl.col("minute") == hour * 60 + minute)
+        assert set(states["state"]) == {"complete"}, (minute, states)
