@@ -3,8 +3,8 @@
 Two reads, five requests a minute of Bitget's twenty a second:
 
     tickers     every 20 s: who has a market. Somebody unknown, or somebody known who is missing, has `contracts` read
-    contracts   at once then, after a push of a symbol nobody knows, at the full hour, and every 40 s anyway: rules
-                (tick, status, leverage) show nowhere else
+    contracts   at once then, after a push of a symbol nobody knows, at the full hour, at a launch that was announced,
+                and every 40 s anyway: rules (tick, status, leverage) show nowhere else
 
 A snapshot is written when a listing or a rule has changed, and once an hour. The hourly one is not waste: it dates the
 prices, volumes and open interest that stand beside the rules, a reader of one hour never goes back further than to the
@@ -30,7 +30,7 @@ from pipelines.universe import tickers_frame
 from shared.bitget import public
 from shared.bitget.rest import POSITION_TIERS
 from shared.bitget.transport import RestClient
-from shared.bitget.wire import TickerRow
+from shared.bitget.wire import MS_NS, TickerRow
 from shared.errors import CrosscutError, ProtocolBroken
 from shared.lake import write
 from shared.lake.layout import HOUR_NS
@@ -38,6 +38,9 @@ from shared.lake.tiers import Ladder, tiers_at, write_ladders
 from shared.types import NS, Contract, Note, Tier, Universe
 
 TIERS_PER_S = POSITION_TIERS.per_s / 2
+LAUNCH_S_MAX = 20.0
+"""How long an announced launch is looked for more often; a later one is found as any other change is."""
+
 _STRANGERS_MAX = 1000
 
 
@@ -47,6 +50,7 @@ class Every(msgspec.Struct, frozen=True, kw_only=True):
     tickers_s: float = 20.0
     contracts_s: float = 40.0
     confirm_s: float = 5.0  # after a list that lacks somebody
+    launch_s: float = 2.0  # around an announced launch
     wait_s_max: float = 60.0  # after failures
     tiers_s: float = 86_400.0  # how old a ladder may become
     tiers_write_s: float = 30.0  # how many seconds of answers are written at once
@@ -98,7 +102,7 @@ class Discovery:
         """Look until `stop` is set."""
         wait_s = self._every.tickers_s
         while not stop.is_set():
-            await self._wait(stop, wait_s)
+            await self._wait(stop, min(wait_s, max(self._every.launch_s, self._launch_in_s())))
             if stop.is_set():
                 return
             try:
@@ -117,7 +121,8 @@ class Discovery:
         tickers: tuple[TickerRow, ...] | None = None
         is_old = time.monotonic() - self._read_s >= self._every.contracts_s
         is_hour_over = self._clock() // HOUR_NS > self._written.as_of_ns // HOUR_NS
-        if not (is_old or is_hour_over or self._missing or self._called.is_set()):
+        is_launching = self._launch_in_s() <= 0.0
+        if not (is_old or is_hour_over or is_launching or self._missing or self._called.is_set()):
             tickers = await self._rest.tickers()
             if _odd(tickers, self.universe.contracts) <= self._odd:
                 return
@@ -136,6 +141,14 @@ class Discovery:
         self._missing = frozenset(contract.symbol for contract in kept)
         contracts = tuple(sorted((*found.contracts, *kept), key=lambda contract: contract.symbol))
         await self._believe(msgspec.structs.replace(found, contracts=contracts), tickers)
+
+    def _launch_in_s(self) -> float:
+        """Return how soon the next announced launch is; <= 0: it is due, and not long since."""
+        now_ms = self._clock() / MS_NS
+        left_s = (
+            (c.launch_ms - now_ms) / 1000 for c in self.universe.contracts if c.status == "listed" and c.launch_ms
+        )
+        return min((left for left in left_s if left > -LAUNCH_S_MAX), default=math.inf)
 
     async def _believe(self, universe: Universe, tickers: Sequence[TickerRow]) -> None:
         """Tell of a universe where it is another one, and write it where the lake does not have it in this hour."""

@@ -20,7 +20,7 @@ from pipelines.discovery import Discovery, Every, changes
 from pipelines.universe import discover
 from shared.bitget.public import TierRow
 from shared.bitget.transport import RestClient
-from shared.bitget.wire import Quarantine, TickerRow
+from shared.bitget.wire import MS_NS, Quarantine, TickerRow
 from shared.errors import ExchangeRefused, ExchangeSilent, LakeError, ProtocolBroken
 from shared.lake import read, write
 from shared.lake.tiers import TABLE, Ladder, tiers_at
@@ -196,6 +196,39 @@ async def test_pushed_stranger_has_the_list_read_at_once(tmp_path: Path) -> None
         await until(lambda: len(exchange.asked) > asked)
 
     assert exchange.asked.count("contracts") == 2
+
+
+async def test_announced_launch_is_looked_for_when_it_is_due(tmp_path: Path) -> None:
+    """A symbol that is listed for a later launch does not wait for the next regular look at the list."""
+    launch_ms = START_NS // MS_NS + 5_000
+    exchange = Exchange()
+    exchange.listed = (contract("AUSDT", status="listed", launch_ms=launch_ms), *exchange.listed[1:])
+    async with following(tmp_path, exchange, tickers_s=0.01, contracts_s=1e9, launch_s=0.01) as world:
+        await until(lambda: exchange.asked.count("tickers") > 5)
+        assert exchange.asked.count("contracts") == 0
+        exchange.now_ns = launch_ms * MS_NS
+        await until(lambda: exchange.asked.count("contracts") > 2)
+        assert world.told == []
+        exchange.listed = (contract("AUSDT", launch_ms=launch_ms), *exchange.listed[1:])
+        exchange.tickers_of = NAMES[1:]  # which says nothing of it yet
+        await until(lambda: len(world.told) == 1)
+        asked = exchange.asked.count("contracts")
+        tickers = exchange.asked.count("tickers")
+        await until(lambda: exchange.asked.count("tickers") > tickers + 5)
+
+    assert exchange.asked.count("contracts") <= asked + 1
+    assert world.told[0].contracts[0].status == "normal"
+
+
+async def test_launch_that_does_not_come_is_not_looked_for_for_ever(tmp_path: Path) -> None:
+    """A launch that is long overdue is found as any other change is."""
+    exchange = Exchange()
+    launch_ms = START_NS // MS_NS - round(discovery.LAUNCH_S_MAX * 1000)
+    exchange.listed = (contract("AUSDT", status="listed", launch_ms=launch_ms), *exchange.listed[1:])
+    async with following(tmp_path, exchange, tickers_s=0.01, contracts_s=1e9, launch_s=0.01):
+        await until(lambda: exchange.asked.count("tickers") > 5)
+
+    assert exchange.asked.count("contracts") == 0
 
 
 async def test_rules_that_changed_are_dated(tmp_path: Path) -> None:
