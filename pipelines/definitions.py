@@ -1,12 +1,15 @@
-"""What Dagster loads: assets, checks, jobs, schedules. Heavy libraries are imported when an asset runs, not here.
+"""What Dagster loads: assets, checks, jobs, schedules, a sensor. Heavy libraries are imported when an asset runs.
 
-Schedules are stopped until somebody switches them on, and mind nothing when all of them run over an empty lake: what
-has no data is skipped with the reason.
+Schedules and the sensor are stopped until somebody switches them on, and mind nothing when all of them run over an
+empty lake: what has no data is skipped with the reason. One switch is enough for the whole chain of an hour:
 
-    record    at minute 59, the next hour: connects shortly before it, so that two runs overlap at the border
-    prepare   at minute 3, the hour that has just closed: seal, sample, features, labels
-    learn     once a day: dataset, model, backtest, report
+    record_hourly    at minute 57, the next hour: connects shortly before it, records it, and makes everything of it
+    prepare_hourly   at minute 3, the hour that has just closed, where `python -m pipelines.collect` records: the same
+    learn_daily      once a day: dataset, model, backtest, report
+    follow_changes   whatever changes in an hour (imports, backfills, rows that came late): what stands on it, again
 """
+
+import warnings
 
 import dagster as dg
 
@@ -17,20 +20,19 @@ from pipelines.resources import LakeResource, TrackingResource
 from shared.lake import read
 from shared.lake.layout import HOUR_S, hour_name
 
-RECORD = dg.define_asset_job(
-    "record",
-    selection=dg.AssetSelection.assets("raw_ticks", "universe", "coverage", "seconds"),
-    description="One hour: record or seal it, coverage, seconds.",
-)
+HOUR = ("raw_ticks", "universe", "coverage", "seconds", "features", "labels")
+
+# A run whose process is killed is started again by the daemon (deploy/dagster.yaml), from the step that it had begun.
+RESUME = {"dagster/max_retries": "3", "dagster/retry_strategy": "FROM_FAILURE"}
+
+# A job whose assets differ in how many hours they take in a run takes the smaller number: one, which is what is meant.
+warnings.filterwarnings("ignore", message="Asset job .* with varying BackfillPolicies")
+
 PREPARE = dg.define_asset_job(
     "prepare",
-    selection=dg.AssetSelection.assets("raw_ticks", "universe", "coverage", "seconds", "features", "labels"),
-    description="One closed hour: seal it and compute everything that is stored by the hour.",
-)
-DERIVE = dg.define_asset_job(
-    "derive",
-    selection=dg.AssetSelection.assets("features", "labels"),
-    description="One hour whose neighbours have their seconds: features and labels.",
+    selection=dg.AssetSelection.assets(*HOUR),
+    tags=RESUME,
+    description="One hour: record it, or seal what was recorded, and make everything that is stored by the hour.",
 )
 LEARN = dg.define_asset_job(
     "learn",
@@ -46,10 +48,10 @@ def hour_at(context: dg.ScheduleEvaluationContext) -> int:
 
 
 @dg.schedule(
-    cron_schedule="59 * * * *",
-    job=RECORD,
+    cron_schedule="57 * * * *",
+    job=PREPARE,
     name="record_hourly",
-    description="Record the next hour, whole (MARKET says where from). Needs a free slot of the pool `exchange`.",
+    description="Record the next hour, whole (MARKET says where from), then make everything of it, up to the labels.",
 )
 def record_hourly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     return dg.RunRequest(partition_key=key_of(hour_at(context) + 1))
@@ -59,7 +61,7 @@ def record_hourly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     cron_schedule="3 * * * *",
     job=PREPARE,
     name="prepare_hourly",
-    description="Seal the hour that has just closed and compute seconds, features and labels.",
+    description="Make everything of the hour that has just closed; for those who record with pipelines.collect.",
     required_resource_keys={"lake"},
 )
 def prepare_hourly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
@@ -85,11 +87,22 @@ def learn_daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.Ski
     return dg.RunRequest(run_key=f"{lake.name}-{hour_at(context)}")
 
 
+FOLLOW = dg.AutomationConditionSensorDefinition(
+    "follow_changes",
+    target=dg.AssetSelection.assets(*HOUR[1:]),
+    default_status=dg.DefaultSensorStatus.STOPPED,
+    run_tags=RESUME,
+    description="Make again what stands on an hour that has changed. Hours whose checks are red are left alone, and an "
+    "hour that nobody recorded holds up no other.",
+)
+
+
 defs = dg.Definitions(
     assets=ASSETS,
     asset_checks=CHECKS,
-    jobs=[RECORD, PREPARE, DERIVE, LEARN],
+    jobs=[PREPARE, LEARN],
     schedules=[record_hourly, prepare_hourly, learn_daily],
+    sensors=[FOLLOW],
     resources={"lake": LakeResource(), "tracking": TrackingResource()},
     # One process a run: six steps take 0.6 s instead of 12 s, and two cores are few.
     executor=dg.in_process_executor,

@@ -29,9 +29,12 @@ from shared.features.catalog import FEATURES
 from shared.lake import read
 from shared.lake.layout import HOUR_S, hour_name
 
-PER_HOUR = ("record", "derive")
-"""Jobs in order: all hours of the first before the second, because features need the seconds of the hour before and
-labels those of the hour after."""
+STEPS = (("raw_ticks",), ("universe", "coverage"), ("seconds",), ("features", "labels"))
+"""Runs of an hour: all hours of each before the next, because seconds and features look at the hour before and labels
+at the hour after. Apart, a red check is told and blocks nothing: what was recorded for a minute is to be used, too."""
+
+_BLOCKED = "DagsterAssetCheckFailedError"
+"""The error of a step whose check is red and blocks what stands behind it."""
 
 
 class AssetFailed(CrosscutError):
@@ -89,24 +92,26 @@ def materialise(
     loggers = {"console": {"config": {"log_level": "ERROR"}}}
     with dg.DagsterInstance.get() as instance:
 
-        def run(job: str, ops: dict[str, Any], partition_key: str | None = None) -> None:
+        def run(job: str, assets: Sequence[str], ops: dict[str, Any], partition_key: str | None = None) -> None:
             needed = {name: config for name, config in resources.items() if job == "learn" or name == "lake"}
             began_s = time.monotonic()
             result = defs.resolve_job_def(job).execute_in_process(
                 instance=instance,
+                asset_selection=[dg.AssetKey(asset) for asset in assets] or None,
                 partition_key=partition_key,
                 run_config={"resources": needed, "loggers": loggers, "ops": ops},
                 raise_on_error=False,
             )
-            record.add(job, result, time.monotonic() - began_s)
+            record.add(", ".join(assets) or job, result, time.monotonic() - began_s)
 
-        for job in PER_HOUR:
+        for assets in STEPS:
             for hour in hours:
-                if is_done(job, lake, source, hour, settings_module.load().slippage_bps):
+                if is_done(assets[-1], lake, source, hour, settings_module.load().slippage_bps):
                     continue
-                on_progress(f"{job} {hour_name(hour)}")
+                on_progress(f"{', '.join(assets)} {hour_name(hour)}")
                 # Whatever the clock says: the last of the hours is often the one that still runs.
-                run(job, {"raw_ticks": {"config": {"only_seal": True}}} if job == "record" else {}, key_of(hour))
+                ops = {"raw_ticks": {"config": {"only_seal": True}}} if "raw_ticks" in assets else {}
+                run("prepare", assets, ops, key_of(hour))
         if learn:
             window = {
                 "hours": max(hours) - min(hours) + 1,
@@ -116,6 +121,7 @@ def materialise(
             on_progress("dataset, model, backtest, report")
             run(
                 "learn",
+                (),
                 {
                     "dataset": {"config": window},
                     "model": {"config": {"seed": seed}},
@@ -125,9 +131,9 @@ def materialise(
     return record.driven(source, tuple(hours))
 
 
-def is_done(job: str, lake: Path, source: str, hour: int, slippage_bps: float) -> bool:
-    """Tell whether a job would only write again what is there."""
-    if job == "record":
+def is_done(asset: str, lake: Path, source: str, hour: int, slippage_bps: float) -> bool:
+    """Tell whether a run that ends with an asset would only write again what is there."""
+    if asset != "labels":
         return is_current(lake, "seconds", source, hour, inputs_of_seconds(lake, source, hour))
     return is_current(lake, "features", source, hour, inputs_of_features(lake, source, hour)) and is_current(
         lake, "labels", source, hour, inputs_of_labels(lake, source, hour, slippage_bps=slippage_bps)
@@ -170,7 +176,8 @@ class _Record:
             if not check.passed:
                 name = f"{check.asset_key.to_user_string()}.{check.check_name}"
                 self.checks_failed.append(f"{name}: {_plain(check.metadata)}")
-        if not result.success:
+        failed = [event for event in result.all_events if event.is_step_failure]
+        if not result.success and not (failed and all(_is_blocked(event) for event in failed)):
             raise AssetFailed(_failure(result.all_events))
 
     def driven(self, source: str, hours: tuple[int, ...]) -> Driven:
@@ -193,6 +200,11 @@ def _plain(metadata: Any) -> dict[str, Any]:
         for name, value in metadata.items()
         if isinstance(value.value, str | int | float | bool) and name != "plot"
     }
+
+
+def _is_blocked(event: Any) -> bool:
+    error = event.step_failure_data.error
+    return error is not None and error.cls_name == _BLOCKED
 
 
 def _failure(events: Iterable[Any]) -> str:

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from pipelines import checks
+from pipelines import verdicts
 from pipelines.definitions import defs, hour_at, learn_daily, prepare_hourly, record_hourly
 from pipelines.drive import AssetFailed, materialise, summary
 from pipelines.partitions import HOURLY, hour_of, key_of
@@ -110,20 +111,30 @@ def test_learning_is_asked_for_once_there_are_labels(tmp_path: Path) -> None:
 
 
 def run(
-    job: str, lake: Path, source: str, tmp_path: Path, *, partition_key: str | None = None, seconds_max: float = 0.0
+    job: str,
+    lake: Path,
+    source: str,
+    tmp_path: Path,
+    *,
+    assets: Sequence[str] = (),
+    partition_key: str | None = None,
+    tags: dict[str, str] | None = None,
+    raw_ticks: dict[str, Any] | None = None,
 ) -> Any:
     tmp_path.mkdir()
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         return defs.resolve_job_def(job).execute_in_process(
             instance=instance,
+            asset_selection=[dg.AssetKey(asset) for asset in assets] or None,
             partition_key=partition_key,
+            tags=tags,
             resources={
                 "lake": LakeResource(uri=str(lake), source=source),
                 "tracking": TrackingResource(uri=f"sqlite:///{tmp_path}/mlflow.db"),
             },
             run_config={
                 "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-                "ops": {"raw_ticks": {"config": {"seconds_max": seconds_max}}} if seconds_max else {},
+                "ops": {"raw_ticks": {"config": raw_ticks}} if raw_ticks else {},
             },
             raise_on_error=False,
         )
@@ -138,18 +149,33 @@ def test_hour_that_nobody_records_is_recorded_from_the_embedded_simulator(
     hour = (int(dt.datetime.now(dt.UTC).timestamp()) + 20) // 3600  # the next one, if this is about to end
 
     result = run(
-        "record", tmp_path / "lake", SIMULATOR_SOURCE, tmp_path / "home", partition_key=key_of(hour), seconds_max=3.0
+        "prepare",
+        tmp_path / "lake",
+        SIMULATOR_SOURCE,
+        tmp_path / "home",
+        partition_key=key_of(hour),
+        raw_ticks={"seconds_max": 3.0},
     )
 
     made = {event.asset_key.to_user_string() for event in result.get_asset_materialization_events()}
     assert result.success
-    assert made == {"raw_ticks", "universe", "coverage", "seconds"}
+    assert made == {"raw_ticks", "universe", "coverage", "seconds", "features", "labels"}
+    checked = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
+    assert all(checked[name] for name in ("crossed_books", "duplicate_trades", "unknown_payloads", "clock_skew"))
 
 
-@pytest.mark.parametrize(("job", "key"), [("prepare", key_of(HOUR)), ("derive", key_of(HOUR)), ("learn", None)])
-def test_run_without_data_ends_well(job: str, key: str | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("job", "assets", "key"),
+    [
+        ("prepare", (), key_of(HOUR)),
+        ("prepare", ("seconds",), key_of(HOUR)),
+        ("prepare", ("features", "labels"), key_of(HOUR)),
+        ("learn", (), None),
+    ],
+)
+def test_run_without_data_ends_well(job: str, assets: tuple[str, ...], key: str | None, tmp_path: Path) -> None:
     """Every job over an empty lake succeeds: its first asset is skipped with the reason, and so is all after it."""
-    result = run(job, tmp_path / "lake", SOURCE, tmp_path / "home", partition_key=key)
+    result = run(job, tmp_path / "lake", SOURCE, tmp_path / "home", assets=assets, partition_key=key)
 
     assert result.success
     assert result.get_asset_materialization_events() == []
@@ -183,7 +209,9 @@ def test_corrupt_file_fails_in_the_sentence_of_the_lake(world: World, tmp_path: 
     for path in lake.glob("raw/book/source=*/date=*/hour=*/*.parquet"):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
-    result = run("record", lake, world.source, tmp_path / "home", partition_key=key_of(world.hours[0]))
+    result = run(
+        "prepare", lake, world.source, tmp_path / "home", assets=["seconds"], partition_key=key_of(world.hours[0])
+    )
 
     failure = next(event for event in result.all_events if event.is_step_failure)
     described = failure.step_failure_data.user_failure_data.description
@@ -256,22 +284,13 @@ def test_failing_asset_is_one_sentence_for_the_driver(
         materialise(lake, world.source, world.hours, tracking_uri="sqlite:///nowhere/mlflow.db", learn=False)
 
 
-def test_checks_see_crossed_books_and_repeated_trades(world: World) -> None:
-    """The generated hour is clean, link rows (NaN prices) included."""
-    for hour in world.hours:
-        assert checks.crossed_books(world.lake, world.source, hour) == (True, {"crossed": 0})
-        passed, metadata = checks.duplicate_trades(world.lake, world.source, hour)
-        assert passed
-        assert metadata["trades"] > 0
-
-
 def test_feature_from_the_future_fails_its_check(driven_world: DrivenWorld, tmp_path: Path) -> None:
     """Planted leaks: one feature of one second later, or of the symbol before, in a lake that holds otherwise."""
     world, lake = driven_world.world, tmp_path / "lake"
     for table in ("raw", "universe", "seconds", "features"):
         shutil.copytree(world.lake / table, lake / table)
     hour = world.hours[1]
-    passed, metadata = checks.no_future(lake, world.source, hour)
+    passed, metadata = verdicts.no_future(lake, world.source, hour)
     assert passed
     assert metadata["rows"] > SYMBOLS
     held = read.collect(read.scan(lake, "features", world.source, start_s=hour * HOUR_S, end_s=(hour + 1) * HOUR_S))
@@ -282,20 +301,4 @@ def test_feature_from_the_future_fails_its_check(driven_world: DrivenWorld, tmp_
     ]
     for leak in leaks:
         write.write_table(lake, "features", world.source, hour, held.with_columns(leak), {})
-        assert not checks.no_future(lake, world.source, hour)[0]
-
-
-def test_coin_that_earns_fails_its_check() -> None:
-    """A backtest in which a coin earns after costs is broken, and one without a coin proves nothing."""
-    assert checks.coin_loses({"net_bps": -14.0})[0]
-    assert not checks.coin_loses({"net_bps": 3.0})[0]
-    assert not checks.coin_loses({})[0]
-
-
-def test_model_within_two_errors_of_its_null_fails_its_check() -> None:
-    """An IC that shuffled labels reach as well is no finding."""
-    known = {"rank_ic_se": 0.03, "shuffled_rank_ic_se": 0.04, "shuffled_rank_ic": 0.01}
-
-    assert checks.model_beats_null(known | {"rank_ic": 0.20})[0]
-    assert not checks.model_beats_null(known | {"rank_ic": 0.10})[0]
-    assert not checks.model_beats_null({})[0]
+        assert not verdicts.no_future(lake, world.source, hour)[0]
