@@ -333,7 +333,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--metrics-port", type=int, help="answer Prometheus at this port of loopback; 0: a free one (default: none)"
     )
-    p.add_argument("--symbols", help="comma separated (default: SYMBOLS, which is everything that is listed)")
+    p.add_argument(
+        "--symbols", help="comma separated (default: SYMBOLS, which is everything that is listed, then and later)"
+    )
     return p
 
 

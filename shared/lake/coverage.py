@@ -61,9 +61,6 @@ _PUSHES = (TickEvent.DATA, TickEvent.REPEATED)
 _SIGNS = (TickEvent.DATA, TickEvent.SUBSCRIBED, TickEvent.CARRIED)
 """Rows after which a symbol has 30 s to push; a link that has just come up is not silent yet."""
 
-_UNLISTED = frozenset({"listed", "off"})
-"""Bitget's symbolStatus before a listing and after its end; everything else is on the wire."""
-
 Codes = NDArray[np.uint8]
 Span = tuple[int, int]  # [start, end), ns of receipt
 Key = tuple[str, int]  # channel, position of the symbol
@@ -338,6 +335,6 @@ def _listed(universes: list[Universe], symbols: tuple[str, ...], hour: int) -> N
     in_force = np.maximum(np.searchsorted(as_of_ns, ends_ns, side="right") - 1, 0)
     for k, universe in enumerate(universes):
         for contract in universe.contracts:
-            if contract.status not in _UNLISTED:
+            if contract.has_market:
                 listed[index[contract.symbol], in_force == k] = True
     return listed
