@@ -32,3 +32,24 @@ class Pace:
         """Record one message that is sent at `at_ns`, which must not be before `ready_ns()`."""
         assert at_ns >= self.ready_ns(), (at_ns, self.ready_ns())
         self._sent_ns.append(at_ns)
+
+
+class Bucket:
+    """A leaky bucket: `limit` at once, then one each `refill_ns`; a window of length w holds `limit + w / refill_ns`.
+
+    For what should be rare: after a burst it still goes on, slowly, where a sliding window would stand still.
+    """
+
+    def __init__(self, limit: int, refill_ns: int) -> None:
+        assert limit > 0, limit
+        self.limit, self.refill_ns = limit, refill_ns
+        self._full_ns = 0  # when it will be full again
+
+    def ready_ns(self) -> int:
+        """Return the first time at which one more may be sent."""
+        return self._full_ns - (self.limit - 1) * self.refill_ns
+
+    def note(self, at_ns: int) -> None:
+        """Record one message that is sent at `at_ns`, which must not be before `ready_ns()`."""
+        assert at_ns >= self.ready_ns(), (at_ns, self.ready_ns())
+        self._full_ns = max(self._full_ns, at_ns) + self.refill_ns

@@ -13,22 +13,26 @@ because a server counts when messages arrive, not when we send them:
 
     10 messages/s, pings included   5          240 subscribe requests/h   120 (unsubscribe requests included)
     1000 channels                   500        4096 bytes a frame         4096 (it is exact)
+
+A broken channel is mended by an unsubscribe and a subscribe request. Mending may take two thirds of the requests of an
+hour and comes in bursts of 20; many channels go into one request; and a channel that breaks again and again is asked
+for later each time. So neither one bad symbol nor a bad hour keeps the others waiting.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
-from decimal import Decimal
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from shared.bitget import wire
-from shared.bitget.rest import Keys, sign
+from shared.bitget.chain import ChainBroken
+from shared.bitget.chains import Chains
 from shared.bitget.ticks import CHANNEL_TABLE, TickBuffer
-from shared.errors import ExchangeRefused, ProtocolBroken
-from shared.pace import Pace
-from shared.types import NS, Event, LinkChanged, Note, Position, TickEvent
+from shared.errors import ProtocolBroken
+from shared.pace import Bucket, Pace
+from shared.types import FULL_BOOKS, NS, BookChannels, Note, TickEvent
 
 MESSAGES_PER_S = 5
 SUBSCRIBES_PER_H = 120
@@ -43,6 +47,11 @@ FROZEN_NS = 10 * NS  # so long without any push, and so many due at the connecti
 FROZEN_PUSHES = 100  # Poisson: none of 100 is a chance of e^-100; at a tenth of the usual pace, as by night, e^-10
 _PACE_NS_MIN = 60 * NS  # a pace is not judged by less: a connection begins with a burst of snapshots
 _STRANGERS_MAX = 100
+DEFAULT_CHANNELS = BookChannels().channels_of
+MENDS_AT_ONCE, MEND_NS = 20, 60 * NS  # requests that mend: 20 at once and one a minute, 80 in an hour
+MENDS_APART_NS = NS  # so that channels that break together are mended together
+MEND_LATER_NS = 2 * NS  # a chain that breaks again is asked for this late, doubled each time up to RETRY_NS
+WHOLE_NS = RETRY_NS  # a chain that has held for so long has paid for one break
 _NEVER = 2**63 - 1
 
 
@@ -76,6 +85,7 @@ class Channel(enum.Enum):
     WANTED = "wanted"
     ASKED = "asked"
     LINKED = "linked"
+    BROKEN = "broken"  # its chain is: the server is to end it, then it is wanted again
     REFUSED = "refused"
     LEAVING = "leaving"  # linked, and not wanted any more: pushed until the server has said so
     GONE = "gone"  # no longer a channel of this connection
@@ -88,6 +98,7 @@ class ChannelEvent(enum.Enum):
     OVERDUE = "overdue"  # no answer for ACK_NS, or refused RETRY_NS ago
     ENDED = "ended"  # the server says that the subscription is over
     LOST = "lost"
+    BROKE = "broke"  # what comes does not follow what came
     DROPPED = "dropped"  # we do not want it any more
 
 
@@ -107,6 +118,15 @@ CHANNELS: dict[tuple[Channel, ChannelEvent], Channel] = {
     (Channel.REFUSED, ChannelEvent.ACKED): Channel.LINKED,
     (Channel.REFUSED, ChannelEvent.OVERDUE): Channel.WANTED,
     (Channel.REFUSED, ChannelEvent.LOST): Channel.WANTED,
+    (Channel.WANTED, ChannelEvent.BROKE): Channel.BROKEN,
+    (Channel.ASKED, ChannelEvent.BROKE): Channel.BROKEN,
+    (Channel.LINKED, ChannelEvent.BROKE): Channel.BROKEN,
+    (Channel.BROKEN, ChannelEvent.ACKED): Channel.BROKEN,  # the answer to a request from before the break
+    (Channel.BROKEN, ChannelEvent.ENDED): Channel.WANTED,
+    (Channel.BROKEN, ChannelEvent.REFUSED): Channel.WANTED,  # the server does not know it: it has ended
+    (Channel.BROKEN, ChannelEvent.OVERDUE): Channel.WANTED,
+    (Channel.BROKEN, ChannelEvent.LOST): Channel.WANTED,
+    (Channel.BROKEN, ChannelEvent.DROPPED): Channel.LEAVING,  # the server may still push
     (Channel.WANTED, ChannelEvent.DROPPED): Channel.GONE,
     (Channel.ASKED, ChannelEvent.DROPPED): Channel.GONE,
     (Channel.REFUSED, ChannelEvent.DROPPED): Channel.GONE,
@@ -120,8 +140,6 @@ CHANNELS: dict[tuple[Channel, ChannelEvent], Channel] = {
 UP = frozenset({Channel.LINKED, Channel.LEAVING})
 """States in which silence of a channel means that nothing happened."""
 
-# Errors of a login (PROTOCOL §7.2) that the same keys will get again.
-_LOGIN_REFUSALS = frozenset({"30005", "30011", "30012", "30013", "30014", "30015"})
 # Errors after which the server closes, or should: too many requests, over a limit, not logged in.
 _CLOSING = frozenset({"30004", "30006", "30007"})
 
@@ -148,6 +166,11 @@ class Session:
         self._gone: set[Subscription] = set()  # of this connection: what is still answered about them is no surprise
         self._messages = Pace(MESSAGES_PER_S)
         self._subscribes = Pace(SUBSCRIBES_PER_H, 3600 * NS)
+        self._mends = Bucket(MENDS_AT_ONCE, MEND_NS)
+        self._mended_ns = 0  # when the last unsubscribe request of a broken channel was sent
+        self._to_mend: dict[Subscription, int] = {}  # BROKEN, and the server was not told yet -> when it is asked again
+        self._to_ask: dict[Subscription, int] = {}  # likewise, told
+        self._later_ns: dict[Subscription, int] = {}  # WANTED after a break: when it is asked for
         self._ping_ns = _NEVER
         self._login_due_ns = _NEVER  # an answer to the login must have come by then
         self._pings_unanswered = 0
@@ -179,8 +202,10 @@ class Session:
         if self.link not in (Link.UP, Link.LOGIN):
             return _NEVER
         due = min(self._ping_ns, self._login_due_ns) if self.link is Link.LOGIN else self._ping_ns
-        if self.link is Link.UP and (self._to_leave or Channel.WANTED in self.channels.values()):
+        if self.link is Link.UP and (self._to_leave or self._fresh()):
             due = min(due, self._subscribes.ready_ns())
+        if self._to_mend or self._later_ns:
+            due = min(due, max(self._mend_due_ns(), self._mends.ready_ns(), self._subscribes.ready_ns()))
         if self._due_again_ns:
             due = min(due, min(self._due_again_ns.values()))
         return max(due, self._messages.ready_ns())
@@ -190,6 +215,7 @@ class Session:
         self._step(LinkEvent.CONNECTED)
         # Pings, messages and subscribes are counted a connection, and this is a new one.
         self._messages, self._subscribes = Pace(MESSAGES_PER_S), Pace(SUBSCRIBES_PER_H, 3600 * NS)
+        self._mends, self._mended_ns = Bucket(MENDS_AT_ONCE, MEND_NS), 0
         self._pings_unanswered, self._dead_because = 0, ""
         self._ping_ns = now_ns + PING_NS
         return self._opening(now_ns) + self.tick(now_ns)
@@ -212,21 +238,22 @@ class Session:
             self._ping_ns = now_ns + PING_NS
             frames.append("ping")
         if self.link is Link.UP:
-            wanted = [sub for sub, state in self.channels.items() if state is Channel.WANTED]
+            wanted = self._fresh()
             while wanted and self._may_ask(now_ns):
-                frame, asked = subscribe_frame(wanted)
-                wanted = wanted[len(asked) :]
-                for sub in asked:
-                    self._step_channel(sub, ChannelEvent.SENT)
-                    self._due_again_ns[sub] = now_ns + ACK_NS
-                frames.append(frame)
+                frames.append(self._ask(wanted, now_ns))
+                wanted = [sub for sub in wanted if self.channels[sub] is Channel.WANTED]
             while self._to_leave and self._may_ask(now_ns):
                 frame, left = subscribe_frame(list(self._to_leave), "unsubscribe")
                 for sub in left:
                     del self._to_leave[sub]
                     self._due_again_ns[sub] = now_ns + ACK_NS
                 frames.append(frame)
+            frames += self._mend(now_ns)
         return frames
+
+    def carries(self, subscription: Subscription) -> bool:
+        """Claim that silence of this channel means that nothing happened."""
+        return self.channels.get(subscription) in UP
 
     def add(self, subscriptions: Iterable[Subscription]) -> None:
         """Want more channels; they are asked for by the next ticks, within the limits."""
@@ -247,6 +274,51 @@ class Session:
                 self._step_channel(subscription, ChannelEvent.DROPPED)
                 if state is Channel.LINKED:
                     self._to_leave[subscription] = None
+
+    def _fresh(self) -> list[Subscription]:
+        """Return what is wanted and did not break."""
+        return [sub for sub, state in self.channels.items() if state is Channel.WANTED and sub not in self._later_ns]
+
+    def _ask(self, wanted: list[Subscription], now_ns: int) -> str:
+        frame, asked = subscribe_frame(wanted)
+        for sub in asked:
+            self._later_ns.pop(sub, None)
+            self._step_channel(sub, ChannelEvent.SENT)
+            self._due_again_ns[sub] = now_ns + ACK_NS
+        return frame
+
+    def _mend_due_ns(self) -> int:
+        due = min(self._later_ns.values(), default=_NEVER)
+        return min(due, self._mended_ns + MENDS_APART_NS) if self._to_mend else due
+
+    def _mend(self, now_ns: int) -> list[str]:
+        """Return the requests that end broken channels and ask for them again, as far as they are due."""
+        frames: list[str] = []
+        while self._mends.ready_ns() <= now_ns:
+            again = [sub for sub, due_ns in self._later_ns.items() if due_ns <= now_ns]
+            is_due = self._to_mend and self._mended_ns + MENDS_APART_NS <= now_ns
+            if not (again or is_due) or not self._may_ask(now_ns):
+                break
+            self._mends.note(now_ns)
+            if again:
+                frames.append(self._ask(again, now_ns))
+                continue
+            frame, told = subscribe_frame(list(self._to_mend), "unsubscribe")
+            self._mended_ns = now_ns
+            for sub in told:
+                later_ns = self._to_mend.pop(sub)
+                if sub in self.channels:
+                    self._to_ask[sub] = later_ns
+                    self._due_again_ns[sub] = now_ns + ACK_NS
+            frames.append(frame)
+        return frames
+
+    def _break(self, subscription: Subscription, later_ns: int, recv_ns: int) -> None:
+        """Let a channel begin anew, not before `later_ns`."""
+        self._step_channel(subscription, ChannelEvent.BROKE, recv_ns)
+        self._due_again_ns.pop(subscription, None)
+        self._later_ns.pop(subscription, None)
+        self._to_mend[subscription] = later_ns
 
     def _may_ask(self, now_ns: int) -> bool:
         """Tell whether one more request may be sent, and count it."""
@@ -292,8 +364,13 @@ class Session:
         self.channels[subscription] = after
         if after in (Channel.LINKED, Channel.WANTED, Channel.GONE):
             self._due_again_ns.pop(subscription, None)
+        if before is Channel.BROKEN and after is Channel.WANTED:
+            later_ns = self._to_mend.pop(subscription, 0)  # ended by the server, before it was told to
+            self._later_ns[subscription] = max(later_ns, self._to_ask.pop(subscription, 0))
         self._on_channel(subscription, before, after, recv_ns)
         if after is Channel.GONE:
+            for waiting in (self._later_ns, self._to_ask, self._to_mend):
+                waiting.pop(subscription, None)
             del self.channels[subscription]
             self._to_leave.pop(subscription, None)
             self._gone.add(subscription)
@@ -315,7 +392,7 @@ class Session:
             if subscription not in self._gone:
                 self._keep(f"{self.NAME} answer", what, raw, recv_ns)
         elif isinstance(frame, wire.ErrorFrame):
-            is_asked = self.channels[subscription] is not Channel.LEAVING
+            is_asked = self.channels[subscription] not in (Channel.LEAVING, Channel.BROKEN)
             self._note(
                 "channel.refused" if is_asked else "channel.ended",
                 channel=frame.channel,
@@ -330,7 +407,8 @@ class Session:
         elif frame.event == "subscribe":
             self._step_channel(subscription, ChannelEvent.ACKED, recv_ns)
         else:
-            self._note("channel.ended", channel=frame.channel, symbol=frame.symbol)
+            if self.channels[subscription] is not Channel.BROKEN:
+                self._note("channel.ended", channel=frame.channel, symbol=frame.symbol)
             self._step_channel(subscription, ChannelEvent.ENDED, recv_ns)
         if isinstance(frame, wire.ErrorFrame) and frame.code in _CLOSING:
             self._die(f"{frame.code} {frame.message}")
@@ -351,7 +429,8 @@ class Session:
         self._ping_ns = _NEVER
         for subscription in list(self.channels):
             self._step_channel(subscription, ChannelEvent.LOST, recv_ns)
-        self._to_leave.clear()
+        for waiting in (self._to_leave, self._to_mend, self._to_ask, self._later_ns):
+            waiting.clear()
         self._gone.clear()
 
 
@@ -360,6 +439,7 @@ class PublicSession(Session):
 
     Args:
         symbols: those of this connection; each must be on the buffer's axis.
+        channels: of every symbol, or a function that gives those of one.
         conn: number of this connection within the collector's session, stored in every row.
     """
 
@@ -370,17 +450,22 @@ class PublicSession(Session):
     def __init__(
         self,
         symbols: Iterable[str],
-        channels: tuple[str, ...] = ("books15", "trade", "ticker"),
+        channels: tuple[str, ...] | Callable[[str], tuple[str, ...]] = DEFAULT_CHANNELS,
         *,
         conn: int,
         buffer: TickBuffer,
     ) -> None:
         symbols = tuple(symbols)
-        assert set(channels) <= set(CHANNEL_TABLE), channels
         assert set(symbols) <= set(buffer.index), set(symbols) - set(buffer.index)
-        super().__init__(((channel, symbol) for symbol in symbols for channel in channels), conn)
+        self._channels_of = channels if callable(channels) else lambda _: channels
+        super().__init__(((channel, symbol) for symbol in symbols for channel in self._channels_of(symbol)), conn)
+        unknown = {channel for channel, _ in self.channels} - set(CHANNEL_TABLE)
+        assert not unknown, unknown
         self.buffer = buffer
-        self._names = channels
+        self._chains = Chains(buffer, conn)
+        self._breaks: dict[str, int] = {}  # symbol -> breaks of its chain that were not paid for
+        self._broke_ns: dict[str, int] = {}  # symbol -> when its chain broke, until it is whole
+        self._whole_ns: dict[str, int] = {}  # symbol -> since when its chain has held
         self._axis = {symbol: buffer.index[symbol] for symbol in symbols}
         self.strangers: set[str] = set()  # symbols that were pushed and are on no axis of ours: whoever reads, clears
         self._trades_seen: set[str] = set()  # symbols whose subscribe snapshot of trades has come
@@ -403,7 +488,7 @@ class PublicSession(Session):
             self._keep("public frame", str(error)[:120], raw, recv_ns)
             self._doubt(None, recv_ns)
             return
-        if isinstance(frame, (wire.BookPush, wire.TickerPush, wire.TradePush)):
+        if isinstance(frame, (wire.BookPush, wire.TickerPush, wire.TradePush, wire.DepthPush)):
             self._pushes += 1
             self._pushed_ns = recv_ns
             n = self._axis.get(frame.symbol)
@@ -420,8 +505,10 @@ class PublicSession(Session):
             elif isinstance(frame, wire.TickerPush):
                 for ticker in frame.rows:
                     self.buffer.append_ticker(n, ticker, self.conn, recv_ns)
-            else:
+            elif isinstance(frame, wire.TradePush):
                 self._take_trades(n, frame, recv_ns)
+            else:
+                self._take_depth(n, frame, raw, recv_ns)
         elif isinstance(frame, wire.Pong):
             self._pings_unanswered = 0
         elif isinstance(frame, (wire.Ack, wire.ErrorFrame)):
@@ -431,8 +518,15 @@ class PublicSession(Session):
 
     def lost(self, recv_ns: int) -> None:
         """End every subscription in the data: from here on, silence means nothing."""
+        self._chains.end_all(recv_ns)
         self._lose(recv_ns)
         self._trades_seen.clear()
+        for told in (self._breaks, self._broke_ns, self._whole_ns):
+            told.clear()
+
+    def carries(self, subscription: Subscription) -> bool:
+        channel, symbol = subscription
+        return super().carries(subscription) and (channel != FULL_BOOKS or self._chains.is_open(symbol))
 
     def _look_for_life(self, now_ns: int) -> None:
         """Give up a connection that answers pings and pushes nothing any more.
@@ -461,11 +555,54 @@ class PublicSession(Session):
             self._trades_seen.add(frame.symbol)
         self.buffer.append_trades(n, frame.rows, self.conn, recv_ns, is_repeated=frame.is_snapshot)
 
+    def _take_depth(self, n: int, frame: wire.DepthPush, raw: str | bytes, recv_ns: int) -> None:
+        symbol = frame.symbol
+        subscription = (FULL_BOOKS, symbol)
+        state = self.channels.get(subscription, Channel.GONE)
+        is_due = frame.is_snapshot or state in (Channel.ASKED, Channel.LINKED) or self._chains.is_known(symbol)
+        if state in (Channel.BROKEN, Channel.GONE) or not is_due:
+            return  # it was on its way before the server was told to end it
+        for row in frame.rows:
+            try:
+                is_opening = self._chains.take(
+                    n, symbol, row, recv_ns, is_snapshot=frame.is_snapshot, is_linked=state in UP
+                )
+            except ChainBroken as broken:
+                if broken.is_malformed:
+                    self._keep(f"{FULL_BOOKS} push", str(broken), raw, recv_ns)
+                self._break_chain(symbol, str(broken), recv_ns)
+                return
+            if is_opening:
+                self._due_again_ns.pop(subscription, None)
+                self._whole_ns[symbol] = recv_ns
+                if (broke_ns := self._broke_ns.pop(symbol, None)) is not None:
+                    self._note("book.mended", symbol=symbol, after_s=(recv_ns - broke_ns) / NS)
+
+    def _break_chain(self, symbol: str, why: str, recv_ns: int) -> None:
+        """Mark that the book is not known from here on, and let it begin anew, later each time that it breaks again."""
+        self._note("book.broke", symbol=symbol, why=why)
+        self._chains.fail(symbol, recv_ns)
+        self._broke_ns.setdefault(symbol, recv_ns)
+        held_ns = recv_ns - self._whole_ns.pop(symbol, recv_ns)
+        breaks = self._breaks[symbol] = max(0, self._breaks.get(symbol, 0) - held_ns // WHOLE_NS) + 1
+        wait_ns = min(RETRY_NS, MEND_LATER_NS << min(breaks - 2, 30)) if breaks > 1 else 0
+        if self.channels[FULL_BOOKS, symbol] is not Channel.LEAVING:
+            self._break((FULL_BOOKS, symbol), recv_ns + wait_ns, recv_ns)
+
+    def _expire(self, now_ns: int) -> None:
+        for subscription, due_ns in list(self._due_again_ns.items()):
+            if due_ns > now_ns or self.channels[subscription] is not Channel.LINKED:
+                continue
+            del self._due_again_ns[subscription]
+            if not self._chains.is_known(subscription[1]):  # acked, and nothing has come since
+                self._break_chain(subscription[1], f"expected a snapshot within {ACK_NS // NS} s, found none", now_ns)
+        super()._expire(now_ns)
+
     def follow(self, symbols: Iterable[str]) -> None:
         """Carry these symbols, too; each must be on the buffer's axis by now."""
         for symbol in symbols:
             self._axis[symbol] = self.buffer.index[symbol]
-            self.add((channel, symbol) for channel in self._names)
+            self.add((channel, symbol) for channel in self._channels_of(symbol))
 
     def leave(self, symbols: Iterable[str]) -> None:
         """Carry these symbols no longer; what is pushed until the server stops is still kept."""
@@ -476,111 +613,28 @@ class PublicSession(Session):
     def _doubt(self, subscription: Subscription | None, recv_ns: int) -> None:
         """Break and mend a link in the data (None: every link), so that the second is not taken for complete."""
         for channel, symbol in [subscription] if subscription else self.channels:
-            if self.channels.get((channel, symbol)) in UP:
+            if channel == FULL_BOOKS:
+                self._chains.doubt(symbol, recv_ns)
+            elif self.channels.get((channel, symbol)) in UP:
                 self.buffer.append_link(channel, symbol, TickEvent.GAP, self.conn, recv_ns)
                 self.buffer.append_link(channel, symbol, TickEvent.SUBSCRIBED, self.conn, recv_ns)
 
     def _on_channel(self, subscription: Subscription, before: Channel, after: Channel, recv_ns: int) -> None:
+        if subscription[0] == FULL_BOOKS:
+            self._on_full_book(subscription, before, after, recv_ns)
+            return
         if (before in UP) == (after in UP):
             return
         event = TickEvent.SUBSCRIBED if after in UP else TickEvent.DISCONNECTED
         self.buffer.append_link(*subscription, event, self.conn, recv_ns)
 
-
-class AccountSeen(msgspec.Struct, frozen=True, kw_only=True):
-    """The account as last pushed. A hint between reconciliations: the ledger is folded from fills."""
-
-    recv_ns: int
-    equity_usdt: Decimal
-    available_usdt: Decimal
-
-
-class PrivateSession(Session):
-    """Orders and fills of the account, as the engine's events.
-
-    A fill is told twice, by `orders` and by `fill`; both become `Filled`, with the same trade_id. In a push that
-    ends an order, its fill comes before the final `OrderReported`. Whatever cannot be read kills the connection:
-    it may have been a fill, so the link goes down, and coming up again makes the owner ask for the whole truth.
-    """
-
-    TABLE = PRIVATE_LINKS
-    NAME = "private"
-    NEEDS_ALL = True
-
-    def __init__(self, keys: Keys, conn: int = 0) -> None:
-        super().__init__(
-            [("orders", "default"), ("fill", "default"), ("positions", "default"), ("account", "default")], conn
-        )
-        self._keys = keys
-        self.account: AccountSeen | None = None  # None: nothing pushed yet
-        self.positions: dict[str, Position] = {}
-        self._was_linked = False
-
-    def received(self, raw: str | bytes, recv_ns: int) -> list[Event]:
-        """Return what happened to us.
-
-        Raises:
-            ExchangeRefused: the login was refused, and would be again.
-        """
-        try:
-            frame = wire.decode_push(raw)
-            events = self._take(frame, raw, recv_ns)
-        except ProtocolBroken as error:
-            self._keep("private frame", str(error)[:120], raw, recv_ns)
-            self._die(f"unreadable: {error}")
-            return []
-        if self.is_linked != self._was_linked:
-            self._was_linked = self.is_linked
-            events.append(LinkChanged(recv_ns=recv_ns, link="private", is_up=self.is_linked))
-        return events
-
-    def lost(self, recv_ns: int) -> list[Event]:
-        """Return the end of the link, where it was up."""
-        self._lose(recv_ns)
-        self.account, self.positions = None, {}
-        was_linked, self._was_linked = self._was_linked, False
-        return [LinkChanged(recv_ns=recv_ns, link="private", is_up=False)] if was_linked else []
-
-    def _opening(self, now_ns: int) -> list[str]:
-        self._messages.note(now_ns)
-        self._login_due_ns = now_ns + ACK_NS
-        return [login_frame(self._keys, now_ns)]
-
-    def _take(self, frame: wire.Frame, raw: str | bytes, recv_ns: int) -> list[Event]:
-        events: list[Event] = []
-        if isinstance(frame, wire.Pong):
-            self._pings_unanswered = 0
-        elif isinstance(frame, wire.Ack) and frame.event == "login":
-            self._step(LinkEvent.LOGIN_ACKED)
-        elif isinstance(frame, wire.ErrorFrame) and self.link is Link.LOGIN:
-            if frame.code in _LOGIN_REFUSALS:
-                self._step(LinkEvent.LOGIN_REFUSED)
-                raise ExchangeRefused(frame.code, f"{frame.message} (private stream's login: check the three keys)")
-            self._die(f"{frame.code} {frame.message}")
-        elif isinstance(frame, (wire.Ack, wire.ErrorFrame)):
-            self._take_answer(frame, raw, recv_ns)
-        else:
-            self._keep_unknown(frame, raw, recv_ns)
-            if isinstance(frame, wire.OrderPush):
-                for order in frame.rows:
-                    fill = wire.filled_of_order(order, recv_ns)
-                    if fill is not None:
-                        events.append(fill)
-                    events.append(wire.order_state(order).reported(recv_ns))
-            elif isinstance(frame, wire.FillPush):
-                events.extend(wire.filled(row, recv_ns) for row in reversed(frame.rows))  # newest first, as over REST
-            elif isinstance(frame, wire.PositionPush):
-                held = [wire.position(row) for row in frame.rows if row.total]
-                self.positions = {position.symbol: position for position in held}
-            elif isinstance(frame, wire.AccountPush):
-                for row in frame.rows:
-                    if row.margin_coin == wire.MARGIN_COIN:
-                        self.account = AccountSeen(
-                            recv_ns=recv_ns, equity_usdt=row.equity, available_usdt=row.available
-                        )
-            else:
-                raise ProtocolBroken(f"expected a private channel, found {frame.channel}")
-        return events
+    def _on_full_book(self, subscription: Subscription, before: Channel, after: Channel, recv_ns: int) -> None:
+        """In the data its link comes up with the snapshot, not with the ack; a break has been marked already."""
+        symbol = subscription[1]
+        if after is Channel.LINKED and not self._chains.is_open(symbol):
+            self._due_again_ns[subscription] = recv_ns + ACK_NS  # a book that came before the ack opens with an update
+        elif after in (Channel.WANTED, Channel.GONE) and (before in UP or before is Channel.BROKEN):
+            self._chains.end(symbol, recv_ns)
 
 
 # ------------------------------------------------------------------------------------------------ frames and shards
@@ -604,14 +658,6 @@ def _arg(subscription: Subscription) -> dict[str, str]:
     channel, symbol = subscription
     name = "coin" if channel == "account" else "instId"  # PROTOCOL §7.4: account has a coin and no instId
     return {"instType": wire.PRODUCT_TYPE, "channel": channel, name: symbol}
-
-
-def login_frame(keys: Keys, now_ns: int) -> str:
-    """Return the login; its timestamp is in seconds (milliseconds, as the prose of the docs says, get no answer)."""
-    seconds = now_ns // NS
-    signature = sign(keys.secret, seconds, "GET", "/user/verify", "", "")
-    arg = {"apiKey": keys.key, "passphrase": keys.passphrase, "timestamp": str(seconds), "sign": signature}
-    return msgspec.json.encode({"op": "login", "args": [arg]}).decode()
 
 
 def shards(symbols: tuple[str, ...], n_channels: int = 3, channels_max: int = CHANNELS_MAX) -> list[tuple[str, ...]]:

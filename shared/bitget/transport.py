@@ -33,8 +33,9 @@ import websockets.exceptions
 import yarl
 
 from shared.bitget import public, rest, wire
+from shared.bitget.account import PrivateSession
 from shared.bitget.rest import Keys
-from shared.bitget.session import Channel, PrivateSession, PublicSession
+from shared.bitget.session import Channel, PublicSession
 from shared.errors import ExchangeRefused, ExchangeSilent, ProtocolBroken, SettingsError
 from shared.pace import Pace
 from shared.types import (
@@ -640,9 +641,9 @@ class _Carried:
     def carries(self, other: _Carried) -> bool:
         """Claim that every channel that the other one carries is carried here."""
         return all(
-            self.session.channels[channel] is Channel.LINKED
+            self.session.carries(channel)
             for channel, state in other.session.channels.items()
-            if state is Channel.LINKED
+            if state is Channel.LINKED and other.session.carries(channel)
         )
 
     async def end(self) -> None:

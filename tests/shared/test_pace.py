@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.pace import Pace
+from shared.pace import Bucket, Pace
 
 
 @given(st.integers(1, 6), st.integers(1, 50), st.lists(st.integers(0, 60), min_size=1, max_size=80))
@@ -46,3 +46,24 @@ def test_sending_too_early_is_our_mistake() -> None:
         pace.note(14)
 
     assert pace.ready_ns() == 15
+
+
+@given(st.integers(1, 6), st.integers(1, 50), st.lists(st.integers(0, 60), min_size=1, max_size=80))
+def test_bucket_lets_a_burst_through_and_then_drips(limit: int, refill: int, gaps: list[int]) -> None:
+    """No window of length w holds more than the limit and one for each refill time in it; a full bucket never waits."""
+    bucket = Bucket(limit, refill)
+    now, sent = 1, []
+    for gap in gaps:
+        now += gap
+        now = max(now, bucket.ready_ns())
+        bucket.note(now)
+        sent.append(now)
+
+    for i, first in enumerate(sent):
+        for n, last in enumerate(sent[i:], 1):
+            assert n <= limit + (last - first) / refill
+    assert bucket.ready_ns() <= sent[-1] + refill
+    fresh = Bucket(limit, refill)
+    for _ in range(limit):
+        assert fresh.ready_ns() <= 1
+        fresh.note(1)

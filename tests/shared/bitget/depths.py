@@ -26,7 +26,7 @@ class Sent(msgspec.Struct, frozen=True):
 class Exchange:
     """Full books of some symbols: `update` changes one, `snapshot` tells one whole, as a new subscriber gets it."""
 
-    def __init__(self, seed: int, symbols: tuple[str, ...], n_levels: int = 20) -> None:
+    def __init__(self, seed: int, symbols: tuple[str, ...], n_levels: int = 17) -> None:
         self._draw = random.Random(seed)
         self._n_levels = n_levels
         self._asks: dict[str, Side] = {}

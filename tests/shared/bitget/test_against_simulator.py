@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from shared import simulator_process
+from shared.bitget.account import PrivateSession
 from shared.bitget.rest import Keys
-from shared.bitget.session import PrivateSession, PublicSession
+from shared.bitget.session import PublicSession
 from shared.bitget.ticks import TickBuffer
 from shared.bitget.transport import ReceiveClock, RestClient, stream
 from shared.errors import ExchangeRefused, ExchangeSilent

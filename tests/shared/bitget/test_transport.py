@@ -16,8 +16,9 @@ import pytest
 from aiohttp import WSMsgType, web
 
 from shared.bitget import transport
+from shared.bitget.account import PrivateSession
 from shared.bitget.rest import Keys
-from shared.bitget.session import PrivateSession, PublicSession
+from shared.bitget.session import PublicSession
 from shared.bitget.ticks import TickBuffer
 from shared.bitget.transport import ExchangeUnreachable, ReceiveClock, RestClient, backoff_s, check_url, stream
 from shared.errors import ExchangeRefused, ExchangeSilent, ProtocolBroken, SettingsError

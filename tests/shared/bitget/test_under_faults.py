@@ -18,8 +18,9 @@ import pytest
 import pytest_asyncio
 
 from shared.bitget import session, transport
+from shared.bitget.account import PrivateSession
 from shared.bitget.rest import Keys
-from shared.bitget.session import PrivateSession, PublicSession
+from shared.bitget.session import PublicSession
 from shared.bitget.ticks import TickBuffer
 from shared.bitget.transport import ReceiveClock, RestClient, stream
 from shared.errors import ExchangeRefused, ExchangeSilent, ProtocolBroken
