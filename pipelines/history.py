@@ -100,6 +100,30 @@ async def update(
     ]
 
 
+async def fetch(
+    rest_url: str,
+    lake: Path,
+    source: str,
+    *,
+    symbols: Sequence[str] = (),
+    hours: float | None = None,
+    tables: Sequence[str] = ("candles", "funding"),
+    say: Say = lambda line: None,
+) -> list[Filled]:
+    """Do one `backfill` of so many hours, or without them one `update`, with a client of its own: for an asset or cron.
+
+    Raises:
+        ExchangeError, NotEnoughData, ProtocolBroken, LakeError, SettingsError: see `backfill` and `chosen`.
+    """
+    async with RestClient(rest_url, None, share=SHARE) as rest:
+        contracts = chosen(await rest.contracts(source), symbols)
+        if hours is not None:
+            return await backfill(rest, lake, source, contracts, hours, tables=tables, say=say)
+        done = await update(rest, lake, source, contracts, say)
+        _check([msgspec.structs.replace(filled, missing={}) for filled in done], source, 0)
+        return done
+
+
 async def follow(
     rest: RestClient,
     lake: Path,
@@ -219,24 +243,20 @@ async def run(args: argparse.Namespace) -> list[Filled]:
             say(f"started a simulator: {simulator.ready.get('note', source)}")
         else:
             rest_url, source = urls[0], await source_at(urls[0])
+        if not args.follow:
+            tables = (args.only,) if args.only else ("candles", "funding")
+            return await fetch(rest_url, config.lake, source, symbols=symbols, hours=hours, tables=tables, say=say)
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
         async with RestClient(rest_url, None, share=SHARE) as rest:
 
             async def contracts() -> Sequence[Contract]:
                 return chosen(await rest.contracts(source), symbols)
 
-            if args.follow:
-                stop = asyncio.Event()
-                loop = asyncio.get_running_loop()
-                for number in (signal.SIGINT, signal.SIGTERM):
-                    loop.add_signal_handler(number, stop.set)
-                await follow(rest, config.lake, source, contracts, stop, say=say)
-                return []
-            if hours is None:
-                done = await update(rest, config.lake, source, await contracts(), say)
-                _check([msgspec.structs.replace(filled, missing={}) for filled in done], source, 0)
-                return done
-            tables = (args.only,) if args.only else ("candles", "funding")
-            return await backfill(rest, config.lake, source, await contracts(), hours, tables=tables, say=say)
+            await follow(rest, config.lake, source, contracts, stop, say=say)
+        return []
 
 
 def chosen(universe: Universe, symbols: Sequence[str]) -> tuple[Contract, ...]:

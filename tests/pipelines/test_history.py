@@ -20,7 +20,7 @@ from pipelines import filling, history
 from shared.bitget import public, transport, wire
 from shared.bitget.public import CandleRow, FundingNowRow, FundingRow
 from shared.bitget.transport import RestClient
-from shared.errors import ExchangeRefused, ExchangeSilent, NotEnoughData, ProtocolBroken
+from shared.errors import ExchangeRefused, ExchangeSilent, NotEnoughData, ProtocolBroken, SettingsError
 from shared.lake import layout, read
 from shared.simulator.faults.conditions import Change
 from shared.simulator.markets.market import GeneratedMarket
@@ -496,3 +496,19 @@ async def test_simulators_history_under_faults(server: Server, tmp_path: Path) -
             async with http.get(f"{server.rest_url}/api/v2/mix/market/history-candles", params=query) as answer:
                 told = {int(row[0]) // 60_000: tuple(map(float, row[1:])) for row in (await answer.json())["data"]}
             assert {row[0]: row[2:] for row in mine.iter_rows()} == {m: told[m] for m in mine["minute"]}
+
+
+async def test_fetch_is_one_call(server: Server, tmp_path: Path) -> None:
+    """An asset or cron needs one call: what is new, and so many hours back, of the symbols that it names."""
+    symbol = MARKET.symbols[0]
+
+    new = await history.fetch(server.rest_url, tmp_path, SOURCE, symbols=[symbol])
+    back = await history.fetch(server.rest_url, tmp_path, SOURCE, symbols=[symbol], hours=4, tables=["candles"])
+
+    assert {filled.table for filled in new} == {"open_interest", "candles", "funding"}
+    assert [filled.table for filled in back] == ["candles"]
+    assert stored(tmp_path)["symbol"].unique().to_list() == [symbol]
+    assert stored(tmp_path).height >= 240
+    assert set(stored(tmp_path, "open_interest")["symbol"]) == set(MARKET.symbols)
+    with pytest.raises(SettingsError, match="NOPEUSDT not listed"):
+        await history.fetch(server.rest_url, tmp_path, SOURCE, symbols=["NOPEUSDT"])

@@ -431,6 +431,26 @@ async def test_endpoint_is_paced_below_its_limit(
     assert max(sum(at <= other < at + NS for other in sent_ns) for at in sent_ns) == 8
 
 
+async def test_client_keeps_to_its_share_of_the_limits(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who leaves half to others sends no more than ten requests in any second to an endpoint of twenty."""
+    sent_ns: list[int] = []
+
+    class Recorded(Pace):
+        def note(self, at_ns: int) -> None:
+            super().note(at_ns)
+            if self.period_ns == NS:
+                sent_ns.append(at_ns)
+
+    monkeypatch.setattr(transport, "Pace", Recorded)
+    server.reply("/api/v2/mix/market/tickers", REST["tickers"])
+
+    async with RestClient(server.url, None, share=0.5) as client:
+        await asyncio.gather(*(client.tickers() for _ in range(11)))
+
+    assert len(sent_ns) == 11
+    assert max(sum(at <= other < at + NS for other in sent_ns) for at in sent_ns) == 10
+
+
 async def test_symbols_travel_as_utf8(server: Server, client: RestClient) -> None:
     """A Chinese symbol arrives as it was sent, in a query and in a body."""
     server.reply("/api/v2/mix/market/merge-depth", REST["merge_depth"])
