@@ -247,7 +247,7 @@ def test_raw_stays_while_its_seconds_are_damaged(lake: Path) -> None:
     """Before rows go, what they live on in is read to its last byte."""
     path = layout.partition_path(lake, "seconds", r.SOURCE, HOURS[1])
     content = bytearray(path.read_bytes())
-    for at in range(len(content) // 10, len(content) // 2, 97):
+    for at in range(20, 60):  # in the first page: what the footer says is whole
         content[at] ^= 1
     path.write_bytes(bytes(content))
 
