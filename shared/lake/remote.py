@@ -49,11 +49,14 @@ def remote_of(root: Path) -> Remote | None:
 
     Raises:
         SettingsError: the store's address cannot be used.
+        LakeError: the folder may not be looked into.
     """
     try:
         stat = (root / MARKER).stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except PermissionError as error:
+        raise LakeError(f"{root} must be readable, found {error}: restore the permission, then run it again") from error
     return _remote(root, stat.st_mtime_ns)
 
 

@@ -255,7 +255,9 @@ class WriteAheadLog:
     def _open(self, hour: int) -> None:
         """Begin an hour; what is up is carried into it before anyone can see its folder."""
         folder = self._folder(hour)
-        if folder.exists():
+        with self._writing():
+            is_taken = folder.exists()
+        if is_taken:
             raise LakeError(
                 f"session {self.session_id} must be new, found its log for {layout.hour_name(hour)}: "
                 "wait for the process that writes it, or seal the hour if that is gone"
