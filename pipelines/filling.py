@@ -143,9 +143,8 @@ class _Piece:
         self._first, self._last = first, last
         self._there: dict[str, Bools] = {}
         for hour in range(first // HOUR_MIN, -(-last // HOUR_MIN)):
-            if read.sealed_file(lake, "candles", source, hour) is not None:
-                rows = read.rows_of(layout.partition_path(lake, "candles", source, hour))
-                rows = rows.filter(pl.col("minute").is_between(first, last, closed="left"))
+            if (path := read.sealed_file(lake, "candles", source, hour)) is not None:
+                rows = read.rows_of(path).filter(pl.col("minute").is_between(first, last, closed="left"))
                 for (symbol,), mine in rows.select("symbol", "minute").group_by("symbol"):
                     self._known(str(symbol))[mine["minute"].to_numpy() - first] = True
         self.frames: list[pl.DataFrame] = []
@@ -311,9 +310,10 @@ def _settlements(lake: Path, source: str, start_ms: int) -> dict[str, list[tuple
     """Return (settled_ms, interval_h) of what is stored since, by symbol, oldest first."""
     found: dict[str, list[tuple[int, float | None]]] = {}
     for hour in read.hours(lake, "funding", source):
-        if hour >= start_ms // HOUR_MS:
-            rows = read.rows_of(layout.partition_path(lake, "funding", source, hour))
-            for symbol, at_ms, interval_h in rows.select("symbol", "settled_ms", "interval_h").iter_rows():
+        path = read.sealed_file(lake, "funding", source, hour) if hour >= start_ms // HOUR_MS else None
+        if path is not None:
+            rows = read.rows_of(path).select("symbol", "settled_ms", "interval_h")
+            for symbol, at_ms, interval_h in rows.iter_rows():
                 if at_ms >= start_ms:
                     found.setdefault(symbol, []).append((at_ms, interval_h))
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from shared.errors import SchemaMismatch, TableCorrupt
 from shared.lake import layout, read, write
+from tests.shared.lake.conftest import stand_for
 
 HOUR, SOURCE = 494_000, "simulator-growing"
 ROWS = [(HOUR * 3_600_000 + k * 900_000, symbol) for k in range(4) for symbol in ("AAAUSDT", "龙虾USDT")]
@@ -101,3 +103,17 @@ def test_other_columns_are_refused(tmp_path: Path) -> None:
         add(tmp_path, frame(ROWS).drop("rate"))
 
     assert not list(tmp_path.rglob("*.parquet"))
+
+
+def test_two_machines_add_to_one_hour(tmp_path: Path, s3: str) -> None:
+    """What one machine has added to a lake in a store, another one that never read it adds to."""
+    uri = f"{s3}/{uuid.uuid4()}"
+    here, there = stand_for(tmp_path / "here", uri), stand_for(tmp_path / "there", uri)
+    add(here, frame(ROWS[:3]))
+    add(there, frame(ROWS[3:5]))
+
+    assert add(here, frame(ROWS)).rows == 3
+    assert add(there, frame(ROWS)).rows == 0
+
+    assert stored(there).height == len(ROWS)
+    assert stored(there).equals(stored(here))
