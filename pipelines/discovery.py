@@ -11,8 +11,9 @@ prices, volumes and open interest that stand beside the rules, a reader of one h
 hour before, and 24 a day of 800 symbols are a thousandth of a per cent of what is recorded. What is unchanged within an
 hour is not written again, by a restart neither.
 
-A symbol is taken for gone when two lists in a row lack it: half a list would end half of the recording. Whatever fails
-is told and tried again later, each time later, a minute at most; recording goes on.
+A symbol is taken for gone when two lists in a row lack it and it has no ticker either: half a list would end half of
+the recording, and so would rows with a field that cannot be read. These are kept in `quarantine`, the others count.
+Whatever fails is told and tried again later, each time later, a minute at most; recording goes on.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ class Discovery:
         self._written = universe
         self._read_s = time.monotonic()  # when `contracts` was
         self._odd: frozenset[str] = frozenset()  # whom tickers and contracts do not agree about, as last compared
-        self._missing: frozenset[str] = frozenset()  # whom the last list lacked, and only the last
+        self._missing: frozenset[str] = frozenset()  # whom the last list lacked, and who is kept all the same
+        self._is_doubtful = False  # some of them were missing for the first time
         self._strangers: set[str] = set()  # that were pushed
         self._called = asyncio.Event()
 
@@ -115,19 +117,19 @@ class Discovery:
                 wait_s = max(self._every.tickers_s, min(self._every.wait_s_max, longer_s))
                 continue
             self.failures = 0
-            wait_s = self._every.confirm_s if self._missing else self._every.tickers_s
+            wait_s = self._every.confirm_s if self._is_doubtful else self._every.tickers_s
 
     async def _look(self) -> None:
         tickers: tuple[TickerRow, ...] | None = None
         is_old = time.monotonic() - self._read_s >= self._every.contracts_s
         is_hour_over = self._clock() // HOUR_NS > self._written.as_of_ns // HOUR_NS
         is_launching = self._launch_in_s() <= 0.0
-        if not (is_old or is_hour_over or is_launching or self._missing or self._called.is_set()):
+        if not (is_old or is_hour_over or is_launching or self._is_doubtful or self._called.is_set()):
             tickers = await self._rest.tickers()
             if _odd(tickers, self.universe.contracts) <= self._odd:
                 return
         self._called.clear()
-        found = await self._rest.contracts(self.universe.source)
+        found = await self._rest.readable_contracts(self.universe.source)
         self._read_s = time.monotonic()
         if not found.contracts:
             raise ProtocolBroken(f"{self._rest.base_url} must list perpetuals, found none: what was known stands")
@@ -135,9 +137,10 @@ class Discovery:
             tickers = await self._rest.tickers()
         self._on_notes(self._rest.take_notes())
         self._odd = _odd(tickers, found.contracts)
-        names = set(found.symbols)
+        names, seen = set(found.symbols), {row.symbol for row in tickers}
         lost = [contract for contract in self.universe.contracts if contract.symbol not in names]
-        kept = [contract for contract in lost if contract.symbol not in self._missing]
+        kept = [contract for contract in lost if contract.symbol not in self._missing or contract.symbol in seen]
+        self._is_doubtful = any(contract.symbol not in self._missing for contract in kept)
         self._missing = frozenset(contract.symbol for contract in kept)
         contracts = tuple(sorted((*found.contracts, *kept), key=lambda contract: contract.symbol))
         await self._believe(msgspec.structs.replace(found, contracts=contracts), tickers)
@@ -219,9 +222,10 @@ class Discovery:
 
     async def _ladder(self, symbol: str) -> Ladder:
         rows = await self._rest.position_tiers(symbol)
-        if not rows:
+        if not rows or [(row.symbol, row.level) for row in rows] != [(symbol, k + 1) for k in range(len(rows))]:
             raise ProtocolBroken(
-                f"{POSITION_TIERS.path} must have tiers of {symbol}, found none: asked for again later"
+                f"{POSITION_TIERS.path} must have tiers 1, 2, … of {symbol}, found "
+                f"{[(row.symbol, row.level) for row in rows][:3]}: asked for again later"
             )
         return Ladder(self._clock(), tuple(_tier(row) for row in rows))
 

@@ -32,7 +32,7 @@ async def discover(rest: RestClient, lake: Path, source: str) -> Universe:
         ExchangeError: the exchange refuses, is silent, or answers with something else.
         ProtocolBroken: nothing is listed.
     """
-    universe = await rest.contracts(source)
+    universe = await rest.readable_contracts(source)
     if not universe.contracts:
         raise ProtocolBroken(f"{rest.base_url} must list perpetuals, found none: is it the right address?")
     tickers = await rest.tickers()

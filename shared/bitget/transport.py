@@ -183,6 +183,17 @@ class RestClient:
         rows = self._rows(await self._send(rest.contracts()), wire.ContractRow, rest.CONTRACTS)
         return wire.universe(rows, source, self._clock())
 
+    async def readable_contracts(self, source: str) -> Universe:
+        """Return those of them that can be read; a row that cannot is kept in `quarantine`. To record, not to trade."""
+        data = await self._send(rest.contracts())
+        rows, unknown, broken = wire.parse_each(data, wire.ContractRow, rest.CONTRACTS.path)
+        self._keep(unknown, data, rest.CONTRACTS)
+        for row, why in broken:
+            note = self.quarantine.keep(rest.CONTRACTS.path, why[:120], msgspec.json.encode(row)[:65_536])
+            if note is not None:
+                self._notes.append(note)
+        return wire.universe(rows, source, self._clock())
+
     async def tickers(self) -> tuple[wire.TickerRow, ...]:
         return tuple(self._rows(await self._send(rest.tickers()), wire.TickerRow, rest.TICKERS))
 
@@ -436,14 +447,18 @@ class RestClient:
         self._keep(unknown, data, endpoint)
         return rows
 
-    def _keep(self, unknown: Sequence[str], data: Any, endpoint: rest.Endpoint) -> None:
-        for name in unknown:
-            note = self.quarantine.keep(endpoint.path, f"unknown field {name}", msgspec.json.encode(data)[:65_536])
+    def _keep(self, unknown: Sequence[str], data: Any, endpoint: rest.Endpoint, broken: Sequence[str] = ()) -> None:
+        for what in (*(f"unknown field {name}" for name in unknown), *broken):
+            note = self.quarantine.keep(endpoint.path, what, msgspec.json.encode(data)[:65_536])
             if note is not None:
                 self._notes.append(note)
 
     def _candles(self, data: Any, endpoint: rest.Endpoint, end_ms: int) -> list[public.CandleRow]:
-        rows, unknown = public.candles(data, endpoint.path)
+        try:
+            rows, unknown = public.candles(data, endpoint.path)
+        except ProtocolBroken as error:
+            self._keep((), data, endpoint, [str(error)[:120]])
+            raise
         self._keep(unknown, data, endpoint)
         return [row for row in rows if row.open_ms < end_ms]
 

@@ -45,6 +45,7 @@ ONE_WAY = "one_way_mode"
 CROSSED = "crossed"
 NAN = math.nan
 MS_NS = 1_000_000
+_PLACES_MAX = 100  # decimals of a price: the least of Bitget's have ten
 
 # What cancel and detail answer for an order that the exchange does not know (PROTOCOL §9; the second half are codes
 # that clients in production have seen for it).
@@ -387,6 +388,33 @@ def parse_rows(payload: Any, kind: type[R], where: str) -> tuple[list[R], tuple[
     return rows, tuple(sorted(unknown))
 
 
+def parse_each(payload: Any, kind: type[R], where: str) -> tuple[list[R], tuple[str, ...], list[tuple[Any, str]]]:
+    """Return what `parse_rows` does, and the rows that cannot be read with the reason: the others are worth having.
+
+    Raises:
+        ProtocolBroken: there is no list, or none of its rows can be read.
+    """
+    if not isinstance(payload, list):
+        raise ProtocolBroken(f"{where}: expected a list, found {type(payload).__name__}")
+    try:
+        return *parse_rows(payload, kind, where), []
+    except ProtocolBroken as error:
+        rows: list[R] = []
+        unknown: set[str] = set()
+        broken: list[tuple[Any, str]] = []
+        for item in payload:
+            try:
+                found, names = parse_rows([item], kind, where)
+            except ProtocolBroken as why:
+                broken.append((item, str(why)))
+            else:
+                rows += found
+                unknown.update(names)
+        if not rows:
+            raise ProtocolBroken(str(error)) from None
+        return rows, tuple(sorted(unknown)), broken
+
+
 class _Channel(Generic[R]):
     """Decoder of one channel's `data`: typed and strict first, then the slower looks at why that refused."""
 
@@ -651,12 +679,23 @@ def _clip(raw: str | bytes, limit: int = 200) -> str:
 
 
 def universe(rows: Iterable[ContractRow], source: str, as_of_ns: int) -> Universe:
-    """Return the perpetuals among the rows, sorted; delivery contracts are left out, whatever their status."""
-    contracts = sorted((_contract(row) for row in rows if row.symbol_type == "perpetual"), key=lambda c: c.symbol)
-    return Universe(source=source, as_of_ns=as_of_ns, contracts=tuple(contracts))
+    """Return the perpetuals among the rows, sorted; delivery contracts are left out, whatever their status.
+
+    Raises:
+        ProtocolBroken: two rows tell of one symbol differently, or a number is beyond all reason.
+    """
+    contracts: dict[str, Contract] = {}
+    for row in rows:
+        if row.symbol_type == "perpetual":
+            contract = _contract(row)
+            if contracts.setdefault(row.symbol, contract) != contract:
+                raise ProtocolBroken(f"expected one contract of {row.symbol}, found two that differ: ask again")
+    return Universe(source=source, as_of_ns=as_of_ns, contracts=tuple(contracts[name] for name in sorted(contracts)))
 
 
 def _contract(row: ContractRow) -> Contract:
+    if not -_PLACES_MAX <= row.price_place <= _PLACES_MAX:
+        raise ProtocolBroken(f"expected pricePlace of {row.symbol} within {_PLACES_MAX}, found {row.price_place}")
     return Contract(
         symbol=row.symbol,
         base=row.base_coin,

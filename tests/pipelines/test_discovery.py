@@ -42,7 +42,7 @@ class Exchange:
         self.tickers_of: Sequence[str] | None = None  # None: of what is listed
         self.asked: list[str] = []
         self.error: Exception | None = None
-        self.leverages: dict[str, int | None] = {}  # None: refused
+        self.leverages: dict[str, int | None] = {}  # None: refused; 0: no tiers; below: those of somebody else
         self.quarantine = Quarantine()
 
     def clock(self) -> int:
@@ -52,7 +52,7 @@ class Exchange:
     def take_notes(self) -> list[Note]:
         return []
 
-    async def contracts(self, source: str) -> Universe:
+    async def readable_contracts(self, source: str) -> Universe:
         self._ask("contracts")
         return Universe(source=source, as_of_ns=self.clock(), contracts=self.listed)
 
@@ -66,10 +66,10 @@ class Exchange:
         leverage = self.leverages.get(symbol, 50)
         if leverage is None:
             raise ExchangeRefused("40309", "The symbol has been removed")
-        steps = [Decimal(0), Decimal(50_000), Decimal(200_000)][: leverage + 1]
+        steps = [Decimal(0), Decimal(50_000), Decimal(200_000)][: abs(leverage) + 1]
         return [
             TierRow(
-                symbol=symbol, level=k + 1, start_unit=steps[k], end_unit=steps[k + 1], leverage=leverage,
+                symbol=symbol if leverage > 0 else "XUSDT", level=k + 1, start_unit=steps[k], end_unit=steps[k + 1], leverage=leverage,
                 keep_margin_rate=Decimal("0.0100"),
             )
             for k in range(len(steps) - 1)
@@ -157,6 +157,22 @@ def test_gone_is_who_was_missing_twice(lists: list[set[str]], tmp_path_factory: 
         assert len(world.lines) == len(expected) - 1
 
     asyncio.run(look())
+
+
+async def test_symbol_with_a_ticker_is_not_gone(tmp_path: Path) -> None:
+    """A symbol whose row cannot be read, list after list, keeps its rules and is recorded while it has a ticker."""
+    exchange = Exchange()
+    world = await World(tmp_path, exchange, ALWAYS).begin()
+    exchange.tickers_of = NAMES
+    exchange.listed = exchange.listed[1:]
+    for _ in range(4):
+        await world.discovery._look()
+    assert world.told == []
+
+    exchange.tickers_of = NAMES[1:]
+    await world.discovery._look()
+
+    assert [universe.symbols for universe in world.told] == [NAMES[1:]]
 
 
 async def test_unknown_ticker_has_the_list_read_once(tmp_path: Path) -> None:
@@ -390,14 +406,15 @@ async def test_tiers_that_the_lake_has_are_not_asked_for(tmp_path: Path, monkeyp
 async def test_refused_tiers_are_told_and_the_others_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A symbol whose tiers are refused, or empty, is named, asked for again less and less often, and delays nobody."""
     exchange = Exchange()
-    exchange.leverages = {"AUSDT": None, "BUSDT": 0}
+    exchange.leverages = {"AUSDT": None, "BUSDT": 0, "CUSDT": -1}
     async with reading_tiers(tmp_path, exchange, monkeypatch) as world:
         await until(lambda: len(read.hours(tmp_path, TABLE, r.SOURCE)) == 1 and exchange.asked.count("AUSDT") > 2)
         exchange.leverages = {}
         await until(lambda: set(tiers_at(tmp_path, r.SOURCE, exchange.now_ns, NAMES)) == set(NAMES))
 
     assert {(note.event, note.fields["symbol"]) for note in world.notes} == {
-        ("tiers.unread", "AUSDT"), ("tiers.unread", "BUSDT"),
+        ("tiers.unread", "AUSDT"),
+        ("tiers.unread", "CUSDT"), ("tiers.unread", "BUSDT"),
     }  # fmt: skip
 
 

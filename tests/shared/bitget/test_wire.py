@@ -511,6 +511,35 @@ def test_recorded_answer_is_understood_whole(outside: Path, name: str, kind: typ
     assert unknown == ()
 
 
+def test_unreadable_contract_does_not_cost_the_others() -> None:
+    """Of a list with rows that cannot be read the others are returned and each broken one named; none is an error."""
+    good = REST["contracts"][0]
+    blank, torn = good | {"symbol": "BLANKUSDT", "minTradeUSDT": ""}, {"symbol": "TORNUSDT"}
+    other = good | {"symbol": "OTHERUSDT", "brandNew": "1"}
+
+    rows, unknown, broken = wire.parse_each([blank, good, torn, other, "text"], wire.ContractRow, "contracts")
+
+    assert [row.symbol for row in rows] == [good["symbol"], "OTHERUSDT"]
+    assert unknown == ("brandNew",)
+    assert [row for row, _ in broken] == [blank, torn, "text"]
+    assert all(why for _, why in broken)
+    nothing: list[Any] = [[blank], "text", None, {}]
+    for payload in nothing:
+        with pytest.raises(ProtocolBroken):
+            wire.parse_each(payload, wire.ContractRow, "contracts")
+
+
+def test_two_contracts_of_one_symbol_are_one_or_refused() -> None:
+    """The same row twice is one; two that differ are no list to believe, and neither is an absurd number of decimals."""
+    (row,), _ = wire.parse_rows(REST["contracts"][:1], wire.ContractRow, "contracts")
+
+    assert len(wire.universe([row, row], "bitget", 0).contracts) == 1
+    with pytest.raises(ProtocolBroken, match="two that differ"):
+        wire.universe([row, msgspec.structs.replace(row, max_lever=7)], "bitget", 0)
+    with pytest.raises(ProtocolBroken, match="pricePlace"):
+        wire.universe([msgspec.structs.replace(row, price_place=10**9)], "bitget", 0)
+
+
 def test_recorded_contracts_are_understood_whole(outside: Path) -> None:
     """Every recorded contract row is understood, and its tick divides its price decimals."""
     payload = json.loads(
