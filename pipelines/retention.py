@@ -301,8 +301,9 @@ def _why_held_now(lake: Path, rules: Rules, there: Standing, table: str, hour: i
 
 def gb(size: float) -> str:
     """Return bytes as a person reads them."""
-    unit, factor = ("GB", 1e9) if size >= 1e9 else ("MB", 1e6) if size >= 1e6 else ("kB", 1e3)
-    return f"{size / factor:,.3g} {unit}"
+    factor, unit = next(((f, u) for f, u in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")) if size >= f), (1e3, "kB"))
+    amount = size / factor
+    return f"{amount:,.0f} {unit}" if amount >= 100 else f"{amount:.2g} {unit}"
 
 
 def report(done: Done, rules: Rules, *, is_dry_run: bool) -> str:
@@ -348,7 +349,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     try:
         config = settings_module.load(lake_uri=args.lake)
-        rules = parse(config.retention if args.rules is None else args.rules)
+        text = config.retention if args.rules is None else args.rules
+        rules = parse(text)
         known = read.sources(config.lake)
         if args.source is not None and args.source not in known:
             raise SettingsError(f"--source must be one of {', '.join(known) or 'none'}, found {args.source!r}")
@@ -362,8 +364,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CrosscutError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    told = ", ".join(f"{table}={rule}" for table, rule in rules.items())
-    print(f"{config.lake} keeps {told or 'everything: RETENTION is not set'}")
+    told = f"{text}, the rest for ever" if rules else "everything: RETENTION is not set"
+    print(f"{config.lake} keeps {told}" + ("" if done else "; there is nothing in it"))
     for one in done:
         print(report(one, rules, is_dry_run=args.dry_run))
     return 0
