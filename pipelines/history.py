@@ -20,6 +20,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import polars as pl
 
 from pipelines.filling import (
     CANDLES_KEPT_MS,
@@ -37,8 +38,8 @@ from shared import entry, settings, simulator_process
 from shared.bitget.public import MINUTE_MS
 from shared.bitget.transport import RestClient
 from shared.errors import CrosscutError, ExchangeError, NotEnoughData, ProtocolBroken, SettingsError
-from shared.lake import read
-from shared.lake.layout import HOUR_S
+from shared.lake import read, write
+from shared.lake.layout import HOUR_NS, HOUR_S, TABLES
 from shared.types import Contract, Universe
 
 SHARE = 0.5
@@ -116,12 +117,34 @@ async def fetch(
         ExchangeError, NotEnoughData, ProtocolBroken, LakeError, SettingsError: see `backfill` and `chosen`.
     """
     async with RestClient(rest_url, None, share=SHARE) as rest:
-        contracts = chosen(await rest.contracts(source), symbols)
-        if hours is not None:
-            return await backfill(rest, lake, source, contracts, hours, tables=tables, say=say)
-        done = await update(rest, lake, source, contracts, say)
+        try:
+            contracts = chosen(await rest.contracts(source), symbols)
+            if hours is not None:
+                return await backfill(rest, lake, source, contracts, hours, tables=tables, say=say)
+            done = await update(rest, lake, source, contracts, say)
+        finally:
+            set_aside(rest, lake, source, say)
         _check([msgspec.structs.replace(filled, missing={}) for filled in done], source, 0)
         return done
+
+
+def set_aside(rest: RestClient, lake: Path, source: str, say: Say = lambda line: None) -> int:
+    """Write what of Bitget's answers was not understood to the table `quarantine`; return how much that is."""
+    kept, more = rest.quarantine.take()
+    rest.take_notes()
+    if not kept:
+        return 0
+    now_ns = time.time_ns()
+    session = f"history-{now_ns // 1000}"
+    rows = [(row.recv_ns or now_ns, session, row.where, row.what, row.raw, 1) for row in kept]
+    if more:
+        rows.append((now_ns, session, "other", "more of what is kept above", "", more))
+    hour = now_ns // HOUR_NS
+    frame = pl.DataFrame(rows, schema=dict(TABLES["quarantine"].columns), orient="row")
+    frame = frame.with_columns(pl.col("recv_ns").clip(hour * HOUR_NS, now_ns))
+    write.write_table(lake, "quarantine", source, hour, frame, {"session": session}, part=session)
+    say(f"{len(kept) + more} payloads were not understood, first {kept[0].where}: {kept[0].what}: see quarantine")
+    return len(kept) + more
 
 
 async def follow(
@@ -158,6 +181,7 @@ async def follow(
                 _say_strange(await note_open_interest(rest, lake, source), say)
         except ExchangeError as error:
             say(f"asked again in {interest_s:g} s: {error}")
+        set_aside(rest, lake, source, say)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(interest_s - time.time() % interest_s):
                 await stop.wait()

@@ -13,6 +13,7 @@ import msgspec
 import polars as pl
 import pytest
 import pytest_asyncio
+from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,7 +26,7 @@ from shared.lake import layout, read
 from shared.simulator.faults.conditions import Change
 from shared.simulator.markets.market import GeneratedMarket
 from shared.simulator.server import Server
-from shared.types import Contract
+from shared.types import Contract, Note
 from tests.pipelines.markets import contract
 
 SOURCE = "simulator-history"
@@ -53,6 +54,7 @@ class Bitget:
         self.fails_after: int | None = None
         self.gone: set[str] = set()
         self.kept_min = 31 * DAY_MIN  # by `candles`
+        self.quarantine = wire.Quarantine()
 
     @property
     def contracts(self) -> tuple[Contract, ...]:
@@ -113,6 +115,9 @@ class Bitget:
             raise ExchangeRefused("40309", "The symbol has been removed")
         if self.fails_after is not None and len(self.asked) > self.fails_after:
             raise ExchangeSilent("no answer")
+
+    def take_notes(self) -> list[Note]:
+        return []
 
     @property
     def rest(self) -> RestClient:
@@ -512,3 +517,38 @@ async def test_fetch_is_one_call(server: Server, tmp_path: Path) -> None:
     assert set(stored(tmp_path, "open_interest")["symbol"]) == set(MARKET.symbols)
     with pytest.raises(SettingsError, match="NOPEUSDT not listed"):
         await history.fetch(server.rest_url, tmp_path, SOURCE, symbols=["NOPEUSDT"])
+
+
+async def test_what_is_not_understood_is_kept_raw(tmp_path: Path) -> None:
+    """A field that nobody knows and a candle that is none lie in the quarantine of the hour, as they came."""
+
+    async def answer(request: web.Request) -> web.Response:
+        answers: dict[str, Any] = {
+            "time": {"serverTime": str(NOW_MS)},
+            "history-fund-rate": [{"symbol": "AAAUSDT", "fundingRate": "1", "fundingTime": "2", "surprise": "yes"}],
+            "candles": [["60000", "1", "1", "1", "1", "0", "0"], ["120000", "1", "many", "1", "1", "0", "0"]],
+        }
+        data = answers[request.path.rsplit("/", 1)[-1]]
+        return web.json_response({"code": "00000", "msg": "success", "requestTime": 1, "data": data})
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        async with RestClient(f"http://127.0.0.1:{runner.addresses[0][1]}", None) as client:
+            await client.funding_history("AAAUSDT")
+            with pytest.raises(ProtocolBroken):
+                await client.candles("AAAUSDT", NOW_MS)
+            assert history.set_aside(client, tmp_path, SOURCE) == 2
+            assert history.set_aside(client, tmp_path, SOURCE) == 0
+    finally:
+        await runner.cleanup()
+
+    rows = read.collect(read.scan(tmp_path, "quarantine", SOURCE)).sort("where")
+    assert [where.rsplit("/", 1)[-1] for where in rows["where"]] == ["candles", "history-fund-rate"]
+    assert rows["what"][1] == "unknown field surprise"
+    assert "many" in rows["raw"][0]
+    assert "surprise" in rows["raw"][1]
