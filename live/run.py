@@ -199,6 +199,7 @@ def run(options: argparse.Namespace) -> Outcome:
             venue=chosen.bitget_venue,
             rest_url=where.rest_url,
             market_ws_url=where.market_ws_url,
+            books=chosen.books,
             venue_ws_url=where.venue_ws_url,
             keys=where.keys,
             lake=chosen.lake,

@@ -38,9 +38,10 @@ from shared.errors import CrosscutError, ExchangeError, ExchangeRefused, Exchang
 from shared.features.catalog import FEATURES
 from shared.features.graph import definition_hash
 from shared.features.sampler import COLUMNS
+from shared.settings import check_books
 from shared.strategy.engine import Engine, EngineConfig
 from shared.strategy.truth import FILLS_BEFORE_ADOPTION_NS
-from shared.types import SCHEMA_VERSION, Adopted, Contract, Note, StopRequested, Universe
+from shared.types import SCHEMA_VERSION, Adopted, BookChannels, Contract, Note, StopRequested, Universe
 
 CLOCK_SKEW_MS_MAX: Final = 2000  # the engine's proof of absence allows clocks to differ by 2 s
 REQUEST_TIMEOUT_S: Final = 5.0  # Bitget answers within 0.3 s; what takes longer is asked for, not waited for
@@ -92,6 +93,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     venue: str  # simulator, demo, live
     rest_url: str
     market_ws_url: str
+    books: BookChannels
     venue_ws_url: str
     keys: Keys
     lake: Path
@@ -191,6 +193,7 @@ class Session:
             ) as client:
                 skew_ms = await check_clock(client)
                 universe = await client.contracts(plan.source)
+                check_books(plan.books, universe.symbols, plan.source)
                 symbol = choose_account_symbol(universe)
                 await self._check_account(client, symbol)
                 self._logger.info(
@@ -200,6 +203,7 @@ class Session:
                     source=plan.source,
                     model=plan.model,
                     symbols=len(universe.contracts),
+                    books=str(plan.books),
                     clock_skew_ms=skew_ms,
                     folder=str(self.folder),
                 )
@@ -269,7 +273,7 @@ class Session:
         )
         runner = Runner(engine, writer, executor, clock=self._clock, log=self._log, later=loop.call_later)
         self._runner, self._executor = runner, executor
-        market = Market(plan.market_ws_url, universe.symbols, runner.tell, self._clock, self._log)
+        market = Market(plan.market_ws_url, universe.symbols, runner.tell, self._clock, self._log, plan.books)
         account = AccountStream(plan.venue_ws_url, plan.keys, runner.tell, self._clock, self._log)
         loop.set_exception_handler(self._on_loop_error)
         tasks = [

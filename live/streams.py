@@ -19,7 +19,7 @@ from shared.bitget.session import Channel, Link, PublicSession, shards
 from shared.bitget.ticks import TickBuffer
 from shared.bitget.transport import stream
 from shared.features.sampler import COLUMNS, Sampler
-from shared.types import NS, Event, LinkChanged, Note, SecondClosed
+from shared.types import BOOKS5, NS, BookChannels, Event, LinkChanged, Note, SecondClosed
 
 BATCH_S: Final = 0.1
 """How often the sampler takes what has come; ten batches a second cost less than one large one at its end."""
@@ -35,6 +35,7 @@ class Market:
         url: WebSocket base, without /public.
         symbols: of the universe, the N axis.
         clock: ns, strictly increasing, shared by all streams.
+        books: the book channel of each symbol; that of the recorder whose rows a model learned from.
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class Market:
         tell: Callable[[Event], None],
         clock: Callable[[], int],
         log: Callable[[Note], None],
+        books: BookChannels = BOOKS5,
     ) -> None:
         self._url, self._tell, self._clock, self._log = url, tell, clock, log
-        self._buffer = TickBuffer(symbols)
+        self._buffer = TickBuffer(symbols)  # of full books the best levels alone: changes are for the lake
         self._sessions = [
-            PublicSession(part, conn=conn, buffer=self._buffer) for conn, part in enumerate(shards(symbols))
+            PublicSession(part, books.channels_of, conn=conn, buffer=self._buffer)
+            for conn, part in enumerate(shards(symbols))
         ]
         self._sampler = Sampler(len(symbols), clock() // NS)
         self._is_up = False

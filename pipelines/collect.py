@@ -34,8 +34,8 @@ from shared import entry, log, settings, simulator_process
 from shared.bitget.transport import ROTATE_S, ReceiveClock, RestClient, rotate
 from shared.errors import CrosscutError, ExchangeSilent, LakeError, SettingsError
 from shared.lake import layout, write
-from shared.lake.layout import HOUR_NS, HOUR_S, RAW
-from shared.types import NS, Note, Universe
+from shared.lake.layout import HOUR_NS, HOUR_S
+from shared.types import BOOKS5, NS, BookChannels, Note, Universe
 
 WRITE_S = 1.0
 """What a crash loses at most, and how far a reader of the open hour is behind."""
@@ -77,6 +77,7 @@ async def collect(
     stop: asyncio.Event,
     symbols: Sequence[str] = (),
     hour: int | None = None,
+    books: BookChannels = BOOKS5,
     copies: int = 1,
     rotate_s: float = ROTATE_S,
     free_bytes_min: float = FREE_BYTES_MIN,
@@ -92,6 +93,7 @@ async def collect(
         symbols: () is everything that is listed, then and later.
         hour: epoch hour whose pushes are recorded, those of the hours beside it are not; be there `OVERLAP_S` before
             it and after it. None: everything until the stop.
+        books: the book channel of each symbol.
         copies: connections that carry each channel.
         rotate_s: age at which a connection is replaced by a new one.
         free_bytes_min: with less room on the lake's disk recording ends, while there is enough to seal.
@@ -115,11 +117,12 @@ async def collect(
             symbols=symbols,
             from_ns=0 if hour is None else hour * HOUR_NS - round(OVERLAP_S * NS),
             owned_ns=None if hour is None else (hour * HOUR_NS, (hour + 1) * HOUR_NS),
+            books=books,
             copies=copies,
         )
         collector.follow(universe)
         progress(f"recording {len(collector.symbols)} symbols of {source} over {len(collector.sessions)} connections")
-        progress(projection(len(collector.symbols), free_bytes(lake)))
+        progress(projection([books.of(symbol) for symbol in collector.symbols], free_bytes(lake)))
         streams = _Streams(f"{ws_url}/public", collector, clock, rotate_s, progress, on_notes)
         discovery = Discovery(
             rest,
@@ -336,12 +339,17 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--symbols", help="comma separated (default: SYMBOLS, which is everything that is listed, then and later)"
     )
+    p.add_argument(
+        "--books",
+        help="book channel of all symbols, and of some of them another: books15, or books5,BTCUSDT=books "
+        "(default: BOOKS, which is books5). live.run must have the same setting",
+    )
     return p
 
 
 async def run(args: argparse.Namespace) -> Collected:
     """Do what the command line asks, with a simulator of our own where that is needed."""
-    config = settings.load(lake_uri=args.lake, symbols=args.symbols)
+    config = settings.load(lake_uri=args.lake, symbols=args.symbols, books=args.books)
     lake = config.lake
     if args.seconds is not None and not args.seconds > 0:
         raise SettingsError(f"--seconds must be above 0, found {args.seconds:g}")
@@ -387,6 +395,7 @@ async def run(args: argparse.Namespace) -> Collected:
                 stop=stop,
                 symbols=symbols,
                 hour=None if begin_s is None else begin_s // HOUR_S,
+                books=config.books,
                 copies=args.copies,
                 free_bytes_min=args.free_gb_min * 1e9,
                 gauges=gauges,
@@ -461,7 +470,9 @@ def summary(done: Collected) -> dict[str, Any]:
         "symbols": done.symbols,
         "rows": done.rows,
         "hours": [layout.hour_name(seal.hour) for seal in done.seals],
-        "sealed": {table: sum(seal.files[table].rows for seal in done.seals) for table in RAW},
+        "sealed": {
+            table: sum(seal.files[table].rows for seal in done.seals if table in seal.files) for table in done.rows
+        },
         "bytes": sum(seal.bytes for seal in done.seals),
         "duplicates": sum(seal.duplicates for seal in done.seals),
         "died": sorted(session for seal in done.seals for session in seal.dead_sessions),  # whose rows were sealed too

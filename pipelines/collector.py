@@ -23,9 +23,8 @@ from shared.bitget.ticks import TickBuffer
 from shared.bitget.wire import Quarantine
 from shared.errors import SettingsError
 from shared.lake.wal import Aside, WriteAheadLog
-from shared.types import Note, Ticks, Universe
-
-CHANNELS = ("books15", "trade", "ticker")
+from shared.settings import check_books
+from shared.types import BOOKS5, BookChannels, Note, Ticks, Universe
 
 
 class Followed(msgspec.Struct, frozen=True):
@@ -44,10 +43,12 @@ class Collector:
         symbols: what to record; () is everything that is listed, then and later.
         from_ns: earlier receipts are not recorded (see `WriteAheadLog`).
         owned_ns: [start, end) of the pushes to record, by the exchange's clock (see there); None: all of them.
+        books: the book channel of each symbol; full books are kept change by change as well (`raw/depth`).
+        channels: of every symbol; None: its book channel, trades and tickers.
         copies: connections that carry each channel; 2 survives the loss of one without a gap, and is recorded once.
 
     Raises:
-        SettingsError: a wanted symbol is not listed.
+        SettingsError: a wanted symbol, or one with a book channel of its own, is not listed.
     """
 
     def __init__(
@@ -57,7 +58,8 @@ class Collector:
         session_id: str,
         *,
         symbols: Sequence[str] = (),
-        channels: tuple[str, ...] = CHANNELS,
+        books: BookChannels = BOOKS5,
+        channels: tuple[str, ...] | None = None,
         from_ns: int = 0,
         owned_ns: tuple[int, int] | None = None,
         copies: int = 1,
@@ -65,10 +67,21 @@ class Collector:
         self.universe = universe
         self.symbols = wanted_symbols(universe, symbols)
         self._named = frozenset(symbols)
-        self.log = WriteAheadLog(lake, universe.source, session_id, universe, from_ns=from_ns, owned_ns=owned_ns)
-        self.buffer = TickBuffer(universe.symbols)
-        self._channels = channels
-        parts = shards(self.symbols, len(channels))
+        check_books(books, universe.symbols, universe.source)
+        self.books = books
+        self._channels = channels or books.channels_of
+        self._n_channels = len(channels or books.channels_of(""))
+        self.log = WriteAheadLog(
+            lake,
+            universe.source,
+            session_id,
+            universe,
+            from_ns=from_ns,
+            owned_ns=owned_ns,
+            has_depth=books.has_full,
+        )
+        self.buffer = TickBuffer(universe.symbols, has_depth=books.has_full)
+        parts = shards(self.symbols, self._n_channels)
         self.parts = parts * copies
         self._copies = [copy for copy in range(copies) for _ in parts]  # which copy each part belongs to
         self.sessions: list[PublicSession] = []  # a part's newest stands at its position
@@ -122,7 +135,7 @@ class Collector:
             for session in self._sessions_of(part):
                 session.follow(more)
         opened = []
-        for shard in shards(tuple(left), len(self._channels)) if left else ():
+        for shard in shards(tuple(left), self._n_channels) if left else ():
             opened.append(len(self.parts))
             self.parts.append(shard)
             self._copies.append(copy)
@@ -131,7 +144,7 @@ class Collector:
 
     def _room(self, session: PublicSession) -> int:
         """Return how many symbols more a connection can carry."""
-        return (CHANNELS_MAX - len(session.channels)) // len(self._channels)
+        return (CHANNELS_MAX - len(session.channels)) // self._n_channels
 
     def _sessions_of(self, part: int) -> list[PublicSession]:
         """Return the sessions of a part, any of which may be the one that goes on."""
@@ -149,7 +162,7 @@ class Collector:
             channel
             for session in self._all_sessions()
             for channel, state in session.channels.items()
-            if state is Channel.LINKED
+            if state is Channel.LINKED and session.carries(channel)
         }
         return len(linked), len(wanted)
 

@@ -30,7 +30,7 @@ from shared.simulator.markets import generated
 from shared.simulator.markets.market import Market
 from shared.simulator.markets.recorded import RecordedMarket
 from shared.simulator.pushes.feed import HISTORY, PublicFeed
-from shared.types import NS, Universe
+from shared.types import BOOKS5, NS, BookChannels, Universe
 
 EARLY_S = 30
 """How long before the history the virtual connection is made. A thousand symbols need 3 s for their subscriptions;
@@ -72,11 +72,13 @@ class VirtualSocket:
         if text == "ping":
             return ["pong"]
         request = msgspec.json.decode(text)
-        assert request["op"] == "subscribe", request
         frames = []
         for arg in request["args"]:
             topic = (arg["channel"], arg["instId"])
-            frames.append(msgspec.json.encode({"event": "subscribe", "arg": arg}).decode())
+            frames.append(msgspec.json.encode({"event": request["op"], "arg": arg}).decode())
+            if request["op"] == "unsubscribe":  # a full book whose chain the market itself has broken
+                self.topics.discard(topic)
+                continue
             snapshot = self._feed.snapshot(now_ns, *topic)
             if snapshot is not None:
                 frames.append(snapshot)
@@ -96,6 +98,10 @@ class Playback:
         self._sockets = [VirtualSocket(feed, session) for session in collector.sessions]
         self.is_linked = False
         self._by_symbol = {symbol: socket for socket in self._sockets for _, symbol in socket.session.channels}
+        self._wanted: dict[str, set[str]] = {}  # channel -> symbols
+        for socket in self._sockets:
+            for channel, symbol in socket.session.channels:
+                self._wanted.setdefault(channel, set()).add(symbol)
 
     def connect(self, second: int) -> None:
         self._now_ns = second * NS - _CALM_NS
@@ -105,7 +111,7 @@ class Playback:
     def tell(self, second: int) -> None:
         """Deliver what the market pushes in a second."""
         began_s = time.perf_counter()
-        pushes = list(self._feed.frames(second * NS, (second + 1) * NS))
+        pushes = list(self._feed.frames(second * NS, (second + 1) * NS, self._wanted))
         rendered_s = time.perf_counter()
         self._now_ns = second * NS - _CALM_NS
         for socket in self._sockets:
@@ -133,16 +139,21 @@ def generate(
     start_s: int,
     end_s: int,
     progress: Callable[[str], None] = lambda line: None,
+    books: BookChannels = BOOKS5,
 ) -> Generated:
     """Write the history [start_s, end_s) of a market into the lake, sealed.
 
+    Args:
+        books: the book channel of each symbol.
+
     Raises:
         LakeError: the disk refuses, or another process writes the same history.
+        SettingsError: a symbol with a book channel of its own is not listed.
     """
     write.seal_all(lake, market.source)  # what a run that was killed left behind
     feed = PublicFeed(market, HISTORY)
     universe = discover_virtually(market, feed, lake, start_s, end_s)
-    collector = Collector(lake, universe, f"generate-{start_s}-{end_s}", from_ns=start_s * NS)
+    collector = Collector(lake, universe, f"generate-{start_s}-{end_s}", from_ns=start_s * NS, books=books)
     playback = Playback(feed, collector)
     log_s, began_s = 0.0, time.perf_counter()
     reported_s = began_s
@@ -215,6 +226,7 @@ def parser() -> argparse.ArgumentParser:
         "its history ends at --end and takes the place of an earlier replay",
     )
     p.add_argument("--lake", help="the lake's folder (default: LAKE_URI, which is data_lake)")
+    p.add_argument("--books", help="book channel of all symbols, and of some of them another (default: BOOKS)")
     p.add_argument("--end", default="now", help="when the history ends: now, or epoch ns (default: now)")
     return p
 
@@ -222,7 +234,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
-        lake = settings.load(lake_uri=args.lake).lake
+        config = settings.load(lake_uri=args.lake, books=args.books)
+        lake = config.lake
         end_s = _end_s(args.end)
         if not 0 < args.hours <= HOURS_MAX:
             raise SettingsError(f"--hours must be above 0 and at most {HOURS_MAX}, found {args.hours:g}")
@@ -233,7 +246,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             market = recording = RecordedMarket(args.recording, end_s * NS)
             start_s = max(start_s, recording.first_second)  # a recording is as long as it is
-        done = generate(market, lake, start_s, end_s, _say)
+        done = generate(market, lake, start_s, end_s, _say, config.books)
     except CrosscutError as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -248,10 +261,10 @@ def summary(done: Generated, market: Market, lake: Path) -> dict[str, Any]:
     """Return what a program that calls us wants to know."""
     tables = {
         table: {
-            "rows": sum(seal.files[table].rows for seal in done.seals),
-            "bytes": sum(seal.files[table].bytes for seal in done.seals),
+            "rows": sum(seal.files[table].rows for seal in done.seals if table in seal.files),
+            "bytes": sum(seal.files[table].bytes for seal in done.seals if table in seal.files),
         }
-        for table in layout.RAW
+        for table in done.rows
     }
     return {
         "command": "generate",

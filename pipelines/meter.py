@@ -6,7 +6,9 @@ durable, is there room, did anything arrive that was not understood.
 
 from __future__ import annotations
 
+import collections
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
@@ -14,16 +16,20 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_serv
 from pipelines.collector import Collector
 from shared.errors import SettingsError
 from shared.lake.layout import HOUR_S
-from shared.types import NS
+from shared.types import FULL_BOOKS, NS
 
 DAY_S = 86_400
-ROWS_PER_S = {"book": 8.0, "ticker": 9.0, "trade": 1.0}
-"""Of one symbol, as measured of Bitget in September 2026: a books15 every 125 ms, a ticker every 105; trades vary."""
+ROWS_PER_S = {"book": 8.0, "ticker": 9.0, "trade": 1.0, "depth": 80.0}
+"""Of one symbol, as measured of Bitget in September 2026: a book every 125 ms, a ticker every 105; trades vary. A
+push of `books` has 430 bytes (150 symbols, September 2026), which is about ten levels; a row of depth is a level."""
 
-SEALED_BYTES = {"book": 110.0, "ticker": 40.0, "trade": 12.0}
-"""A row in a sealed hour (`python -m benchmarks.sizes`)."""
+SEALED_BYTES = {"book": 110.0, "ticker": 40.0, "trade": 12.0, "depth": 6.0}
+"""A row in a sealed hour (`python -m benchmarks.sizes`, `benchmarks.recorder`); of a book with 15 levels."""
 
-LOG_BYTES = {"book": 520.0, "ticker": 130.0, "trade": 70.0}
+BOOK_BYTES = {"books1": 25.0, "books5": 55.0}
+"""A row of a book of fewer levels in a sealed hour."""
+
+LOG_BYTES = {"book": 520.0, "ticker": 130.0, "trade": 70.0, "depth": 59.0}
 """A row in the write-ahead log, which is not compressed."""
 
 
@@ -91,14 +97,20 @@ def free_bytes(lake: Path) -> int:
     return shutil.disk_usage(lake).free
 
 
-def projection(n_symbols: int, free: int) -> str:
-    """Say what recording so many symbols at Bitget's full pace takes."""
-    day, hour = (
-        sum(ROWS_PER_S[table] * size[table] for table in ROWS_PER_S) * n_symbols * seconds
-        for size, seconds in ((SEALED_BYTES, DAY_S), (LOG_BYTES, HOUR_S))
-    )
+def projection(books: Sequence[str], free: int) -> str:
+    """Say what recording takes at Bitget's full pace.
+
+    Args:
+        books: the book channel of every symbol.
+    """
+    day = hour = 0.0
+    for channel, n_symbols in collections.Counter(books).items():
+        tables = [table for table in ROWS_PER_S if table != "depth" or channel == FULL_BOOKS]
+        sealed = SEALED_BYTES | {"book": BOOK_BYTES.get(channel, SEALED_BYTES["book"])}
+        day += n_symbols * DAY_S * sum(ROWS_PER_S[table] * sealed[table] for table in tables)
+        hour += n_symbols * HOUR_S * sum(ROWS_PER_S[table] * LOG_BYTES[table] for table in tables)
     days = max(0.0, free - hour) / day
     return (
-        f"at Bitget's full pace {n_symbols} symbols take about {day / 1e9:.2g} GB a day, and {hour / 1e9:.2g} GB while "
-        f"an hour is open; {free / 1e9:.0f} GB are free: {days:.1f} days"
+        f"at Bitget's full pace {len(books)} symbols take about {day / 1e9:.2g} GB a day, and {hour / 1e9:.2g} GB "
+        f"while an hour is open; {free / 1e9:.0f} GB are free: {days:.1f} days"
     )

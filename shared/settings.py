@@ -20,7 +20,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.errors import SettingsError
-from shared.types import BOOK_CHANNELS, BookChannels
+from shared.types import BOOK_CHANNELS, BOOKS5, BookChannels
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     bitget_passphrase: SecretStr | None = None
     symbols: Annotated[tuple[str, ...], NoDecode] = ()  # () = every listed one
     symbol: str | None = None  # None: use `symbols`
-    books: Annotated[BookChannels, NoDecode] = BookChannels()  # books5, or books5,BTCUSDT=books,ETHUSDT=books15
+    books: Annotated[BookChannels, NoDecode] = BOOKS5  # or books5,BTCUSDT=books,ETHUSDT=books15
     leverage: int = Field(5, ge=1, le=150)
     sandbox: bool = True
     daily_loss_limit: float = Field(0.10, gt=0, le=1)  # [1] of the day's first equity
@@ -222,7 +222,7 @@ def parse_books(text: str) -> BookChannels:
             others[symbol.upper()] = channel
         else:
             default = channel
-    return BookChannels(default or BookChannels().default, others)
+    return BookChannels(default or BOOKS5.default, others)
 
 
 def check_books(books: BookChannels, listed: Sequence[str], source: str) -> None:

@@ -129,6 +129,10 @@ class BookChannels(msgspec.Struct, frozen=True):
         return ",".join([self.default, *(f"{symbol}={channel}" for symbol, channel in sorted(self.others.items()))])
 
 
+BOOKS5 = BookChannels()
+"""What is recorded and traded unless the setting `BOOKS` says otherwise."""
+
+
 # ------------------------------------------------------------------------------------------------- ticks
 
 

@@ -32,7 +32,7 @@ from shared.bitget.chains import Chains
 from shared.bitget.ticks import CHANNEL_TABLE, TickBuffer
 from shared.errors import ProtocolBroken
 from shared.pace import Bucket, Pace
-from shared.types import FULL_BOOKS, NS, BookChannels, Note, TickEvent
+from shared.types import BOOKS5, FULL_BOOKS, NS, Note, TickEvent
 
 MESSAGES_PER_S = 5
 SUBSCRIBES_PER_H = 120
@@ -47,7 +47,6 @@ FROZEN_NS = 10 * NS  # so long without any push, and so many due at the connecti
 FROZEN_PUSHES = 100  # Poisson: none of 100 is a chance of e^-100; at a tenth of the usual pace, as by night, e^-10
 _PACE_NS_MIN = 60 * NS  # a pace is not judged by less: a connection begins with a burst of snapshots
 _STRANGERS_MAX = 100
-DEFAULT_CHANNELS = BookChannels().channels_of
 MENDS_AT_ONCE, MEND_NS = 20, 60 * NS  # requests that mend: 20 at once and one a minute, 80 in an hour
 MENDS_APART_NS = NS  # so that channels that break together are mended together
 MEND_LATER_NS = 2 * NS  # a chain that breaks again is asked for this late, doubled each time up to RETRY_NS
@@ -450,7 +449,7 @@ class PublicSession(Session):
     def __init__(
         self,
         symbols: Iterable[str],
-        channels: tuple[str, ...] | Callable[[str], tuple[str, ...]] = DEFAULT_CHANNELS,
+        channels: tuple[str, ...] | Callable[[str], tuple[str, ...]] = BOOKS5.channels_of,
         *,
         conn: int,
         buffer: TickBuffer,

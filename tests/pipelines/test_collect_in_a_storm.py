@@ -41,7 +41,7 @@ SCRIPT = {
     },
 }
 
-AWAITED = ("tear books15", "not_json books15", "disconnect public abort", "disconnect public close", "lose books15")
+AWAITED = ("tear books5", "not_json books5", "disconnect public abort", "disconnect public close", "lose books5")
 
 Book = tuple[int, int]
 """(symbol, seq)"""
@@ -56,7 +56,7 @@ def sent_books(path: Path, symbols: tuple[str, ...]) -> dict[int, list[Book]]:
             push = json.loads(told["text"])
         except json.JSONDecodeError:
             continue
-        if push["arg"]["channel"] == "books15":
+        if push["arg"]["channel"] == "books5":
             books[told["conn"]].append((symbols.index(push["arg"]["instId"]), push["data"][0]["seq"]))
     return books
 

@@ -64,7 +64,7 @@ def test_sessions_share_all_wanted_channels() -> None:
 
     wanted = [channel for session in collector.sessions for channel in session.channels]
     assert sorted(wanted) == sorted(
-        (channel, symbol) for symbol in symbols for channel in ("books15", "trade", "ticker")
+        (channel, symbol) for symbol in symbols for channel in ("books5", "trade", "ticker")
     )
     assert len(collector.sessions) == 3
 
@@ -130,7 +130,7 @@ def test_connections_follow_what_is_listed(universes: list[set[int]], copies: in
         assert list(followed.parts) == list(range(n_parts, len(collector.sessions)))
         assert collector.buffer.symbols[: len(axis)] == axis
         subscribed = Counter(channel for session in collector.sessions for channel in session.channels)
-        channels = ("books15", "trade", "ticker")
+        channels = ("books5", "trade", "ticker")
         assert subscribed == Counter(
             (channel, symbol) for symbol in collector.symbols for channel in channels
         ) + Counter({(channel, symbol): copies - 1 for symbol in collector.symbols for channel in channels})
@@ -159,7 +159,7 @@ def test_hour_in_which_symbols_come_and_go_is_stored_and_covered(tmp_path: Path)
     gone, stays, new = "BTCUSDT", "ETHUSDT", "NEWUSDT"
     before, after = r.universe((gone, stays), START_NS - 1), r.universe((stays, new), START_NS + 130 * NS)
     write.write_universe(tmp_path, before)
-    collector = Collector(tmp_path, before, "s", channels=("books15", "trade", "ticker"))
+    collector = Collector(tmp_path, before, "s", channels=("books5", "trade", "ticker"))
     (session,) = collector.sessions
     session.connected(START_NS)
     now_ns = START_NS

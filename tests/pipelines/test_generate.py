@@ -13,19 +13,21 @@ import pytest
 
 from pipelines import generate
 from shared.lake import coverage, read, write
+from shared.lake.depth import books_at
 from shared.lake.layout import HOUR_S, RAW
 from shared.simulator.markets.market import GeneratedMarket, Market, depth_at
 from shared.simulator.markets.recorded import RecordedMarket
-from shared.types import NS, TickEvent, Ticks
+from shared.types import NS, BookChannels, TickEvent, Ticks
 from tests.shared.lake import receipts as r
 
 BORDER_S = 489_000 * HOUR_S
 N_SYMBOLS = 5
 SOURCE = f"simulator-g3-{N_SYMBOLS}"
+BOOKS15 = BookChannels("books15")
 
 
-def run(lake: Path, start_s: int, end_s: int) -> generate.Generated:
-    return generate.generate(GeneratedMarket(3, N_SYMBOLS), lake, start_s, end_s)
+def run(lake: Path, start_s: int, end_s: int, books: BookChannels = BOOKS15) -> generate.Generated:
+    return generate.generate(GeneratedMarket(3, N_SYMBOLS), lake, start_s, end_s, books=books)
 
 
 def data(lake: Path, source: str = SOURCE, symbols: tuple[str, ...] = ()) -> Ticks:
@@ -69,6 +71,39 @@ def test_history_is_what_the_market_did(lake: Path) -> None:
         strict=True,
     )
     assert sorted(stored) == sorted(told)
+
+
+def test_history_follows_each_symbol_on_its_own_book_channel(tmp_path: Path) -> None:
+    """Five levels by default, fifteen or the full book where it is asked for; full books are kept change by change."""
+    market = GeneratedMarket(3, N_SYMBOLS)
+    five, fifteen, full = market.symbols[:3]
+    done = run(tmp_path, BORDER_S - 20, BORDER_S + 20, BookChannels("books5", {fifteen: "books15", full: "books"}))
+    ticks = data(tmp_path, symbols=market.symbols)
+
+    assert done.rows["raw/depth"] > 0
+    for symbol, n_levels in ((five, 5), (fifteen, 15), (full, 15)):
+        n = market.symbols.index(symbol)
+        rows = np.flatnonzero(ticks.books.symbol == n)
+        assert len(rows) == 40 or symbol == full
+        for row in rows.tolist():
+            depth = depth_at(market, int(ticks.books.recv_ns[row]) // NS)
+            for field in ("bid_price", "ask_size"):
+                found, expected = getattr(ticks.books, field)[row], getattr(depth, field)[n]
+                assert np.array_equal(found[:n_levels], expected[:n_levels], equal_nan=True)
+                assert not np.nan_to_num(found[n_levels:]).any()
+    times = [second * NS + NS - 1 for second in range(BORDER_S - 20, BORDER_S + 20)]
+    for at_ns, book in zip(times, books_at(tmp_path, SOURCE, full, times), strict=True):
+        depth, n = depth_at(market, at_ns // NS), market.symbols.index(full)
+        assert book is not None
+        for field in ("bid_price", "bid_size", "ask_price", "ask_size"):
+            expected = getattr(depth, field)[n]
+            n_there = int(np.isfinite(getattr(depth, field[:4] + "price")[n]).sum())
+            assert np.array_equal(getattr(book, field), expected[:n_there])
+    assert {row["symbol"] for row in rows_of_depth(tmp_path)} == {full}
+
+
+def rows_of_depth(lake: Path) -> list[dict[str, Any]]:
+    return read.collect(read.scan(lake, "raw/depth", SOURCE)).to_dicts()
 
 
 def test_history_is_covered_from_its_first_instant(lake: Path) -> None:
@@ -128,7 +163,7 @@ def test_killed_run_is_sealed_by_the_next(tmp_path: Path) -> None:
     feed = PublicFeed(market, HISTORY)
     start_s, end_s = BORDER_S, BORDER_S + 20
     universe = generate.discover_virtually(market, feed, tmp_path, start_s, end_s)
-    collector = Collector(tmp_path, universe, f"generate-{start_s}-{end_s}", from_ns=start_s * NS)
+    collector = Collector(tmp_path, universe, f"generate-{start_s}-{end_s}", from_ns=start_s * NS, books=BOOKS15)
     playback = generate.Playback(feed, collector)
     playback.connect(start_s - 5)
     for second in range(start_s - 5, start_s + 8):

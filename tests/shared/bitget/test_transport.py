@@ -547,7 +547,7 @@ class Socket:
             for arg in request_body["args"]:
                 symbol = arg.get("instId") or arg["coin"]
                 await ws.send_str(ack(arg["channel"], symbol))
-                if arg["channel"] == "books15":
+                if arg["channel"] == "books5":
                     await ws.send_str(book(symbol, [(1.0, 1.0)], [(2.0, 1.0)]))
                 if arg["channel"] == "account":
                     await ws.send_str(frame("order_filled"))

@@ -366,7 +366,7 @@ async def test_unreadable_pushes_are_kept_and_doubted(world: World, what: Any) -
     goes on."""
     await world.linked("public")
     gaps(world)
-    world.change(pushes=[{"what": what, "p": 0.2, "channel": "books15|trade|ticker"}])
+    world.change(pushes=[{"what": what, "p": 0.2, "channel": "books5|trade|ticker"}])
 
     await world.until(lambda: sum(world.server.faults.struck.values()) >= 5)
     world.change(pushes=[])
@@ -424,7 +424,7 @@ async def test_binary_frames_and_gaps_change_nothing(world: World) -> None:
     gaps(world)
     world.change(pushes=[{"what": "gap"}, {"what": "binary", "p": 0.5}])
 
-    await world.until(lambda: world.server.faults.struck["binary books15"] > 20)
+    await world.until(lambda: world.server.faults.struck["binary books5"] > 20)
 
     data, doubts = gaps(world)
     assert data > 20
