@@ -424,11 +424,11 @@ def _book_values(books: BookTicks, rows: NDArray[np.intp]) -> Floats:
 
     Sums over levels are chains, best level first: their bits do not depend on numpy's order of reduction.
     """
-    sides = {
-        "bid": (np.ascontiguousarray(books.bid_price[rows].T), np.ascontiguousarray(books.bid_size[rows].T)),
-        "ask": (np.ascontiguousarray(books.ask_price[rows].T), np.ascontiguousarray(books.ask_size[rows].T)),
-    }
-    (bids, bid_sizes), (asks, ask_sizes) = sides["bid"], sides["ask"]
+    # Level by level, whichever way the array lies: live's by rows, the lake's by levels.
+    bids, bid_sizes, asks, ask_sizes = (
+        np.stack([levels[rows, level] for level in range(BOOK_LEVELS)])
+        for levels in (books.bid_price, books.bid_size, books.ask_price, books.ask_size)
+    )
     mid = _mid(bids[0], asks[0])
     depths = []
     for bps in (5.0, 10.0):

@@ -447,14 +447,17 @@ def rows_to_frame(table: str, rows: Rows, symbols: Sequence[str]) -> pl.DataFram
 
 def frame_to_rows(table: str, frame: pl.DataFrame, symbols: Sequence[str]) -> Rows:
     """Return raw rows of the lake, in the order given, on a symbol axis; rows of other symbols are left out."""
-    axis = pl.DataFrame({"symbol": list(symbols), "n": np.arange(len(symbols), dtype=np.int32)})
-    frame = frame.join(axis, on="symbol", how="inner", maintain_order="left")
+    positions = frame["symbol"].cast(pl.Enum(list(symbols)), strict=False).to_physical().cast(pl.Int32)
+    if positions.null_count():
+        is_on_axis = positions.is_not_null()
+        frame, positions = frame.filter(is_on_axis), positions.drop_nulls()
     fields: dict[str, Any] = {}
     for field in RECEIPTS[table].__struct_fields__:
         if field == "symbol":
-            fields[field] = frame["n"].to_numpy(writable=True)
+            fields[field] = positions.to_numpy(writable=True)
         elif is_matrix(table, field):
-            matrix = np.empty((frame.height, BOOK_LEVELS))
+            # Level by level in memory: written by rows, an hour of books costs a cache line a value.
+            matrix = np.empty((frame.height, BOOK_LEVELS), order="F")
             for k, column in enumerate(levels(field)):
                 matrix[:, k] = frame[column].to_numpy()
             fields[field] = matrix

@@ -64,6 +64,11 @@ _ARROW: dict[pl.DataType | type[pl.DataType], Any] = {
 }
 
 
+_PACKED = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", compression_level=1), use_threads=False)
+"""A log at Bitget's full cadence is 3.7 GB an hour instead of 16, for 0.01 of a core: 68 bytes a row and 1.1 us against
+302 and 0.3; lz4 164 and 0.7. (benchmarks.lake)"""
+
+
 # ------------------------------------------------------------------------------------------------- writing
 
 
@@ -408,7 +413,7 @@ class _Stream:
         fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         about = {"schema_version": str(SCHEMA_VERSION), "symbols": msgspec.json.encode(symbols)}
         self._schema = log_schema(table)
-        self._writer = pa.ipc.new_stream(self.file, self._schema.with_metadata(about))
+        self._writer = pa.ipc.new_stream(self.file, self._schema.with_metadata(about), options=_PACKED)
         self._table = table
         self.until_ns = 0
 
@@ -583,7 +588,7 @@ class LogReader:
         while True:
             try:
                 batch, metadata = self._stream.read_next_batch_with_custom_metadata()
-            except (StopIteration, pa.ArrowInvalid, OSError):
+            except (StopIteration, pa.ArrowException, OSError, MemoryError):  # the last: a length that is nonsense
                 break
             names = b"" if metadata is None else metadata.get(b"symbols", b"")
             if metadata is None or int(metadata[b"crc"]) != zlib.crc32(names, _crc(batch)):

@@ -145,6 +145,55 @@ def write_table(
     """
     assert table not in RECEIPTS, f"{table} is written by WriteAheadLog and seal"
     about = TABLES[table]
+    frame = frame.select(_checked_columns(table, frame)).sort(about.key, maintain_order=True)
+    _check_hour(table, frame, hour)
+    if about.is_keyed:
+        keys = frame.select(about.key)
+        assert not keys.is_duplicated().any(), f"{table}: {about.key} must be unique, found twice"
+    with hour_lock(root, source, hour):
+        return _write(
+            root, layout.partition_path(root, table, source, hour, part), table, source, hour, frame, provenance
+        )
+
+
+def write_parts(
+    root: Path,
+    table: str,
+    source: str,
+    hour: int,
+    parts: Iterable[pl.DataFrame],
+    provenance: Mapping[str, Any],
+) -> Written:
+    """Write the rows of one hour, given symbols after symbols, in place of what was there; memory holds a part.
+
+    Args:
+        parts: at least one, in the order of the table's key, which is by symbol; each whole in its symbols.
+
+    Raises:
+        SchemaMismatch: the columns are not the table's.
+        LakeError: the disk refuses.
+    """
+    assert TABLES[table].key[0] == "symbol", f"{table} is not ordered by symbol"
+    path = layout.partition_path(root, table, source, hour)
+    with hour_lock(root, source, hour), contextlib.ExitStack() as unfinished:
+        checked = _in_order(table, parts, hour)
+        return _publish(root, _prepare(root, path, table, source, hour, checked, provenance, unfinished))
+
+
+def _in_order(table: str, parts: Iterable[pl.DataFrame], hour: int) -> Iterator[pl.DataFrame]:
+    last = ""
+    for given in parts:
+        part = given.select(_checked_columns(table, given)).sort(TABLES[table].key)
+        _check_hour(table, part, hour)
+        assert not part.select(TABLES[table].key).is_duplicated().any(), f"{table}: keys must be unique, found twice"
+        if part.height:
+            assert part["symbol"][0] > last, f"{table}: {part['symbol'][0]} came behind {last}"
+            last = part["symbol"][-1]
+        yield part
+
+
+def _checked_columns(table: str, frame: pl.DataFrame) -> list[str]:
+    about = TABLES[table]
     columns = dict(about.columns)
     extra = {name: about.others for name in frame.columns if name not in columns and about.others is not None}
     expected = columns | extra
@@ -155,15 +204,7 @@ def write_table(
             f"{table} must have {', '.join(f'{name} {expected.get(name, chr(45))}' for name in wrong[:5])}, "
             f"found {', '.join(f'{name} {found.get(name, chr(45))}' for name in wrong[:5])}: correct what writes it"
         )
-    _check_hour(table, frame, hour)
-    frame = frame.select(list(expected)).sort(about.key, maintain_order=True)
-    if about.is_keyed:
-        keys = frame.select(about.key)
-        assert not keys.is_duplicated().any(), f"{table}: {about.key} must be unique, found twice"
-    with hour_lock(root, source, hour):
-        return _write(
-            root, layout.partition_path(root, table, source, hour, part), table, source, hour, frame, provenance
-        )
+    return list(expected)
 
 
 def add_rows(

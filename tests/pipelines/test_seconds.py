@@ -108,9 +108,9 @@ def test_labels_are_complete_while_the_next_hour_is_only_raw(prepared: World, tm
 
 
 def test_slices_of_raw_rows_change_nothing(prepared: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """How many raw rows are read at once is a matter of memory, not of results."""
+    """How many symbols' raw rows are read at once is a matter of memory, not of results."""
     _, expected = sample(prepared.lake, prepared.source, prepared.start_s, prepared.start_s + 200)
-    monkeypatch.setattr(seconds_module, "SLICE_S", 37)
+    monkeypatch.setattr(seconds_module, "SYMBOL_SECONDS", 3 * 230)
 
     _, found = sample(prepared.lake, prepared.source, prepared.start_s, prepared.start_s + 200)
 
