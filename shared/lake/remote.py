@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import obstore
 from obstore import exceptions
@@ -31,7 +31,9 @@ from obstore.store import S3Store
 from shared.errors import LakeError, SettingsError
 
 if TYPE_CHECKING:
-    from obstore import PutMode
+    from obstore import ObjectMeta, PutMode
+
+T = TypeVar("T")
 
 MARKER = ".remote"
 WHOLE_BYTES_MAX = 64_000_000
@@ -92,20 +94,16 @@ class Remote:
 
     def listing(self, prefix: str) -> dict[str, str | None]:
         """Return the paths below a folder, relative to the lake, sorted, with their ETags."""
-        with self._asking(prefix):
-            found = {meta["path"]: meta["e_tag"] for batch in obstore.list(self._store, prefix) for meta in batch}
-        return dict(sorted(found.items()))
+        return dict(sorted((meta["path"], meta["e_tag"]) for meta in self._list(prefix)))
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Return the paths below a folder, relative to the lake, sorted, with their bytes."""
-        with self._asking(prefix):
-            found = {meta["path"]: meta["size"] for batch in obstore.list(self._store, prefix) for meta in batch}
-        return dict(sorted(found.items()))
+        return dict(sorted((meta["path"], meta["size"]) for meta in self._list(prefix)))
 
     def folders(self, prefix: str) -> list[str]:
         """Return the names of the folders directly below a folder, sorted."""
         with self._asking(prefix):
-            found = obstore.list_with_delimiter(self._store, prefix)["common_prefixes"]
+            found = _again(lambda: obstore.list_with_delimiter(self._store, prefix)["common_prefixes"])
         return sorted(PurePosixPath(path).name for path in found)
 
     def fetch(self, path: Path, standing: str | None = None) -> bool:
@@ -120,18 +118,15 @@ class Remote:
             try:
                 if known and path.exists() and known == (standing or obstore.head(self._store, key)["e_tag"]):
                     return True
-                answer = obstore.get(self._store, key)
+                with self._unfinished(path) as unfinished:
+                    etag = _again(lambda: self._download(key, unfinished))
+                    self._forget(key)  # a copy without an ETag is fetched anew, whatever happens from here to the end
+                    unfinished.rename(path)
             except _MISSING:
                 self._forget(key)
                 path.unlink(missing_ok=True)
                 return False
-            with self._unfinished(path) as unfinished:
-                with unfinished.open("wb") as file:
-                    for chunk in answer.stream():
-                        file.write(chunk)
-                self._forget(key)  # a copy without an ETag is fetched anew: whatever happens between here and the end
-                unfinished.rename(path)
-            self._remember(key, answer.meta["e_tag"])
+            self._remember(key, etag)
         return True
 
     def publish(self, unfinished: Path, path: Path, *, is_merged: bool) -> None:
@@ -150,7 +145,7 @@ class Remote:
                 etag = self._put(unfinished, key, base, is_merged=is_merged)
             except _CHANGED:
                 # A PUT whose answer was lost is sent again by the client, and meets itself.
-                if not self._holds(key, unfinished):
+                if not _again(lambda: self._holds(key, unfinished)):
                     raise LakeError(
                         f"{self.uri}/{key} must stay as it was while it is rewritten, found it changed by another "
                         "writer: let one machine record a source, then run it again"
@@ -169,6 +164,17 @@ class Remote:
         path.unlink(missing_ok=True)
 
     # ------------------------------------------------------------------------------------------------ inside
+
+    def _list(self, prefix: str) -> list[ObjectMeta]:
+        with self._asking(prefix):
+            return _again(lambda: [meta for batch in obstore.list(self._store, prefix) for meta in batch])
+
+    def _download(self, key: str, unfinished: Path) -> str | None:
+        answer = obstore.get(self._store, key)
+        with unfinished.open("wb") as file:
+            for chunk in answer.stream():
+                file.write(chunk)
+        return answer.meta["e_tag"]
 
     def _key(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
@@ -232,6 +238,17 @@ class Remote:
                 f"{self.uri} must answer for {key or 'its root'}, found: {_first_line(error)}: "
                 "check the bucket, its permissions and the AWS_… settings, then run it again"
             ) from error
+
+
+def _again(ask: Callable[[], T]) -> T:
+    """Ask, and ask again where an answer broke off: the client repeats requests, but no answer that had begun."""
+    for _ in range(RETRIES):
+        try:
+            return ask()
+        except exceptions.GenericError as error:
+            if "response body" not in str(error):
+                raise
+    return ask()
 
 
 def _first_line(error: BaseException) -> str:
