@@ -182,7 +182,7 @@ def red_hours(context: dg.AssetExecutionContext) -> dict[str, str]:
     stop all of them.
     """
     red = {}
-    for entry in context.instance.all_logs(context.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION):
+    for entry in context.instance.all_logs(context.run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION):
         assert entry.dagster_event is not None
         found = entry.dagster_event.asset_check_evaluation_data
         if found.partition and not found.passed and found.severity == dg.AssetCheckSeverity.ERROR:

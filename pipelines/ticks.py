@@ -34,10 +34,9 @@ import msgspec
 from pipelines.collect import SERVICE, WRITE_S, hour_session
 from pipelines.moments import when
 from shared.errors import CrosscutError, TableEmpty
-from shared.labels import ENTRY_DELAY_S
+from shared.labels import ENTRY_DELAY_S, HORIZONS_S
 from shared.lake import layout, read, wal, write
 from shared.lake.layout import HOUR_S, hour_name
-from shared.limits import HORIZON_S
 from shared.settings import ROOT
 
 CONNECT_S = 30.0
@@ -176,11 +175,11 @@ def wait_for_labels(
     now_s: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Wait for the first seconds of the next hour, which decide the last labels of this one, where they are recorded.
+    """Wait for the first minutes of the next hour, which decide the last labels of this one, where they are recorded.
 
-    At most `HORIZON_S` and a few: whoever records the hour has a run at its end, and should not need a second one.
+    Five minutes at most: whoever records the hour has a run at its end, and should not need a second one.
     """
-    needed_s = (hour + 1) * HOUR_S + ENTRY_DELAY_S + HORIZON_S + 2 * WRITE_S
+    needed_s = (hour + 1) * HOUR_S + ENTRY_DELAY_S + max(HORIZONS_S) + 2 * WRITE_S
     while (left_s := needed_s - now_s()) > 0 and (hour + 1) * HOUR_S <= now_s():
         if recorder_at_work(lake, source, hour + 1, now_s()) is None:
             return  # nobody will ever know

@@ -23,9 +23,11 @@ from pipelines.ticks import (
     recorder_at_work,
     recording_lock,
     seal_or_record,
+    wait_for_labels,
 )
 from shared import simulator_process
 from shared.errors import CrosscutError, TableEmpty
+from shared.labels import HORIZONS_S
 from shared.lake import read, wal, write
 from shared.settings import ROOT
 from shared.types import NS, TickEvent
@@ -210,6 +212,21 @@ def test_two_runs_do_not_record_one_hour(tmp_path: Path) -> None:
             seal_or_record(tmp_path, r.SOURCE, r.HOUR, now_s=clock.now, sleep=clock.sleep)
         with recording_lock(tmp_path, r.SOURCE, r.HOUR + 1):
             pass
+
+
+def test_labels_wait_for_the_minutes_that_decide_them(tmp_path: Path) -> None:
+    """While the next hour is recorded, until it has come so far; not where nobody records it, nor long after."""
+    waited = Clock(BEGIN_S + 7.0)
+    log = log_of(tmp_path, f"{hour_session(r.HOUR)}-1-1", closed=False)
+    wait_for_labels(tmp_path, r.SOURCE, r.HOUR - 1, now_s=waited.now, sleep=waited.sleep)
+    later = Clock(BEGIN_S + 900.0)
+    wait_for_labels(tmp_path, r.SOURCE, r.HOUR - 1, now_s=later.now, sleep=later.sleep)
+    log.abandon()
+    alone = Clock(BEGIN_S + 7.0)
+    wait_for_labels(tmp_path, r.SOURCE, r.HOUR - 1, now_s=alone.now, sleep=alone.sleep)
+
+    assert waited.second >= BEGIN_S + max(HORIZONS_S)
+    assert later.slept == alone.slept == []
 
 
 def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
