@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import os
@@ -16,12 +17,16 @@ import duckdb
 import polars as pl
 import pytest
 
+from pipelines import history
 from pipelines.features import write_features, write_labels
 from pipelines.generate import main as generate
 from pipelines.seconds import write_seconds
 from shared.lake import coverage, read
 from shared.lake.layout import TABLES
 from shared.settings import ROOT
+from shared.simulator.clock import Clock
+from shared.simulator.markets.market import GeneratedMarket
+from shared.simulator.server import Server
 
 SOURCE = "simulator-g7-12"
 DOCUMENTS = ("docs/queries.md", "README.md")
@@ -42,7 +47,19 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for write in (write_seconds, coverage.write_coverage, write_features, partial(write_labels, slippage_bps=2.0)):
         for hour in hours:
             write(lake, SOURCE, hour)
+    asyncio.run(tell_funding(lake))
     return folder
+
+
+async def tell_funding(lake: Path) -> None:
+    """Fetch three days of settled funding from a simulator whose clock stands at the end of the history."""
+    last_ns = read.collect(read.scan(lake, "raw/book", SOURCE).select(pl.col("recv_ns").max())).item()
+    server = Server(GeneratedMarket(7, 12), clock=Clock(start_ns=last_ns))
+    await server.start()
+    try:
+        await history.fetch(f"http://127.0.0.1:{server.port}", lake, SOURCE, hours=72, tables=("funding",))
+    finally:
+        await server.stop()
 
 
 def blocks(text: str) -> list[tuple[str, str]]:
