@@ -173,16 +173,18 @@ def _books(frame: pl.DataFrame, part: Part) -> BookTicks:
         else:
             n = min(BOOK_LEVELS, sum(name.startswith(f"{side}[") for name in part.kind.columns) // 2)
             prices, sizes = ([f"{side}[{k}].{what}" for k in range(n)] for what in ("price", "amount"))
-        columns[f"{ours}_price"] = _matrix(frame, prices, np.nan)
-        columns[f"{ours}_size"] = _matrix(frame, sizes, 0.0)
+        columns[f"{ours}_price"] = _matrix(frame, prices, np.nan, part)
+        columns[f"{ours}_size"] = _matrix(frame, sizes, 0.0, part)
         columns[f"{ours}_size"][np.isnan(columns[f"{ours}_price"])] = 0.0
     return BookTicks(**_common(frame, part), seq=np.full(frame.height, -1), **columns)
 
 
-def _matrix(frame: pl.DataFrame, names: list[str], absent: float) -> NDArray[np.float64]:
+def _matrix(frame: pl.DataFrame, names: list[str], absent: float, part: Part) -> NDArray[np.float64]:
     matrix = np.full((frame.height, BOOK_LEVELS), absent)
     for k, name in enumerate(names):
         matrix[:, k] = frame[name].fill_null(absent).to_numpy()
+    if (matrix < 0).any() or np.isinf(matrix).any():
+        refuse(part.name, "hold prices and amounts from 0 on", "others", "take the publisher's own file")
     return matrix
 
 
@@ -200,8 +202,12 @@ class _Levels:
         need_all(frame, ("is_snapshot", "side", "price", "amount"), part)
         if not frame["side"].is_in(["bid", "ask"]).all():
             refuse(part.name, "name every level bid or ask", "another word", "take the publisher's own file")
-        at = frame["local_timestamp"].to_numpy()
-        starts = np.flatnonzero(np.r_[True, at[1:] != at[:-1]])
+        if not (frame["amount"] >= 0).all() or not (frame["price"] > 0).all():
+            refuse(part.name, "hold prices above 0 and amounts from 0 on", "others", "take the publisher's own file")
+        # Two messages may arrive in one microsecond: a snapshot and a change are never of one, nor are two times.
+        message = frame.select("local_timestamp", "timestamp", "is_snapshot")
+        is_new = message.select(pl.any_horizontal(pl.all().ne_missing(pl.all().shift())))[:, 0].to_numpy()
+        starts = np.flatnonzero(is_new)
         is_ask, is_snapshot = (frame["side"] == "ask").to_list(), frame["is_snapshot"].to_list()
         price, size = frame["price"].to_list(), frame["amount"].to_list()
         ends = [*starts[1:].tolist(), frame.height]

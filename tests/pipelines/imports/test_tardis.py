@@ -283,6 +283,43 @@ def test_bad_file_is_named_and_leaves_nothing(
     assert read.sources(tmp_path / "lake") == []
 
 
+def level_lines(*rows: str) -> list[str]:
+    """Return incremental_book_L2 of rows "µs of receipt, µs of the exchange, is_snapshot, side, price, amount"."""
+    found = []
+    for row in rows:
+        recv, exch, *cells = row.split()
+        found.append(
+            ",".join(["bitget-futures", "AAAUSDT", str(START_US + int(exch)), str(START_US + int(recv)), *cells])
+        )
+    return [f"{writers.HEAD},is_snapshot,side,price,amount", *found]
+
+
+def test_messages_of_one_microsecond_stay_apart(tmp_path: Path) -> None:
+    """A change and a snapshot, or two changes, that arrive together are books of their own, in their order."""
+    lines = level_lines(
+        "5 1 true bid 100 1", "5 1 true ask 101 1",
+        "9 2 false bid 100 2",
+        "9 3 false bid 100 0", "9 3 false bid 99 3",
+        "9 4 true bid 90 4", "9 4 true ask 91 4",
+    )  # fmt: skip
+    path = writers.pack(tmp_path / "levels.csv.gz", lines)
+
+    assert run(tmp_path / "lake", "tardis", path) == 0
+
+    rows = read.raw_hour(tmp_path / "lake", "raw/book", SOURCE, HOUR).frame.filter(pl.col("event") == 0)
+    tops = rows.select("bid_price_1", "bid_size_1", "ask_price_1", "ask_size_1").rows()
+    assert tops == [(100, 1, 101, 1), (100, 2, 101, 1), (99, 3, 101, 1), (90, 4, 91, 4)]
+    assert (rows["recv_ns"] // 1000 - START_US).to_list() == [5, 9, 9, 9]
+
+
+@pytest.mark.parametrize("lines", [level_lines("1 1 true bid 100 -1"), level_lines("1 1 true bid 0 1"),
+                                   [line.replace(",101,", ",-101,") for line in quote_lines(START_US)]])  # fmt: skip
+def test_impossible_books_are_refused(lines: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A negative amount or price is no book."""
+    assert run(tmp_path / "lake", "tardis", writers.pack(tmp_path / "bad.csv.gz", lines)) == 2
+    assert "must hold prices" in capsys.readouterr().err
+
+
 def test_torn_file_leaves_whole_hours_that_stay(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
