@@ -134,12 +134,6 @@ class _Hour:
             for since_ns, until_ns, code in _breaks(links, self._start_ns, self._end_ns)
             if until_ns - since_ns >= _BREAK_NS_MIN
         ]
-        for since_ns, until_ns, code in breaks:
-            # What ended the link, or broke its chain, may have taken what was pushed after the last push that came.
-            # Trades have no push that is due: their volume tells.
-            at = int(np.searchsorted(pushes.recv_ns, since_ns)) if channel != "trade" else 0
-            before_ns = max(int(pushes.recv_ns[at - 1]), since_ns - _MEMORY_NS) if at else since_ns
-            self._mark(codes, (before_ns, until_ns), code)
         self._breaks[channel, n] = [(since_ns, until_ns) for since_ns, until_ns, _ in breaks]
         self._signs.setdefault(n, []).append(rows.recv_ns[np.isin(rows.event, _SIGNS) & is_before_end])
         self._conns.setdefault(n, set()).update(np.unique(rows.conn[is_before_end]).tolist())
@@ -149,16 +143,26 @@ class _Hour:
             self._lags_ns.append(float(np.median(pushes.recv_ns - times)))
             heard = self._heard.setdefault(n, silence.Heard(self._start_ns - _MEMORY_NS, self._end_ns + _MEMORY_NS))
             heard.note(times)
-        if channel != "trade":  # trades come when somebody trades: they have no cadence
+        due_ns = np.inf  # trades come when somebody trades: none is due
+        if channel != "trade":
             order = np.argsort(times, kind="stable")
             received_ns = pushes.recv_ns[order]
             n_broken = np.searchsorted(sorted(since_ns for since_ns, _, _ in breaks), received_ns)
-            limit = silence.limit_ns(times[order], n_broken[1:] != n_broken[:-1])
+            is_broken = n_broken[1:] != n_broken[:-1]
+            limit = silence.limit_ns(times[order], is_broken)
+            due_ns = silence.due_ns(times[order], is_broken)
             for i in silence.holes(times[order], limit):
                 first, then = int(received_ns[i]), int(received_ns[i + 1])
                 self._mark_silence(channel, n, (first, max(first + 1, then)), limit, SILENCE)
             if len(order) and self._end_ns - int(received_ns[-1]) > limit:
                 self._mark_silence(channel, n, (int(received_ns[-1]), self._end_ns), limit, SILENCE)
+        for since_ns, until_ns, code in breaks:
+            # What broke a chain had lost something since the last push; what ended a link may have, if one was due.
+            at = int(np.searchsorted(pushes.recv_ns, since_ns)) if channel != "trade" else 0
+            before_ns = int(pushes.recv_ns[at - 1]) if at else since_ns
+            if code == BROKEN or since_ns - before_ns > due_ns:
+                self._mark(codes, (max(before_ns, since_ns - _MEMORY_NS), until_ns), code)
+            self._mark(codes, (since_ns, until_ns), code)
 
     def judge_life(self, symbols: Sequence[int]) -> None:
         """Mark the minutes that hold a moment more than `MEMORY_S` after the last sign of any channel."""

@@ -51,15 +51,11 @@ def limit_ns(times_ns: Ints, is_broken: NDArray[np.bool_] | None = None) -> floa
     Args:
         is_broken: which of the intervals between them saw a link end: no habit of the channel.
     """
-    intervals = np.diff(times_ns)
-    is_interval = intervals > 0  # pushes of one instant are one
-    if is_broken is not None:
-        is_interval &= ~is_broken
-    intervals = intervals[is_interval]
+    intervals, ends_ns = _intervals(times_ns, is_broken)
     if len(intervals) < INTERVALS_MIN:
         return np.inf
     cadence = float(np.median(intervals))
-    longest = _longest_of_minutes(times_ns[1:][is_interval], intervals)
+    longest = _longest_of_minutes(ends_ns, intervals)
     if float(np.mean(intervals > _STEADY * cadence)) <= _NOISE:
         return max(CADENCES_MAX * cadence, _LONGEST_TIMES_STEADY * float(np.quantile(longest, 0.25)))
     return max(_QUANTILE_TIMES * float(np.quantile(intervals, 0.9)), _LONGEST_TIMES * float(np.median(longest)))
@@ -68,6 +64,21 @@ def limit_ns(times_ns: Ints, is_broken: NDArray[np.bool_] | None = None) -> floa
 def holes(times_ns: Ints, limit: float) -> NDArray[np.intp]:
     """Return the positions of the pushes that a hole follows: the next (sorted) time is more than `limit` later."""
     return np.flatnonzero(np.diff(times_ns) > limit)
+
+
+def due_ns(times_ns: Ints, is_broken: NDArray[np.bool_] | None = None) -> float:
+    """Return after how long the next push is due, give or take; 0 where nobody can tell."""
+    intervals, _ = _intervals(times_ns, is_broken)
+    return _STEADY * float(np.median(intervals)) if len(intervals) >= INTERVALS_MIN else 0.0
+
+
+def _intervals(times_ns: Ints, is_broken: NDArray[np.bool_] | None) -> tuple[Ints, Ints]:
+    """Return the intervals that a habit is made of, and when each ended."""
+    intervals = np.diff(times_ns)
+    is_interval = intervals > 0  # pushes of one instant are one
+    if is_broken is not None:
+        is_interval &= ~is_broken
+    return intervals[is_interval], times_ns[1:][is_interval]
 
 
 def _longest_of_minutes(ends_ns: Ints, intervals: Ints) -> Ints:
