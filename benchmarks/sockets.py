@@ -46,7 +46,7 @@ from shared.simulator.markets.market import NS, GeneratedMarket
 from shared.simulator.pushes.feed import Cadence, PublicFeed
 from shared.simulator.pushes.frames import text_frame
 from shared.simulator.server import Server
-from shared.types import TickEvent
+from shared.types import BookChannels, TickEvent
 
 CADENCE = Cadence(book_ms=125, ticker_ms=110)
 CHANNELS = ("ticker", "books15", "trade")
@@ -290,7 +290,7 @@ async def record(args: argparse.Namespace, folder: Path) -> None:
     recording = asyncio.create_task(
         collect(
             where["rest"], where["ws"], folder, "simulator-bench",
-            stop=stop, symbols=where["symbols"], gauges=watch, progress=say,
+            stop=stop, symbols=where["symbols"], books=BookChannels("books15"), gauges=watch, progress=say,
         )
     )  # fmt: skip
     await asyncio.wait({recording, asyncio.create_task(watch.linked.wait())}, return_when=asyncio.FIRST_COMPLETED)
