@@ -8,7 +8,7 @@ axis with more symbols that are not there gives the same bits, and so does any o
   floating-point summation", Algorithm 3.2; Demmel & Nguyen 2013): both parts are multiples of a unit so coarse that
   their sum needs no rounding in any order. What is left is below 2^-81 of the largest magnitude. It takes five passes
   over the row and no Python loop (`math.fsum` of 800 symbols takes 60 times as long).
-* *Ties* share the mean of their ranks.
+* *Ties* share the mean of their ranks; values that agree to 40 bits (12 digits) are ties.
 * *Missing*: a mean of nothing, and a deviation or rank among fewer than two, is NaN. A symbol's own NaN stays NaN.
 
 All are built of + − × ÷ sqrt and comparison, so that polars computes the same bits (`shared.features.expressions`).
@@ -24,7 +24,7 @@ from typing import Final
 import numpy as np
 
 from shared.features.ops import Node, Operation, reject_common
-from shared.types import Floats
+from shared.types import Floats, Ints
 
 SYMBOLS_MAX = 4096
 """Summands whose sum is exact; a power of two."""
@@ -122,30 +122,58 @@ def _std_across(x: Floats, mean: Floats, out: Floats) -> None:
     out[n < 2] = np.nan
 
 
+_INDEX_BITS: Final = 13
+_INDEX: Final = np.int64((1 << _INDEX_BITS) - 1)
+_MAGNITUDE: Final = np.int64((1 << 63) - 1)
+SPLIT_RANK: Final = 2.0**_INDEX_BITS + 1.0
+
+
 def _rank(x: Floats, out: Floats) -> None:
+    """Sort whole numbers that order like the values and carry the position of their symbol in their last bits.
+
+    1. Round to 40 bits (Veltkamp's split), so that the last 13 bits of the double are free.
+    2. As a whole number, a positive double orders as it is, a negative one with its other bits turned round.
+    3. Sorted, the position says whose rank it is, and equal numbers without their positions are ties. Every key is
+       there once, so that no sorting algorithm can give another order. (Half the time of an argsort.)
+    """
     rows, n_symbols = x.shape
-    known = np.where(np.isfinite(x), x, np.nan)  # NaN sorts last
-    order = np.argsort(known, axis=1)
-    place = order + (np.arange(rows) * n_symbols)[:, None]
-    in_order = known.ravel().take(place)
-    is_tied = in_order[:, 1:] == in_order[:, :-1]
-    at = np.arange(n_symbols)
-    if is_tied.any():
-        first = np.broadcast_to(at, x.shape).copy()
-        first[:, 1:][is_tied] = 0
-        np.maximum.accumulate(first, axis=1, out=first)
-        last = np.broadcast_to(at, x.shape).copy()
-        last[:, :-1][is_tied] = n_symbols
-        last = np.minimum.accumulate(last[:, ::-1], axis=1)[:, ::-1]
-        twice = (first + last).astype(np.float64)
-    else:
-        twice = np.broadcast_to(2.0 * at, x.shape)
-    n = n_symbols - np.isnan(in_order).sum(axis=1, keepdims=True)
-    centred = (twice - (n - 1.0)) / (2.0 * (n - 1.0))  # 0 / 0 for one symbol
-    centred[np.isnan(in_order)] = np.nan
+    is_known = np.isfinite(x)
+    scaled = x * SPLIT_RANK
+    coarse = scaled - (scaled - x)
+    coarse += 0.0  # −0 ties with 0
+    keys = coarse.view(np.int64)
+    keys ^= (keys >> 63) & _MAGNITUDE
+    keys[~is_known] = _MAGNITUDE  # behind all others
+    keys &= ~_INDEX
+    keys |= np.arange(n_symbols)
+    keys.sort(axis=1)
+    place = (keys & _INDEX) + (np.arange(rows) * n_symbols)[:, None]
+    keys >>= _INDEX_BITS
+    n = is_known.sum(axis=1, keepdims=True)
+    centred = _summed_ends(keys) - (n - 1.0)  # twice the distance from the middle
+    centred /= 2.0 * (n - 1.0)  # 0 / 0 for one symbol
+    centred[np.arange(n_symbols) >= n] = np.nan
     ranks = np.empty(x.size)
     ranks[place.ravel()] = centred.ravel()
     np.copyto(out, ranks.reshape(x.shape))
+
+
+def _summed_ends(keys: Ints) -> Floats:
+    """Return first + last position of the run of equal keys that each sorted key lies in: twice its mean rank."""
+    n_symbols = keys.shape[1]
+    at = np.arange(n_symbols, dtype=np.int32)
+    is_tied = keys[:, 1:] == keys[:, :-1]
+    first = np.empty(keys.shape, np.int32)
+    first[:] = at
+    if is_tied.any():
+        last = first.copy()
+        first[:, 1:][is_tied] = 0
+        np.maximum.accumulate(first, axis=1, out=first)
+        last[:, :-1][is_tied] = n_symbols
+        backwards = np.ascontiguousarray(last[:, ::-1])
+        np.minimum.accumulate(backwards, axis=1, out=backwards)
+        return np.add(first, backwards[:, ::-1], dtype=np.float64)
+    return np.add(first, first, dtype=np.float64)
 
 
 ACROSS: Final[dict[str, Operation]] = {

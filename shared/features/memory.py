@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.features.plan import Call, Cross, Plan
+from shared.features.plan import FLOATING_MAX, Call, Cross, Plan
 from shared.types import Floats
 
 Features = NDArray[np.float32]
@@ -105,7 +105,7 @@ class Live:
                     _cross(call, values, self._position, slice(0, 1))
                 else:
                     _call(call, values)
-            for operation, arguments, result, features in cells:
+            for operation, arguments, result, features, _ in cells:
                 if operation is None:
                     pass
                 elif len(arguments) == 2:
@@ -159,13 +159,19 @@ class History:
         widest = max(chunk.stop - chunk.start for chunk in self._chunks)
         self.slab: Final = max(1, CHUNK_CELLS // widest)
         # A window may advance as far as it is deep, so that moving its past to the front costs a row a row at most.
-        self._spare = [-(-max(depth, 1) // self.slab) * self.slab for depth in plan.depths]
+        # One that floats holds its past and nothing else.
+        self._spare = [
+            0 if w in plan.floating else -(-max(depth, 1) // self.slab) * self.slab
+            for w, depth in enumerate(plan.depths)
+        ]
         self._at = [0] * len(plan.depths)
         self._windows = [self._allocate(chunk.stop - chunk.start) for chunk in self._chunks]
         self._wide = {v: np.empty((self.slab, n_symbols)) for v in plan.wide}
         self._common = _shared_values(plan, self.slab)
         cells = self.slab * widest
-        self._registers = [np.empty((plan.n_registers, cells)) for _ in range(self._threads)]
+        size = (self.slab + FLOATING_MAX) * widest
+        self._registers = [np.empty((plan.n_registers, size)) for _ in range(self._threads)]
+        self._floats: list[dict[int, tuple[Floats, Floats, Floats]]] = []  # of each chunk: before, past, last rows
         # + 16: lines of a power of two bytes apart fall into the same cache set (5 times slower to transpose)
         self._stages = [np.empty((plan.n_features, cells + 16), np.float32) for _ in range(self._threads)]
         self._bound_rows = 0
@@ -237,13 +243,18 @@ class History:
                 values, chunk = self._values[c], self._chunks[c]
                 shape = (len(out), chunk.stop - chunk.start)
                 cells = shape[0] * shape[1]
-                for operation, arguments, result, features in calls:
+                floats = self._floats[c]
+                for operation, arguments, result, features, window in calls:
                     if operation is None:
                         pass
                     elif len(arguments) == 2:
                         operation(values[arguments[0]], values[arguments[1]], values[result])
                     else:
                         operation(*[values[v] for v in arguments], values[result])
+                    if window >= 0:
+                        before, past, last = floats[window]
+                        np.copyto(before, past)
+                        np.copyto(past, last)
                     for f in features:
                         np.copyto(stage[f, :cells].reshape(shape), values[result], casting="same_kind")
                 if is_last:
@@ -264,7 +275,7 @@ class History:
         ]
         for v, wide in self._wide.items():
             self._whole[v] = wide[:rows]
-        self._values = []
+        self._values, self._floats = [], []
         for c, chunk in enumerate(self._chunks):
             values = self._whole.copy()
             shape = (rows, chunk.stop - chunk.start)
@@ -273,8 +284,22 @@ class History:
             for v, r in plan.registered:
                 values[v] = self._registers[c % self._threads][r, : shape[0] * shape[1]].reshape(shape)
             self._values.append(values)
+            self._floats.append({w: self._float(c, w, rows) for w in plan.floating})
+            for v, w, back in plan.views:
+                if w in plan.floating:
+                    first = (plan.depths[w] - back) * shape[1]
+                    register = self._registers[c % self._threads][plan.floating[w]]
+                    values[v] = register[first : first + shape[0] * shape[1]].reshape(shape)
         self._bound_rows = rows
-        self._see_windows(range(len(plan.depths)))
+        self._see_windows([w for w in range(len(plan.depths)) if w not in plan.floating])
+
+    def _float(self, c: int, w: int, rows: int) -> tuple[Floats, Floats, Floats]:
+        """Return, of a window that floats, the rows before it in its register, its past, and its last rows."""
+        past = self._windows[c][w]
+        depth, width = past.shape
+        register = self._registers[c % self._threads][self._plan.floating[w]][: (depth + rows) * width]
+        whole = register.reshape(depth + rows, width)
+        return whole[:depth], past, whole[rows:]
 
     def _see_windows(self, which: Sequence[int]) -> None:
         """Let the values of these windows, and what looks back into them, be where the windows have advanced to."""
@@ -294,6 +319,8 @@ class History:
     def _advance(self, rows: int) -> None:
         moved = []
         for w, depth in enumerate(self._plan.depths):
+            if w in self._plan.floating:
+                continue
             before, at = self._at[w], self._at[w] + rows
             if at + self.slab > self._spare[w]:
                 for windows in self._windows[:1] if self._plan.is_common_window[w] else self._windows:

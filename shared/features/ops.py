@@ -366,13 +366,15 @@ def _notional(price: Floats, size: Floats, out: Floats) -> None:
 
 
 def _level_price(price: Floats, size: Floats, absent: Floats, out: Floats) -> None:
-    is_missing = np.isnan(size)
-    np.copyto(out, np.where(size == 0.0, absent, price))
+    is_absent, is_missing = size == 0.0, np.isnan(size)
+    np.copyto(out, np.where(is_absent, absent, price) if is_absent.any() else price)
     _assign(out, np.nan, is_missing)
 
 
 def _zscore(x: Floats, mean: Floats, deviation: Floats, out: Floats) -> None:
-    is_alike = (deviation == 0.0) & (x == x)
+    is_alike = deviation == 0.0
+    if is_alike.any():
+        is_alike = is_alike & (x == x)
     np.subtract(x, mean, out=out)
     np.divide(out, deviation, out=out)
     _assign(out, 0.0, is_alike)
@@ -392,11 +394,12 @@ def _share(part: Floats, whole: Floats, out: Floats) -> None:
     _assign(out, 0.0, is_nothing)
 
 
-_LN2_HIGH: Final = float.fromhex("0x1.62e42feep-1")  # 33 bits: exponent x high is exact
-_LN2_LOW: Final = float.fromhex("0x1.a39ef35793c76p-33")
-_SQRT_HALF_BITS: Final = np.int64(0x3FE6A09E667F3BCD)  # sqrt(1/2), rounded up
+LN2_HIGH: Final = float.fromhex("0x1.62e42feep-1")  # 33 bits: exponent x high is exact
+LN2_LOW: Final = float.fromhex("0x1.a39ef35793c76p-33")
+SQRT_HALF: Final = float.fromhex("0x1.6a09e667f3bcdp-1")  # sqrt(1/2), rounded up
+_SQRT_HALF_BITS: Final = np.float64(SQRT_HALF).view(np.int64)
 _FRACTION_BITS: Final = np.int64((1 << 52) - 1)
-_ATANH: Final = tuple(2.0 / (2 * k + 1) for k in range(12, 0, -1))
+ATANH: Final = tuple(2.0 / (2 * k + 1) for k in range(12, 0, -1))
 
 
 def _log(x: Floats, out: Floats) -> None:
@@ -426,18 +429,18 @@ def _log(x: Floats, out: Floats) -> None:
     s = f + 2.0
     np.divide(f, s, out=s)
     z = s * s
-    r = z * _ATANH[0]
-    for coefficient in _ATANH[1:]:
+    r = z * ATANH[0]
+    for coefficient in ATANH[1:]:
         r += coefficient
         r *= z
     h = 0.5 * f
     h *= f
     r += h
     r *= s  # s (h + R)
-    r += e * _LN2_LOW
+    r += e * LN2_LOW
     h -= r
     h -= f
-    e *= _LN2_HIGH
+    e *= LN2_HIGH
     e -= h
     if not is_ordinary.all():
         e = np.where(is_ordinary, e, np.where(x > 0.0, np.inf, np.nan))

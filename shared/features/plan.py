@@ -8,6 +8,10 @@ into its window. Its *pass* is one more than the cross-sections that must be kno
 * windows: remembered values, per symbol or common;
 * *wide* buffers: values that a cross-section or a later pass reads;
 * registers: all others.
+
+A long block would touch every window of every chunk in every slab, far more memory than a cache holds. So a window
+whose readers are all in its own pass *floats*: it lies in a register while it is read, its past is put before it, and
+only the last rows are kept.
 """
 
 from __future__ import annotations
@@ -20,6 +24,9 @@ import numpy as np
 from shared.features.across import ACROSS
 from shared.features.ops import ACROSS_CELL, ACROSS_COMMON, OPERATORS, Node, Operation
 
+FLOATING_MAX: Final = 32
+"""Rows of past that a register has room for."""
+
 
 class Call(NamedTuple):
     """One operation over the cells of a chunk, or over common values."""
@@ -28,6 +35,7 @@ class Call(NamedTuple):
     arguments: tuple[int, ...]
     result: int
     features: tuple[int, ...]  # to emit
+    window: int = -1  # that floats: its past has to be there, and its last rows are kept
 
 
 class Cross(NamedTuple):
@@ -64,6 +72,7 @@ class Plan:
         self.is_common_window: list[bool] = []
         self.views: list[tuple[int, int, int]] = []  # value, window, rows back
         self.registered: list[tuple[int, int]] = []  # value, register
+        self.floating: dict[int, int] = {}  # window -> register
         self.n_registers = 0
         self.wide: list[int] = []  # values with a wide buffer
         self.common: list[int] = []  # values (rows, 1) of their own
@@ -196,8 +205,9 @@ class Plan:
                 self.wide.append(v)
         self._copy_columns_for(read_across)
         in_registers = set(needs_place) - set(self.wide)
+        may_float = self._may_float()
         for calls in self.cells:
-            self._assign_in(calls, in_registers)
+            self._assign_in(calls, in_registers, may_float)
 
     def _copy_columns_for(self, read_across: set[int]) -> None:
         """Whole rows of a column are those of the block; whole rows of a window have to be copied out of its chunks."""
@@ -211,24 +221,52 @@ class Plan:
                 self.cells[first].append(Call(np.positive, (v,), copy, ()))
                 self.rows = [[_redirected(call, v, copy) for call in rows] for rows in self.rows]
 
-    def _assign_in(self, calls: list[Call], in_registers: set[int]) -> None:
+    def _owner(self, v: int) -> int:
+        """Return the value in whose window or register v lies: for a lag, what it lags."""
+        if v < len(self._nodes) and self._nodes[v].operator == "lag":
+            return self._children[v][0]
+        return v
+
+    def _may_float(self) -> set[int]:
+        """Return the remembered values of symbols that are read in one pass alone, and not too far back."""
+        passes: dict[int, set[int]] = {}
+        for p, calls in enumerate(self.cells):
+            for call in calls:
+                for v in (*call.arguments, call.result):
+                    passes.setdefault(self._owner(v), set()).add(p)
+        return {
+            v
+            for v, w in self._window.items()
+            if not self.is_common_window[w] and self.depths[w] <= FLOATING_MAX and len(passes[v]) == 1
+        }
+
+    def _assign_in(self, calls: list[Call], in_registers: set[int], may_float: set[int]) -> None:
+        owned = in_registers | may_float
         last_use: dict[int, int] = {}
         for c, call in enumerate(calls):
             for v in (*call.arguments, call.result):
-                if v in in_registers:
-                    last_use[v] = c
+                if self._owner(v) in owned:
+                    last_use[self._owner(v)] = c
         living: dict[int, int] = {}  # value -> register
         free: list[int] = []
         for c, call in enumerate(calls):
-            for v in sorted(set(call.arguments)):
-                if v in living and last_use[v] == c:
-                    free.append(living.pop(v))
-            if call.operation is not None and call.result in in_registers:
+            dying = sorted({v for v in map(self._owner, call.arguments) if v in living and last_use[v] == c})
+            is_new = call.operation is not None and call.result in owned
+            # A result may be written over an argument, but not where one of them stands behind its past.
+            is_floating = call.result in may_float
+            early = [v for v in dying if not is_floating and v not in may_float]
+            free += [living.pop(v) for v in early]
+            if is_new:
                 if not free:
                     free.append(self.n_registers)
                     self.n_registers += 1
-                living[call.result] = free.pop()
-                self.registered.append((call.result, living[call.result]))
+                register = living[call.result] = free.pop()
+                if is_floating:
+                    self.floating[self._window[call.result]] = register
+                    calls[c] = call._replace(window=self._window[call.result])
+                else:
+                    self.registered.append((call.result, register))
+            free += [living.pop(v) for v in dying if v in living]
             if call.result in living and last_use[call.result] == c:  # a feature that nothing else reads
                 free.append(living.pop(call.result))
 

@@ -61,7 +61,7 @@ class PlantedScorer:
         p_long, p_short = (np.where(s * imbalance > 0.5, 0.8, 0.1) for s in (1, -1))
         direction = (np.sign(p_long - p_short)).astype(np.int8)
         edge = 60.0 * (p_long - p_short)
-        known = np.all(np.isfinite(features), axis=-1)
+        known = np.isfinite(imbalance)
         return Scores(p_long, p_short, 1 - p_long - p_short, edge, direction, np.maximum(p_long, p_short), known)
 
 

@@ -36,14 +36,14 @@ def evaluate(node: Node, **columns: Floats) -> Floats:
     graph = FeatureGraph({"f": node * Column("one"), **{name: Column(name) for name in columns}}, worlds.names(n))
     seen: list[Floats] = []
     calls = graph.plan.cells[-1]  # the value is read where the graph rounds it
-    for at, (operation, args, result, features) in enumerate(calls):
+    for at, (operation, args, result, features, window) in enumerate(calls):
         if 0 in features and operation is not None:
 
             def tap(*arguments: Floats, operation: ops.Operation = operation) -> None:
                 operation(*arguments)
                 seen.append(arguments[-1].copy())
 
-            calls[at] = Call(tap, args, result, features)
+            calls[at] = Call(tap, args, result, features, window)
     rounded = graph.step(columns, 0)[:, :, 0]
     value = np.concatenate(seen)
     np.testing.assert_array_equal(value.astype(np.float32), rounded)
