@@ -85,7 +85,7 @@ def gain_by_feature(gain: dict[str, float], most: int = 15) -> str:
 
 
 def coverage_map(coverage: pl.DataFrame, hour: int) -> str:
-    """Show the share of channels covered by minute, and the worst minutes of the symbols that lack most."""
+    """Show the share of channels that each minute lacks, and the minutes of the symbols that lack most."""
     cells = by_minute(coverage, hour)
     listed = cells.filter(pl.col("rank") > 0)
     share = np.full(_MINUTES, np.nan)
@@ -109,10 +109,12 @@ def coverage_map(coverage: pl.DataFrame, hour: int) -> str:
 
         ratios = (1.0, 0.16 * max(1, len(shown)))
         above, *rest = np.atleast_1d(picture.subplots(2 if shown else 1, 1, height_ratios=ratios if shown else None))
-        above.bar(range(_MINUTES), 100 * np.nan_to_num(share), width=1.0, color="#4a6d92")
+        lacks = 100 * (1 - np.nan_to_num(share, nan=1.0))  # where nothing was listed nothing is lacking
+        above.bar(range(_MINUTES), lacks, width=1.0, color=_COLOURS[3])
+        above.set_facecolor(_COLOURS[1])
         above.set_xlim(-0.5, _MINUTES - 0.5)
-        above.set_ylim(0, 100)
-        above.set_ylabel("covered, %", fontsize=8)
+        above.set_ylim(0, min(100.0, max(1.0, 1.1 * float(lacks.max()))))  # 1 %: a clean hour is to look clean
+        above.set_ylabel("not covered, %", fontsize=8)
         symbols, total = listed["symbol"].n_unique(), float(listed.select(pl.col("covered").mean()).item() or 0.0)
         above.set_title(
             f"{symbols:,} symbols, {100 * total:.2f} % of their minutes covered" if symbols else "nothing was listed",

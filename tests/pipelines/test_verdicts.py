@@ -55,14 +55,25 @@ def delayed(ticks: Ticks, by_ms: Callable[[int], np.ndarray[Any, Any]]) -> Ticks
 
 
 def covered(
-    lake: Path, states: dict[str, dict[int, str]], *, source: str = r.SOURCE, minutes: range = range(60)
+    lake: Path,
+    states: dict[str, dict[int, str]],
+    *,
+    source: str = r.SOURCE,
+    minutes: range = range(60),
+    reasons: dict[str, str] | None = None,
 ) -> None:
-    """Store coverage of the hour: complete, but where another state is given, {symbol: {minute: state}}."""
+    """Store coverage of the hour: complete, but where another state is given, {symbol: {minute: state}}.
+
+    Args:
+        reasons: of states; these are gaps.
+    """
+    reasons = reasons or {}
     rows = []
     for symbol in r.SYMBOLS:
         for minute in range(60):
             state = states.get(symbol, {}).get(minute, "complete" if minute in minutes else "gap")
-            reason = {"gap": "not_linked", "stale": "silent"}.get(state, "")
+            reason = {"gap": "not_linked", "stale": "silent", **reasons}.get(state, "")
+            state = "gap" if state in reasons else state
             rows += [(r.HOUR * 60 + minute, symbol, channel, state, reason) for channel in CHANNELS]
     columns = dict(TABLES["coverage"].columns)
     frame = pl.DataFrame(rows, schema=["minute", "symbol", "channel", "state", "reason"], orient="row")
@@ -283,7 +294,11 @@ def test_labels_of_one_side_warn(labels: list[int | None], passes: bool, tmp_pat
             "symbol": ["BTCUSDT"] * len(labels),
             "label": pl.Series(labels, dtype=pl.Int8),
         }
-    ).with_columns(pl.lit(0.0).alias(name) for name in ("long_bps", "short_bps", "mid_bps"))
+    )
+    columns = dict(TABLES["labels"].columns)
+    frame = frame.with_columns(
+        pl.lit(0.0, dtype=dtype).alias(name) for name, dtype in columns.items() if name not in frame.columns
+    )
     write.write_table(tmp_path, "labels", r.SOURCE, r.HOUR, frame, {})
 
     assert verdicts.label_balance(tmp_path, r.SOURCE, r.HOUR).passed == passes
