@@ -167,19 +167,48 @@ def _frames(
     n_rows: int | None = None,
 ) -> Iterator[pl.DataFrame]:
     """Return these columns of the rows of [first, end) and of these symbols, piece by piece, in the files' order."""
+    for left in reversed(range(_LISTING_RETRIES)):
+        is_begun = False
+        try:
+            for frame in _frames_once(root, about, source, wanted, first, end, symbols, columns, predicate, n_rows):
+                is_begun = True
+                yield frame
+        except sealed.Replaced:
+            if is_begun or not left:
+                raise
+        else:
+            return
+
+
+def _frames_once(
+    root: Path,
+    about: layout.Table,
+    source: str,
+    wanted: Sequence[int],
+    first: int | None,
+    end: int | None,
+    symbols: Sequence[str] | None,
+    columns: Sequence[str],
+    predicate: pl.Expr | None = None,
+    n_rows: int | None = None,
+) -> Iterator[pl.DataFrame]:
     asked = {*columns, *(predicate.meta.root_names() if predicate is not None else ())}
     if symbols is not None:
         asked.add("symbol")
     waiting: list[pl.LazyFrame] = []
+    files: list[sealed.Index] = []  # that these are of
     cells, given = 0, 0
 
     def decoded() -> pl.DataFrame:
         rows = pl.concat(waiting)
-        frame = collect(rows if n_rows is None else rows.head(n_rows - given))
+        with sealed.unchanged(files):
+            frame = collect(rows if n_rows is None else rows.head(n_rows - given))
         waiting.clear()
+        files.clear()
         return frame
 
-    for rows, n_cells in _pieces(root, about, source, wanted, first, end, symbols, asked):
+    for rows, n_cells, file in _pieces(root, about, source, wanted, first, end, symbols, asked):
+        files += [] if file is None else [file]
         waiting.append((rows if predicate is None else rows.filter(predicate)).select(columns))
         cells += n_cells
         if cells >= _CELLS_AT_ONCE:
@@ -204,15 +233,15 @@ def _pieces(
     end: int | None,
     symbols: Sequence[str] | None,
     columns: set[str],
-) -> Iterator[tuple[pl.LazyFrame, int]]:
-    """Return the rows of one file or hour after another, checked, with an upper bound of what they take."""
+) -> Iterator[tuple[pl.LazyFrame, int, sealed.Index | None]]:
+    """Return the rows of one file or part of an open hour after another, checked; how many values; the file."""
     at = pl.col(about.time)
     of_symbols = [] if symbols is None else [pl.col("symbol").is_in(list(symbols))]
     of_time = ([] if first is None else [at >= first]) + ([] if end is None else [at < end])
     for hour in wanted:
         if find.has_logs(root, about.name, source, hour):
             for part in raw_parts(root, about.name, source, hour, symbols=symbols):
-                yield part.frame.lazy().filter(*of_time, *of_symbols), part.frame.height * len(columns)
+                yield part.frame.lazy().filter(*of_time, *of_symbols), part.frame.height * len(columns), None
             continue
         for path in _sealed_parts(root, about.name, source, hour):
             found = sealed.index(path)
@@ -224,8 +253,9 @@ def _pieces(
             )
             conditions = of_symbols if is_inside else [*of_time, *of_symbols]
             read = columns if is_inside else columns | {about.time}
-            rows = sealed.lazy(found, groups, [name for name in found.columns if name in read])
-            yield rows.filter(*conditions), int(found.rows[groups].sum()) * max(1, len(read))
+            with sealed.unchanged([found]):
+                rows = sealed.lazy(found, groups, [name for name in found.columns if name in read])
+            yield rows.filter(*conditions), int(found.rows[groups].sum()) * max(1, len(read)), found
 
 
 def _sealed_parts(root: Path, table: str, source: str, hour: int) -> list[Path]:

@@ -351,6 +351,31 @@ def check(found: Index, groups: Bools, columns: Iterable[str]) -> None:
         )
 
 
+class Replaced(TableEmpty):
+    """A file was replaced while it was read: nothing is wrong with either, but rows of one may not meet the other's."""
+
+
+@contextlib.contextmanager
+def unchanged(files: Sequence[Index]) -> Iterator[None]:
+    """Hold that these files are at the end of a read what they were when their index was read.
+
+    Raises:
+        Replaced: one of them is not.
+    """
+
+    def check_all() -> None:
+        for found in files:
+            if index(found.path).footer != found.footer:
+                raise Replaced(f"{found.path} must stay while it is read, found it replaced: ask again")
+
+    try:
+        yield
+    except TableCorrupt:  # two files in one read look like a damaged one
+        check_all()
+        raise
+    check_all()
+
+
 def lazy(found: Index, groups: Bools, columns: Sequence[str]) -> pl.LazyFrame:
     """Return these columns of these row groups (and of some between them), in order, checked.
 

@@ -411,7 +411,8 @@ class _Stream:
     def __init__(self, path: Path, table: str, symbols: tuple[str, ...]) -> None:
         self.file = io.BufferedWriter(path.open("xb", buffering=0), 1 << 20)
         fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        about = {"schema_version": str(SCHEMA_VERSION), "symbols": msgspec.json.encode(symbols)}
+        names = msgspec.json.encode(symbols)
+        about = {"schema_version": str(SCHEMA_VERSION), "symbols": names, "crc": str(zlib.crc32(names))}
         self._schema = log_schema(table)
         self._writer = pa.ipc.new_stream(self.file, self._schema.with_metadata(about), options=_PACKED)
         self._table = table
@@ -419,16 +420,13 @@ class _Stream:
 
     def write(self, rows: Rows, until_ns: int) -> None:
         batch = pa.record_batch([_arrow(getattr(rows, name)) for name in rows.__struct_fields__], schema=self._schema)
-        self._writer.write_batch(batch, custom_metadata={"until_ns": str(until_ns), "crc": str(_crc(batch))})
+        self._writer.write_batch(batch, custom_metadata=_about(batch, until_ns))
         self.until_ns = until_ns
 
     def mark(self, until_ns: int, names: bytes = b"") -> None:
         """Say how far the table is complete, without rows."""
         nothing = pa.RecordBatch.from_pylist([], schema=self._schema)
-        about: dict[str, str | bytes] = {"until_ns": str(until_ns), "crc": str(zlib.crc32(names, _crc(nothing)))}
-        if names:
-            about["symbols"] = names
-        self._writer.write_batch(nothing, custom_metadata=about)
+        self._writer.write_batch(nothing, custom_metadata=_about(nothing, until_ns, names))
         self.until_ns = until_ns
 
     def grow(self, symbols: tuple[str, ...]) -> None:
@@ -508,13 +506,17 @@ def _slice(rows: Rows, start: int, end: int) -> Rows:
     return type(rows)(**{field: getattr(rows, field)[start:end] for field in rows.__struct_fields__})
 
 
-def _crc(batch: Any) -> int:
-    crc = 0
+def _about(batch: Any, until_ns: int, names: bytes = b"") -> dict[bytes, bytes]:
+    """Return what a batch says about itself; its CRC covers every word of it."""
+    about = {b"until_ns": str(until_ns).encode()} | ({b"symbols": names} if names else {})
+    crc = zlib.crc32(b"%d " % batch.num_rows)
+    for word in about.values():
+        crc = zlib.crc32(word, crc)
     for column in batch.columns:
         for buffer in column.buffers():
             if buffer is not None:
                 crc = zlib.crc32(buffer, crc)
-    return crc
+    return about | {b"crc": str(crc).encode()}
 
 
 # ------------------------------------------------------------------------------------------------- reading
@@ -531,7 +533,7 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
 def find_logs(root: Path, source: str, hour: int) -> list[Log]:
     """Return the logs of one hour by session. One that was found ended or dead does not change any more."""
     logs = []
-    for folder in sorted(layout.log_folder(root, source, hour).glob("session=*")):
+    for folder in layout.paths_below(layout.log_folder(root, source, hour), "session=*"):
         try:
             is_locked = _is_locked(folder / "book.arrow")  # asked first: whoever ends a log marks it, then unlocks
         except FileNotFoundError:
@@ -563,19 +565,25 @@ class LogReader:
             self._stream = pa.ipc.open_stream(self._file)
         except FileNotFoundError:
             raise
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
             raise TableCorrupt(
-                f"{self.path} must begin with an Arrow schema, found {str(error).splitlines()[0]}: "
+                f"{self.path} must begin with an Arrow schema, found {(str(error).splitlines() or [''])[0]}: "
                 "move the folder out of the lake and keep it; the rest of the hour can be sealed without it"
             ) from error
         about = self._stream.schema.metadata or {}
-        version = int(about.get(b"schema_version", b"0"))
-        if version != SCHEMA_VERSION:
+        version = about.get(b"schema_version", b"0").decode(errors="replace")
+        if version != str(SCHEMA_VERSION):
             raise SchemaMismatch(
                 f"{self.path} must have schema version {SCHEMA_VERSION}, found {version}: "
                 "seal it with the code that wrote it"
             )
-        self.symbols = msgspec.json.decode(about[b"symbols"], type=tuple[str, ...])  # grows while rows are read
+        names = about.get(b"symbols", b"")
+        if about.get(b"crc") != str(zlib.crc32(names)).encode() or not self._stream.schema.equals(log_schema(table)):
+            raise TableCorrupt(
+                f"{self.path} must begin with the columns of {table} and names of symbols, found others: "
+                "move the folder out of the lake and keep it; the rest of the hour can be sealed without it"
+            )
+        self.symbols = msgspec.json.decode(names, type=tuple[str, ...])  # grows while rows are read
 
     def rows(self) -> Iterator[Rows]:
         """Return the rows in order of receipt; a dead log's links end where it ends.
@@ -590,12 +598,13 @@ class LogReader:
                 batch, metadata = self._stream.read_next_batch_with_custom_metadata()
             except (StopIteration, pa.ArrowException, OSError, MemoryError):  # the last: a length that is nonsense
                 break
-            names = b"" if metadata is None else metadata.get(b"symbols", b"")
-            if metadata is None or int(metadata[b"crc"]) != zlib.crc32(names, _crc(batch)):
+            told = dict(metadata or {})
+            until = told.get(b"until_ns", b"")
+            if not until.isdigit() or told != _about(batch, int(until), told.get(b"symbols", b"")):
                 break
-            if names:
+            if names := told.get(b"symbols"):
                 self.symbols += msgspec.json.decode(names, type=tuple[str, ...])
-            until_ns, whole_bytes = int(metadata[b"until_ns"]), self._file.tell()
+            until_ns, whole_bytes = int(until), self._file.tell()
             if batch.num_rows:
                 rows = _rows(self.table, batch)
                 n_rows += batch.num_rows

@@ -8,10 +8,12 @@ from decimal import Decimal
 from pathlib import Path
 
 import msgspec
+import pytest
 
-from shared.lake import read, write
+from shared.lake import read, sealed, write
 from shared.types import Universe
 from tests.shared.lake import receipts as r
+from tests.shared.lake.test_write import seconds_frame
 
 START_NS = r.HOUR * r.HOUR_NS
 SNAPSHOTS = 20
@@ -48,3 +50,40 @@ def test_universe_is_whole_while_it_is_rewritten(tmp_path: Path) -> None:
 
     assert len(found) > 2
     assert all(universe in written for universe in found)
+
+
+@pytest.mark.parametrize(("module", "step"), [(sealed, "check"), (read, "collect")])
+def test_query_reads_one_file_though_it_is_replaced_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: object, step: str
+) -> None:
+    """Replaced before its bytes are checked or after, a file gives the rows of one version and no alarm."""
+    write.write_table(tmp_path, "seconds", r.SOURCE, r.HOUR, seconds_frame(r.HOUR, 50, value=1.0), {})
+    whole, calls = getattr(module, step), []
+
+    def replace_then(*args: object) -> object:
+        calls.append(args)
+        if len(calls) == 1:
+            write.write_table(tmp_path, "seconds", r.SOURCE, r.HOUR, seconds_frame(r.HOUR, 70, value=2.0), {})
+        return whole(*args)
+
+    rows = read.scan(tmp_path, "seconds", r.SOURCE).select("mark", "last")
+    monkeypatch.setattr(module, step, replace_then)
+
+    assert set(rows.collect().rows()) == {(2.0, 2.0)}
+    assert len(calls) > 1
+
+
+def test_query_of_a_file_that_never_stays_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is replaced whenever it is read ends the query in a sentence, not in an endless loop."""
+    values = iter(range(100))
+
+    def replace(*args: object) -> None:
+        frame = seconds_frame(r.HOUR, 50, value=float(next(values)))
+        write.write_table(tmp_path, "seconds", r.SOURCE, r.HOUR, frame, {})
+
+    replace()
+    rows = read.scan(tmp_path, "seconds", r.SOURCE)
+    monkeypatch.setattr(sealed, "check", replace)
+
+    with pytest.raises(read.TableEmpty, match="found it replaced: ask again"):
+        read.collect(rows)

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.errors import LakeError, TableCorrupt
+from shared.errors import LakeError, SchemaMismatch, TableCorrupt
 from shared.features.sampler import MEMORY_S, Sampler
 from shared.lake import layout, read, wal, write
 from shared.lake.layout import RAW
@@ -410,6 +410,30 @@ def test_killed_writer_loses_nothing_flushed(seed: int, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.arrow"))
     for path in tmp_path.rglob("*.parquet"):
         read.verify(path)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_flipped_bit_of_a_log_gives_a_prefix_or_is_named(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Whichever bit of a dead log is flipped, its rows are a prefix of those written: none is invented."""
+    root = tmp_path_factory.mktemp("lake")
+    rows = r.concat(dead_log(root)).trades
+    (log,) = wal.find_logs(root, r.SOURCE, r.HOUR)
+    assert log.state == "dead"
+    path = log.folder / "trade.arrow"
+    content = bytearray(path.read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1), label="byte")] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(content)
+
+    try:
+        stored, _ = wal.read_log(log, "raw/trade")
+    except (TableCorrupt, SchemaMismatch):
+        return
+
+    told = layout.frame_to_rows("raw/trade", stored.filter(stored["event"] != int(DISCONNECTED)), r.SYMBOLS)
+    assert r.same_rows(told, r.take(rows, slice(0, len(told.recv_ns))))
 
 
 def test_raw_tables_of_a_log_and_of_the_lake_agree(tmp_path: Path) -> None:

@@ -364,6 +364,23 @@ def test_features_hold_any_float32_columns(tmp_path: Path) -> None:
         )
 
 
+def test_table_written_in_pieces_is_the_table_written_whole(tmp_path: Path) -> None:
+    """Symbols after symbols or all at once: the same rows, hash and bytes; pieces that are out of order are refused."""
+    frame = seconds_frame(r.HOUR, 30).sort("symbol", "second")
+    pieces = [part for _, part in frame.group_by("symbol", maintain_order=True)]
+
+    whole = write.write_table(tmp_path / "whole", "seconds", r.SOURCE, r.HOUR, frame, {})
+    parts = write.write_parts(tmp_path / "parts", "seconds", r.SOURCE, r.HOUR, (p.reverse() for p in pieces), {})
+
+    assert parts.content_hash == whole.content_hash
+    assert parts.path.read_bytes() == whole.path.read_bytes()
+    for wrong in (reversed(pieces), [pieces[0], pieces[0]], [pl.concat([pieces[0], pieces[0]])]):
+        with pytest.raises(AssertionError, match=r"came behind|found twice"):
+            write.write_parts(tmp_path / "parts", "seconds", r.SOURCE, r.HOUR, wrong, {})
+    assert parts.path.read_bytes() == whole.path.read_bytes()
+    assert not list((tmp_path / "parts" / ".tmp").iterdir())
+
+
 def test_parts_lie_side_by_side(tmp_path: Path) -> None:
     """Two sessions of an hour have a journal file each, read as one table."""
     for session in ("one", "two"):
