@@ -154,7 +154,7 @@ def standing(lake: Path, source: str, now_s: float) -> Standing:
 
 
 def _has_logs(lake: Path, source: str, hour: int) -> bool:
-    return any(layout.log_folder(lake, source, hour).glob("session=*"))
+    return bool(layout.paths_below(layout.log_folder(lake, source, hour), "session=*"))
 
 
 # ------------------------------------------------------------------------------------------- what may be removed
@@ -251,6 +251,8 @@ def _apply(
     for hour in () if is_dry_run else removal.begun(lake, source):
         with write.hour_lock(lake, source, hour):  # which finishes it
             progress(f"finished the removal of {hour_name(hour)} of {source} that was begun earlier")
+    if not is_dry_run and (freed := removal.drop_copies(lake, source)):
+        progress(f"removed {gb(freed)} of copies of what another machine has removed from the store")
     there = standing(lake, source, now_s)
     day_bytes = {table: there.day_bytes(table) for table in TABLES}
     removed: dict[str, dict[int, int]] = {}

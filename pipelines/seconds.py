@@ -11,7 +11,7 @@ import polars as pl
 from shared.errors import TableEmpty
 from shared.features.sampler import COLUMNS, MEMORY_S, Sampler
 from shared.lake import read, write
-from shared.lake.layout import HOUR_S, RAW, TABLES, hour_name, log_folder
+from shared.lake.layout import HOUR_S, RAW, TABLES, hour_name, log_folder, paths_below
 from shared.types import NS, Seconds
 
 SYMBOL_SECONDS = 24 * 3600
@@ -140,7 +140,7 @@ def inputs_of(lake: Path, source: str, wanted: Iterable[tuple[str, int]]) -> dic
     for table, hour in wanted:
         if hour not in read.hours(lake, table, source):
             continue
-        if table in RAW and any(log_folder(lake, source, hour).glob("session=*")):
+        if table in RAW and paths_below(log_folder(lake, source, hour), "session=*"):
             return None
         found[f"{table} {hour}"] = read.content_hash(lake, table, source, [hour])
     return found

@@ -14,9 +14,7 @@ def sources(root: Path) -> list[str]:
     """Return every source that has rows in any table, sorted."""
     remote = remote_of(root)
     if remote is None:
-        found = {
-            path.name for table in TABLES for path in (root / table).glob("source=*") if any(path.glob("date=*/hour=*"))
-        }
+        found = {path.name for table in TABLES for path in (root / table).glob("source=*") if layout.hours_below(path)}
     else:
         found = {name for table in TABLES for name in remote.folders(table) if name.startswith("source=")}
     found |= {path.name for path in (root / ".wal").glob("source=*") if layout.hours_below(path)}
@@ -53,7 +51,7 @@ def parts(root: Path, table: str, source: str, hour: int) -> list[Path]:
 
 def _local_parts(root: Path, table: str, source: str, hour: int) -> list[Path]:
     path = layout.partition_path(root, table, source, hour)
-    return sorted(path.parent.glob(f"{path.stem}*.parquet"))
+    return layout.paths_below(path.parent, f"{path.stem}*.parquet")
 
 
 def sealed_file(root: Path, table: str, source: str, hour: int) -> Path | None:
@@ -68,7 +66,7 @@ def has_logs(root: Path, table: str, source: str, hour: int) -> bool:
     """Tell whether an hour of a raw table has rows that are not sealed."""
     if table not in RECEIPTS:
         return False
-    return any(layout.log_folder(root, source, hour).glob(f"session=*/{TABLES[table].leaf}.arrow"))
+    return bool(layout.paths_below(layout.log_folder(root, source, hour), f"session=*/{TABLES[table].leaf}.arrow"))
 
 
 def empty(root: Path, table: str, source: str, what: str) -> TableEmpty:

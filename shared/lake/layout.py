@@ -391,9 +391,21 @@ def log_folder(root: Path, source: str, hour: int) -> Path:
     return root / ".wal" / hour_folder(source, hour)
 
 
+def paths_below(folder: Path, pattern: str) -> list[Path]:
+    """Return what matches a glob below a folder, sorted; where folders go while we look, we look again.
+
+    `Path.glob` raises when a folder that it is about to enter has been removed: by retention, or by a seal.
+    """
+    while True:
+        try:
+            return sorted(folder.glob(pattern))
+        except FileNotFoundError:
+            continue  # each time because one more folder has gone
+
+
 def hours_below(folder: Path) -> list[int]:
     """Return the epoch hours that have a folder below `…/source=…`, sorted."""
-    return hours_of((path.parent.name, path.name) for path in folder.glob("date=*/hour=*"))
+    return hours_of((path.parent.name, path.name) for path in paths_below(folder, "date=*/hour=*"))
 
 
 def hours_of(folders: Iterable[tuple[str, str]]) -> list[int]:

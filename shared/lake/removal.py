@@ -16,7 +16,7 @@ What does not come through `shared.lake.read` (DuckDB over the files, say) sees 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from shared.errors import LakeError
@@ -45,7 +45,7 @@ def files(root: Path, table: str, source: str, hour: int | None = None) -> dict[
     remote = remote_of(root)
     if remote is None:
         pattern = "*.parquet" if hour is not None else "date=*/hour=*/*.parquet"
-        sizes = dict(_sizes(folder.glob(pattern)))
+        sizes = dict(_sizes(layout.paths_below(folder, pattern)))
     else:
         prefix = folder.relative_to(root).as_posix()
         sizes = {root / key: size for key, size in remote.sizes(prefix).items() if key.endswith(".parquet")}
@@ -74,6 +74,24 @@ def remove(root: Path, source: str, hour: int, tables: Collection[str]) -> int:
         _publish(unfinished, marker, remote_of(root))
     finish(root, source, hour)
     return sum(sizes)
+
+
+def drop_copies(root: Path, source: str) -> int:
+    """Remove local copies of what a store does not hold any more, and return their bytes; a folder has no copies.
+
+    Another machine removed the objects; nobody reads the copies, but they take room. One that was made a moment ago may
+    go, too: it is fetched again when it is asked for.
+    """
+    if remote_of(root) is None:
+        return 0
+    freed = 0
+    for table in layout.TABLES:
+        held = {path for paths in files(root, table, source).values() for path in paths}
+        copies = layout.paths_below(root / table / f"source={source}", "date=*/hour=*/*.parquet")
+        for path, size in _sizes(path for path in copies if path not in held):
+            path.unlink(missing_ok=True)
+            freed += size
+    return freed
 
 
 def begun(root: Path, source: str) -> list[int]:
@@ -113,7 +131,8 @@ def _markers(root: Path, source: str, below: str) -> Iterator[tuple[int, tuple[s
     folder = root / FOLDER / below
     remote = remote_of(root)
     if remote is None:
-        paths = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+        # Most of the time there is no such folder, and readers ask often.
+        paths = [p for p in layout.paths_below(folder, "**/*") if p.is_file()] if folder.is_dir() else []
     else:
         paths = [root / key for key in remote.listing(folder.relative_to(root).as_posix())]
     for path in paths:
@@ -122,7 +141,7 @@ def _markers(root: Path, source: str, below: str) -> Iterator[tuple[int, tuple[s
             yield hour, tuple(table for table in tables if table in layout.TABLES), path
 
 
-def _sizes(paths: Iterator[Path]) -> Iterator[tuple[Path, int]]:
+def _sizes(paths: Iterable[Path]) -> Iterator[tuple[Path, int]]:
     for path in paths:
         with contextlib.suppress(FileNotFoundError):  # removed while we looked
             yield path, path.stat().st_size

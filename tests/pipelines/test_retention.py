@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import shutil
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from pipelines.seconds import inputs_of_seconds, is_current, sample, to_frame, w
 from shared.errors import LakeError, SettingsError, TableEmpty
 from shared.lake import layout, read, removal, write
 from shared.lake.layout import HOUR_S, RAW, TABLES
+from shared.settings import ROOT
 from shared.types import NS
 from tests.shared.lake import receipts as r
 from tests.shared.lake.conftest import s3, stand_for  # noqa: F401 - s3 is a fixture
@@ -329,6 +332,28 @@ def test_run_finishes_what_a_killed_one_began(lake: Path, monkeypatch: pytest.Mo
     assert not list(lake.rglob("hour=00/book.parquet"))
 
 
+@pytest.mark.nightly
+@pytest.mark.parametrize("seed", range(6))
+def test_killed_process_leaves_whole_hours(seed: int, lake: Path) -> None:
+    """A process that is killed at some moment of its work leaves every hour whole or gone; running it again ends it."""
+    complete = {hour: read.raw_hour(lake, "raw/trade", r.SOURCE, hour).frame for hour in HOURS}
+    n_files = len(list(lake.rglob("*.parquet")))
+    command = [sys.executable, "-m", "pipelines.retention", "--lake", str(lake), "--rules", "raw=3h,seconds=3h!"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and len(layout.paths_below(lake, "**/*.parquet")) > n_files - 3 * seed:
+        pass  # until so many files are gone
+    process.kill()
+    process.wait()
+
+    left = [read.hours(lake, table, r.SOURCE) for table in (*RAW, "seconds")]
+    assert left.count(left[0]) == len(left)
+    for hour in left[0]:
+        assert read.raw_hour(lake, "raw/trade", r.SOURCE, hour).frame.equals(complete[hour])
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert read.hours(lake, "seconds", r.SOURCE) == read.hours(lake, "raw/book", r.SOURCE) == list(HOURS[-3:])
+    assert removal.begun(lake, r.SOURCE) == []
+
+
 def test_hour_that_somebody_writes_is_waited_for(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of an hour goes while its lock is held; the message says whom to wait for."""
     monkeypatch.setattr(write, "LOCK_S_MAX", 0.05)
@@ -353,7 +378,10 @@ def test_lake_in_a_store_is_thinned_out_for_every_machine(tmp_path: Path, s3: st
     assert sum(done.left_bytes.values()) > done.bytes > 0
     assert read.hours(there, "raw/book", r.SOURCE) == list(HOURS[2:5])
     assert read.collect(read.scan(there, "seconds", r.SOURCE)).equals(seconds)
+    assert len(list((there / "raw/book").rglob("*.parquet"))) == 5
     assert run(there, "raw=3h", NOW_S).removed == {}
+    assert len(list((there / "raw/book").rglob("*.parquet"))) == 3  # the copies of what is gone are gone
+    assert read.collect(read.scan(there, "seconds", r.SOURCE)).equals(seconds)
 
 
 # --------------------------------------------------------------------------------------------------- the weights

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -106,3 +108,28 @@ def test_conn_name_differs_by_session() -> None:
 
     assert len(names) == 300
     assert all(0 <= name < 2**31 for name in names)
+
+
+def test_folders_that_go_while_they_are_listed_are_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that lists hours while some of them are removed finds those that are left, not a missing folder."""
+    for hour in ("00", "01", "02"):
+        path = tmp_path / "date=2026-11-22" / f"hour={hour}" / "book.parquet"
+        path.parent.mkdir(parents=True)
+        path.touch()
+    scan, went = os.scandir, set[str]()
+
+    def removed_under_us(path: str) -> object:
+        if str(path).endswith("hour=01") and not went:
+            went.add(str(path))
+            shutil.rmtree(path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", removed_under_us)
+
+    found = layout.paths_below(tmp_path, "date=*/hour=*/*.parquet")
+
+    assert went
+    assert [path.parent.name for path in found] == ["hour=00", "hour=02"]
+    assert layout.paths_below(tmp_path / "nothing", "*") == []
