@@ -13,7 +13,7 @@ import aiohttp
 import numpy as np
 import pytest
 
-from pipelines import collect
+from pipelines import collect, collector
 from pipelines.discovery import Every
 from shared.errors import CrosscutError
 from shared.lake import read, write
@@ -114,9 +114,14 @@ def undisturbed(ticks: Ticks) -> None:
             assert events == [TickEvent.SUBSCRIBED, TickEvent.DISCONNECTED]
 
 
-@pytest.mark.parametrize("copies", [1, 2])
-async def test_new_listing_is_recorded_while_running(tmp_path: Path, copies: int) -> None:
+@pytest.mark.parametrize(
+    ("copies", "channels_max"), [(1, 500), (2, 500), (1, 9)], ids=["with room", "two copies", "full"]
+)
+async def test_new_listing_is_recorded_while_running(
+    tmp_path: Path, copies: int, channels_max: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A symbol that is launched in mid-run is subscribed, recorded, in the universe with its tiers; nobody else notices."""
+    monkeypatch.setattr(collector, "CHANNELS_MAX", channels_max)  # 9: the three that are there fill a connection
     began_ns = time.time_ns()
     async with recording(tmp_path, 112, copies=copies) as recorder:  # absent until 120, launched at 126
         await recorder.until(lambda: recorder.events(OTHERS[0], TickEvent.DATA) > 0)
@@ -140,6 +145,7 @@ async def test_new_listing_is_recorded_while_running(tmp_path: Path, copies: int
     assert len(np.unique(books.recv_ns)) == len(books.recv_ns)
     if copies == 1:
         undisturbed(ticks)
+        assert len(np.unique(ticks.books.conn)) == (2 if channels_max == 9 else 1)
     assert silences(ticks) == 0
     assert recorder.told("channel.refused") == []
     assert any(f"1 new ({NEWCOMER})" in line for line in recorder.lines)
