@@ -1,7 +1,9 @@
 """Features and labels of a window -> the rows that a model learns from, and a manifest that pins them.
 
 Only rows that live could have scored take part: a row where a feature is missing gets no score there, so it teaches
-nothing here. A feature that the source never has (a recording without funding) is named `absent` and not required.
+nothing here. Nor does one that saw, or whose outcome lies in, a minute that coverage calls a gap: a book that stood
+still looks like any other. A feature that the source never has (a recording without funding) is named `absent` and not
+required.
 """
 
 from __future__ import annotations
@@ -19,10 +21,11 @@ from pipelines.validation import walk_forward
 from shared.errors import SchemaMismatch, TableCorrupt, TableEmpty
 from shared.features.catalog import FEATURES
 from shared.features.graph import definition_hash, lookback_of
-from shared.lake import layout, read
+from shared.lake import coverage, layout, read
 from shared.lake.layout import HOUR_S
 from shared.limits import HORIZON_S
 from shared.model import CLASSES
+from shared.types import NS
 
 
 def build_dataset(
@@ -65,9 +68,11 @@ def build_dataset(
         )
         .sort("second", "symbol")
     )
+    gaps = _gaps(lake, source, first_s - lookback_s, last_s + horizon_s)
+    rows = _without_gaps(rows, gaps, lookback_s, horizon_s)
     if rows.is_empty():
         raise TableEmpty(
-            f"labelled rows of {source} are needed, found none in [{first_s}, {last_s}): "
+            f"labelled rows of {source} are needed, found none in [{first_s}, {last_s}) outside the gaps of coverage: "
             "was the hour after it materialised? Labels look ahead into it"
         )
     first_s, last_s = int(rows["second"][0]), int(rows["second"][-1]) + 1
@@ -97,9 +102,33 @@ def build_dataset(
         start_s=first_s,
         end_s=last_s,
         content_hash=layout.combine(
-            [read.content_hash(lake, "features", source, hours), read.content_hash(lake, "labels", source, hours)]
+            [
+                *(read.content_hash(lake, table, source, hours) for table in ("features", "labels")),
+                *([layout.digest(gaps)] if gaps.height else []),
+            ]
         ),
     )
+
+
+def _gaps(lake: Path, source: str, start_s: int, end_s: int) -> pl.DataFrame:
+    """Return the (symbol, minute)s in which some channel has a gap, sorted; hours without coverage are not judged."""
+    hours = layout.hours_between(start_s, end_s, NS)
+    if not set(hours) & set(read.hours(lake, "coverage", source)):
+        return pl.DataFrame(schema={"symbol": pl.String, "minute": pl.Int64})
+    found = read.scan(lake, "coverage", source, start_s=start_s // 60 * 60, end_s=end_s, is_sorted=False)
+    gaps = found.filter(pl.col("state") == coverage.GAP).select("symbol", "minute").unique()
+    return read.collect(gaps).sort("symbol", "minute")
+
+
+def _without_gaps(rows: pl.DataFrame, gaps: pl.DataFrame, lookback_s: int, horizon_s: int) -> pl.DataFrame:
+    """Return the rows that neither saw a gap nor have their outcome in one."""
+    for offset_s in sorted({*range(-lookback_s, horizon_s, layout.MINUTE_S), 0, horizon_s}):
+        rows = (
+            rows.with_columns(minute=(pl.col("second") + offset_s) // layout.MINUTE_S)
+            .join(gaps, on=["symbol", "minute"], how="anti", maintain_order="left")
+            .drop("minute")
+        )
+    return rows
 
 
 class Manifest(msgspec.Struct, frozen=True):
