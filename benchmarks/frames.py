@@ -1,6 +1,8 @@
 """What a frame costs from text to columns: `python -m benchmarks.frames`.
 
-One process, CPU time, best of ten rounds; sockets not included (aiohttp adds about 2 us a message).
+One process, CPU time, best of ten rounds; sockets not included (aiohttp adds about 2 us a message). The changes of
+`books` follow one another as Bitget's do: ten levels each in a book of 400 a side, kept as rows of depth and, best
+levels after each, as a row of book.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import time
 
 from shared.bitget.session import PublicSession
 from shared.bitget.ticks import TickBuffer
+from shared.types import FULL_BOOKS
 
 ROUND = 2_000
 
@@ -54,6 +57,28 @@ def frames() -> dict[str, str]:
     }
 
 
+def changes(n: int) -> list[str]:
+    """Return a snapshot of a full book and `n` changes that follow it, of ten levels each."""
+    draw = random.Random(1)
+
+    def push(action: str, asks: list[int], bids: list[int], seq: int, pseq: int) -> str:
+        sides = {
+            name: [[f"{60000 + k / 10:.1f}", f"{draw.randrange(1, 10**4) / 1e4:.4f}"] for k in levels]
+            for name, levels in (("asks", asks), ("bids", bids))
+        }
+        arg = {"instType": "USDT-FUTURES", "channel": FULL_BOOKS, "instId": "BTCUSDT"}
+        row = sides | {"ts": str(1760000000123 + seq), "seq": 1234567890123 + seq, "pseq": pseq}
+        payload = {"action": action, "arg": arg, "data": [row], "ts": 1760000000125 + seq}
+        return json.dumps(payload, separators=(",", ":"))
+
+    frames = [push("snapshot", list(range(1, 401)), list(range(0, -400, -1)), 0, 0)]
+    for i in range(1, n + 1):
+        asks = sorted({1 + int(draw.expovariate(0.05)) for _ in range(5)})
+        bids = sorted({-int(draw.expovariate(0.05)) for _ in range(5)}, reverse=True)
+        frames.append(push("update", asks, bids, i, 1234567890123 + i - 1))
+    return frames
+
+
 def main() -> None:
     buffer = TickBuffer(("BTCUSDT",))
     session = PublicSession(("BTCUSDT",), conn=0, buffer=buffer)
@@ -68,6 +93,34 @@ def main() -> None:
             buffer.take()
             take_us = min(take_us, (time.process_time() - began_s) / ROUND * 1e6)
         print(f"{name:32} {len(text):4} bytes  {best_us:6.2f} us a frame + {take_us:.2f} us to take it")
+    full_books()
+
+
+def full_books() -> None:
+    """Say what a change of a full book costs, and how many rows it is."""
+    frames = changes(ROUND)
+    best_us = take_us = float("inf")
+    rows = 0
+    for _ in range(10):
+        buffer = TickBuffer(("BTCUSDT",), has_depth=True)
+        session = PublicSession(("BTCUSDT",), (FULL_BOOKS,), conn=0, buffer=buffer)
+        session.connected(1)
+        session.received(frames[0], 1)
+        buffer.take()
+        began_s = time.process_time()
+        for text in frames[1:]:
+            session.received(text, 1)
+        best_us = min(best_us, (time.process_time() - began_s) / ROUND * 1e6)
+        began_s = time.process_time()
+        depth = buffer.take().depth
+        take_us = min(take_us, (time.process_time() - began_s) / ROUND * 1e6)
+        assert depth is not None
+        rows = len(depth.recv_ns)
+    n_bytes = sum(map(len, frames[1:])) / ROUND
+    print(
+        f"{'books, a change':32} {n_bytes:4.0f} bytes  {best_us:6.2f} us a frame + {take_us:.2f} us to take it, "
+        f"{rows / ROUND:.1f} rows of depth and one of book"
+    )
 
 
 if __name__ == "__main__":

@@ -72,6 +72,7 @@ def main() -> None:
             write_s += written_s - decoded_s
             n += len(frames)
             n_bytes += sum(len(text) for _, _, text in frames)
+        rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # sealing is another process's
         rows = collector.log.rows
         logged = {path.stem: path.stat().st_size for path in folder.rglob("*.arrow")}
         collector.log.close()
@@ -79,7 +80,6 @@ def main() -> None:
     finally:
         shutil.rmtree(folder)
     assert n, wanted
-    rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         f"{n / args.seconds:,.0f} frames a second of market, {n_bytes / args.seconds / 1e6:.1f} MB/s: "
         f"{decode_s / n * 1e6:.2f} us a frame to decode + {write_s / n * 1e6:.2f} us to make durable = "

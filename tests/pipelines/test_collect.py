@@ -28,7 +28,7 @@ from shared.lake.layout import RAW
 from shared.settings import ROOT
 from shared.simulator.markets.market import GeneratedMarket, depth_at
 from shared.simulator_process import SimulatorProcess
-from shared.types import NS, TickEvent, Ticks
+from shared.types import NS, BookChannels, TickEvent, Ticks
 from tests.shared.lake import receipts as r
 from tests.shared.lake.test_wal import small_disk
 
@@ -76,7 +76,7 @@ def n_data(lake: Path, source: str, symbols: tuple[str, ...]) -> int:
 async def test_what_the_simulator_sends_is_stored(simulator: SimulatorProcess, tmp_path: Path) -> None:
     """Every stored book is the market's of its second, every channel is linked, and the stop is clean and sealed."""
     market = GeneratedMarket(3, 4)
-    async with recording(simulator, tmp_path) as done:
+    async with recording(simulator, tmp_path, books=BookChannels("books15")) as done:
         await until(lambda: n_data(tmp_path, simulator.source, market.symbols) > 40)
 
     ticks = stored(tmp_path, simulator.source, market.symbols)
