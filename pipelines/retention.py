@@ -8,7 +8,9 @@ funding, candles, and whatever will be added. The order of rules means nothing.
 
 Whole hours are removed, oldest first, under the hour's lock, all tables of an hour at once (`shared.lake.removal`).
 Age counts back from the newest recorded hour of the source, or from now where that is earlier: a clock that has gone
-wrong removes nothing that a right one would keep, and a source that is no longer recorded keeps its last days.
+wrong removes nothing that a right one would keep, and a source that is no longer recorded keeps its last days. Rules
+hold for each source by itself, for imported ones as well; `--source` names one. Logs lie on the machine that records:
+thin out a lake in an object store from there.
 
 An hour is held back, however old,
 
