@@ -27,6 +27,9 @@ from shared.lake.layout import TABLES
 RUN_BYTES = 256 << 20
 """Of rows that are sorted at once, and of symbols' rows that are merged at once; about six times that is used."""
 
+_BATCH_ROWS = 8192
+"""Of a run that are decompressed together: a slice of a symbol or some reads little more than itself."""
+
 _LEFT_S = 6 * 3600
 """A run that is older was left by a process that died: no merge takes so long."""
 
@@ -108,7 +111,7 @@ class LogOrigin:
         path = None
         if not is_last or self._runs:
             path = self._folder / f"{len(self._runs)}-{id(self)}.arrow"
-            frame.write_ipc(path, compression="lz4")
+            frame.write_ipc(path, compression="lz4", record_batch_size=_BATCH_ROWS)
         self._runs.append(_Run(sizes=sizes, frame=frame if path is None else None, path=path))
 
 
