@@ -142,6 +142,12 @@ def find_model(chosen: Settings, selector: str) -> tuple[Path, ModelNote, models
         source="bitget" if is_live else None,
         must_have_passed=is_live,
     )
+    trained_on = model.bundle.lineage.books
+    if trained_on not in ("", str(chosen.books)):
+        raise ModelMismatch(
+            f"model {selector} must see the book channels that it was trained on, found BOOKS={chosen.books} where it "
+            f"was {trained_on}: set BOOKS={trained_on}, or record, train and trade on the other"
+        )
     note = ModelNote(
         name=version.name, version=version.version, run_id=version.run_id, digest=model.digest, folder="bundle"
     )

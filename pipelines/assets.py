@@ -465,6 +465,7 @@ def model(
             seed=config.seed,
             threads=threads_of(settings.num_threads),
             slippage_bps=settings.slippage_bps,
+            books=str(settings.books),
         )
         return {
             "version": done.version,

@@ -45,9 +45,12 @@ class Registered(msgspec.Struct, frozen=True):
 
 
 def train_and_register(
-    lake: Path, dataset: Dataset, tracking: Tracking, *, seed: int, threads: int, slippage_bps: float
+    lake: Path, dataset: Dataset, tracking: Tracking, *, seed: int, threads: int, slippage_bps: float, books: str
 ) -> Registered:
     """Train, judge, log the run, register its bundle.
+
+    Args:
+        books: the setting BOOKS, which recorder, trainer and live session share.
 
     Raises:
         NotEnoughData: too few labels; nothing is logged.
@@ -79,6 +82,7 @@ def train_and_register(
                 rows=sum(trained.label_counts),
                 trained_from_s=trained.folds[-1].fit.start_s,
                 trained_to_s=trained.folds[-1].stop.end_s,
+                books=books,
             ),
         )
         bundle = _log_bundle(run, trained, bundle)
@@ -198,6 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 seed=args.seed,
                 threads=threads_of(settings.num_threads),
                 slippage_bps=settings.slippage_bps,
+                books=str(settings.books),
             )
     except CrosscutError as error:
         print(error, file=sys.stderr)

@@ -41,6 +41,7 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
     rows: int = 0
     trained_from_s: int = 0  # first and last second of the training rows
     trained_to_s: int = 0
+    books: str = ""  # the setting BOOKS that its rows were recorded under; "": not known
 
 
 class Bundle(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,7 +21,7 @@ from shared import model as models
 from shared import simulator_process
 from shared.features.catalog import FEATURES
 from shared.features.graph import definition_hash
-from shared.model import Bundle, BundleCosts
+from shared.model import Bundle, BundleCosts, Lineage
 from shared.settings import ROOT
 from shared.simulator_process import SimulatorProcess
 
@@ -220,8 +220,9 @@ def resolved(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         ({}, REAL_MONEY, ("--arm",), "trained on source bitget, found simulator-g7-4"),
         ({"source": "bitget"}, REAL_MONEY, ("--arm",), "must have passed the honest-edge gate, found 'not judged'"),
         ({"format_version": 99}, {}, (), "must be a bundle of format 1, found 99"),
+        ({"lineage": Lineage(books="books15")}, {}, (), "found BOOKS=books5 where it was books15: set BOOKS=books15"),
     ],
-    ids=["other features", "other source", "no gate", "other format"],
+    ids=["other features", "other source", "no gate", "other format", "other books"],
 )
 def test_model_that_must_not_trade_is_refused(
     change: dict[str, Any],
