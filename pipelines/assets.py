@@ -309,7 +309,7 @@ def coverage(context: dg.AssetExecutionContext, lake: LakeResource) -> Results:
             "plot": dg.MetadataValue.md(coverage_map(frame, hour)),
             "gaps": found.height,
             "largest_gaps": table_of(largest(found)),
-            **{f"share_{state}": share for state, share in sorted(shares.items())},
+            **{f"share_{state}": round(share, 4) for state, share in sorted(shares.items())},
         }
 
     yield from by_hour(context, work)

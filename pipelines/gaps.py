@@ -44,7 +44,7 @@ def largest(found: pl.DataFrame, most: int = 15) -> pl.DataFrame:
         .group_by("begins", "cause")
         .agg(
             pl.col("from_ns").min(),
-            longest_s=pl.col("seconds").max().round(1),
+            longest=pl.col("seconds").max().round(1),
             lost_s=pl.col("seconds").sum().round(1),
             symbols=pl.col("symbol").n_unique(),
             such_as=pl.col("symbol").unique().sort().head(3).str.join(", "),
@@ -55,12 +55,12 @@ def largest(found: pl.DataFrame, most: int = 15) -> pl.DataFrame:
     )
     return together.select(
         pl.from_epoch("from_ns", time_unit="ns").dt.strftime("%H:%M:%S").alias("from"),
-        "longest_s",
+        pl.col("longest").alias("longest, s"),
         "symbols",
         "such_as",
         "channels",
         "cause",
-        pl.col("lost_s").alias("channel_seconds"),
+        pl.col("lost_s").alias("of all channels, s"),
     )
 
 

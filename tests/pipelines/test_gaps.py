@@ -40,7 +40,7 @@ def test_breaks_are_exact_and_told_together(tmp_path: Path) -> None:
     told = largest(found)
 
     assert found.height == 3 * 3 * len(r.SYMBOLS)
-    assert told.select("longest_s", "cause", "symbols", "channels").rows() == [
+    assert told.select("longest, s", "cause", "symbols", "channels").rows() == [
         (90.0, "not linked yet", 4, "book, ticker, trade"),
         (3.2, "link down", 4, "book, ticker, trade"),
         (1.0, "lost in the chain", 4, "book, ticker, trade"),
