@@ -19,7 +19,7 @@ from pipelines import verdicts
 from pipelines.definitions import defs, hour_at, learn_daily, prepare_hourly, record_hourly
 from pipelines.drive import AssetFailed, materialise, summary
 from pipelines.partitions import HOURLY, hour_of, key_of
-from pipelines.resources import SIMULATOR_SOURCE, LakeResource, TrackingResource, prepare_dagster_home
+from pipelines.resources import SIMULATOR_SOURCE, LakeResource, prepare_dagster_home
 from shared.errors import SettingsError
 from shared.lake import read, write
 from shared.lake.layout import HOUR_S
@@ -128,11 +128,11 @@ def run(
             asset_selection=[dg.AssetKey(asset) for asset in assets] or None,
             partition_key=partition_key,
             tags=tags,
-            resources={
-                "lake": LakeResource(uri=str(lake), source=source),
-                "tracking": TrackingResource(uri=f"sqlite:///{tmp_path}/mlflow.db"),
-            },
             run_config={
+                "resources": {
+                    "lake": {"config": {"uri": str(lake), "source": source}},
+                    **({"tracking": {"config": {"uri": f"sqlite:///{tmp_path}/mlflow.db"}}} if job == "learn" else {}),
+                },
                 "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
                 "ops": {"raw_ticks": {"config": raw_ticks}} if raw_ticks else {},
             },
