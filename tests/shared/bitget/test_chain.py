@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.bitget.chain import LEVELS_MAX, ChainBroken, ChainedBook
@@ -33,7 +33,8 @@ def expected_top(levels: dict[float, float], *, is_bid: bool) -> list[float]:
     return [value for level in best for value in level] + [math.nan, 0.0] * (BOOK_LEVELS - len(best))
 
 
-@given(st.lists(changes, min_size=1, max_size=12))
+@settings(max_examples=40)
+@given(st.lists(changes, min_size=1, max_size=8))
 def test_book_is_what_dictionaries_say(pushes: list[Any]) -> None:
     """After each push of a whole chain: every level last set and not deleted, the best fifteen of each side first."""
     asks: dict[float, float] = {}

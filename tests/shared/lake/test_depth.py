@@ -145,7 +145,7 @@ def check(root: Path, recorder: Recorder, seed: int, *, until_ns: int = 2**62, n
             assert levels(book) == recorder.at(symbol, at_ns), (symbol, at_ns)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 10**6), n_batches=st.integers(1, 8))
 def test_book_of_any_time_is_rebuilt(seed: int, n_batches: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Over the border of an hour, two connections, doubts and ends: open or sealed, the rebuilt book is what was known."""
