@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -11,15 +13,24 @@ import polars as pl
 from pipelines.seconds import inputs_of, sample, to_frame
 from shared.errors import TableEmpty
 from shared.features.catalog import FEATURES
-from shared.features.graph import FeatureGraph, definition_hash
+from shared.features.graph import FeatureGraph, Features, definition_hash
 from shared.labels import HORIZONS_S, Rule, label_seconds
 from shared.lake import read, write
 from shared.lake.layout import HOUR_S, hour_name
 from shared.limits import HORIZON_S
-from shared.types import NS
+from shared.types import NS, Seconds
 
 RULE = Rule(horizon_s=HORIZON_S)
 """What is labelled where nobody asks for another: a taker, in and out, over live's horizon."""
+
+BLOCK_S = 300
+"""Seconds whose features are held at once: 84 MB for 600 symbols."""
+
+PART_SYMBOLS = 50
+"""Symbols that are written at once."""
+
+THREADS_MAX = 2
+"""More threads wait for one another at every cross-section."""
 
 
 def write_features(lake: Path, source: str, hour: int) -> pl.DataFrame:
@@ -32,9 +43,6 @@ def write_features(lake: Path, source: str, hour: int) -> pl.DataFrame:
     """
     start_s, end_s = hour * HOUR_S, (hour + 1) * HOUR_S
     symbols = read.universe_between(lake, source, start_s * NS, end_s * NS).symbols
-    graph = FeatureGraph(FEATURES, symbols)
-    seconds = read.read_seconds(lake, source, start_s - graph.lookback, end_s, symbols)
-    values = graph.step(seconds.columns, seconds.first_second)[graph.lookback :]
     rows = read.collect(
         read.scan(lake, "seconds", source, start_s=start_s, end_s=end_s, is_sorted=False)
         .select("second", "symbol")
@@ -42,17 +50,43 @@ def write_features(lake: Path, source: str, hour: int) -> pl.DataFrame:
     )
     if rows.is_empty():
         raise TableEmpty(f"seconds of {source} are needed for {hour_name(hour)}, found none: materialise seconds first")
-    position = {symbol: n for n, symbol in enumerate(symbols)}
-    n = rows["symbol"].replace_strict(position, return_dtype=pl.Int32).to_numpy()
-    cells = values[rows["second"].to_numpy() - start_s, n]
-    frame = rows.with_columns(pl.Series(name, np.ascontiguousarray(cells[:, f])) for f, name in enumerate(graph.names))
+    graph = FeatureGraph(FEATURES, symbols, threads=min(THREADS_MAX, os.cpu_count() or 1))
+    values = _features_of(graph, read.read_seconds(lake, source, start_s - graph.lookback, end_s, symbols), rows)
+    frame = rows.with_columns(pl.Series(name, line) for name, line in zip(graph.names, values, strict=True))
     provenance = {
         "inputs": inputs_of_features(lake, source, hour),
         "definition_hash": definition_hash(FEATURES),
         "lookback_s": graph.lookback,
     }
-    write.write_table(lake, "features", source, hour, frame, provenance)
+    of_symbol = rows["symbol"].rle_id().to_numpy()
+    cuts = [*np.searchsorted(of_symbol, np.arange(0, int(of_symbol[-1]) + 1, PART_SYMBOLS)), len(rows)]
+    write.write_parts(lake, "features", source, hour, (frame[a:b] for a, b in pairwise(cuts)), provenance)
     return frame
+
+
+def _features_of(graph: FeatureGraph, seconds: Seconds, rows: pl.DataFrame) -> Features:
+    """Return the features of these rows, (F, R), worked block by block: an hour as the graph returns it would be
+    another gigabyte for 600 symbols.
+
+    Args:
+        seconds: from `lookback` seconds before the first row.
+        rows: `second` and `symbol`, sorted by symbol.
+    """
+    position = {symbol: n for n, symbol in enumerate(graph.symbols)}
+    t = rows["second"].to_numpy() - seconds.first_second
+    n = rows["symbol"].replace_strict(position, return_dtype=pl.Int32).to_numpy()
+    by_second = np.argsort(t, kind="stable")
+    n_seconds = len(next(iter(seconds.columns.values())))
+    values: Features = np.empty((len(graph.names), len(rows)), np.float32)
+    for begin in range(0, n_seconds, BLOCK_S):
+        end = min(begin + BLOCK_S, n_seconds)
+        block = graph.step(
+            {name: seconds.columns[name][begin:end] for name in graph.inputs}, seconds.first_second + begin
+        )
+        first, last = np.searchsorted(t, [begin, end], sorter=by_second)
+        at = by_second[first:last]
+        values[:, at] = block[t[at] - begin, n[at]].T
+    return values
 
 
 def write_labels(lake: Path, source: str, hour: int, *, slippage_bps: float, rule: Rule = RULE) -> pl.DataFrame:
