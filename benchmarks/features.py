@@ -1,29 +1,37 @@
 """How fast seconds and features are: a live second and history, beside polars on the same formulas in the same run.
 
-    python benchmarks/features.py
+    PYTHONPATH=. python benchmarks/features.py [--day]
 
 A symbol-second is one row with all features. Figures are the best of some repetitions (history) or percentiles
-(live); other work on the machine makes them worse, never better. The polars formulations compute the features of the
-catalog with polars' own rolling functions; how far their results are from ours is printed.
+(live); other work on the machine makes them worse, never better, so compare what one run says. The polars formulations
+(`in_polars.py`) compute the same formulas with polars' own rolling functions; how far their results are from
+ours is printed. Features that look at other symbols are left out of the comparison and measured by themselves.
 """
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import in_polars
 import numpy as np
 import polars as pl
 
-from shared import costs
+from shared.features.across import ACROSS
 from shared.features.catalog import FEATURES
 from shared.features.graph import FeatureGraph, Features
+from shared.features.ops import Node
+from shared.features.plan import in_order, is_across
 from shared.features.sampler import COLUMNS, Sampler
 from shared.types import BOOK_LEVELS, NS, BookTicks, Floats, Ints, TickerTicks, TickEvent, Ticks, TradeTicks
 
-N_SYMBOLS = 560
+N_SYMBOLS = 600
 HISTORY_S = 600
+POLARS_SYMBOLS, POLARS_S = 120, 2400
 START = 1_700_000_000 // 3600 * 3600
 
 
@@ -45,13 +53,15 @@ def market(seconds: int, n_symbols: int) -> dict[str, Floats]:
     return columns
 
 
-def best_s(work: Callable[[], object], repetitions: int) -> float:
-    durations = []
+def best_s(work: Callable[[], object], repetitions: int) -> tuple[float, float]:
+    """Return the least seconds of CPU, over all threads, and on the clock."""
+    cpu_s, wall_s = [], []
     for _ in range(repetitions):
-        start = time.perf_counter()
+        cpu, wall = time.process_time(), time.perf_counter()
         work()
-        durations.append(time.perf_counter() - start)
-    return min(durations)
+        cpu_s.append(time.process_time() - cpu)
+        wall_s.append(time.perf_counter() - wall)
+    return min(cpu_s), min(wall_s)
 
 
 def percentiles_ms(durations_s: list[float]) -> str:
@@ -59,150 +69,13 @@ def percentiles_ms(durations_s: list[float]) -> str:
     return f"p50 {p50:7.2f} ms  p99 {p99:7.2f} ms"
 
 
-# ---------------------------------------------------------------------------------- the same, said in polars
-
-
-def long_features(frame: pl.LazyFrame) -> pl.LazyFrame:
-    """Compute the catalog on a long frame sorted by (symbol, second), windows by `.over("symbol")`."""
-
-    def over(expression: pl.Expr) -> pl.Expr:
-        return expression.over("symbol")
-
-    def column(name: str) -> pl.Expr:
-        return pl.col(name)
-
-    def total(sizes: list[str]) -> pl.Expr:
-        result = pl.col(sizes[0])
-        for size in sizes[1:]:
-            result = result + pl.col(size)
-        return result
-
-    frame = frame.with_columns(
-        mid=(column("bid_price_1") + column("ask_price_1")) * 0.5,
-        spread_bps=costs.spread_bps(column("bid_price_1"), column("ask_price_1")),
-        **{
-            f"imbalance_{k}": (
-                total([f"bid_size_{i}" for i in range(1, k + 1)]) - total([f"ask_size_{i}" for i in range(1, k + 1)])
-            )
-            / (total([f"bid_size_{i}" for i in range(1, k + 1)]) + total([f"ask_size_{i}" for i in range(1, k + 1)]))
-            for k in (1, 3, 5)
-        },
-        **{
-            f"{side}_depth": pl.sum_horizontal(
-                [column(f"{side}_price_{k}") * column(f"{side}_size_{k}") for k in range(1, 6)]
-            )
-            for side in ("bid", "ask")
-        },
-        trades=column("buy_count") + column("sell_count"),
-        volume=column("buy_volume_usdt") + column("sell_volume_usdt"),
-        signed_volume=column("buy_volume_usdt") - column("sell_volume_usdt"),
-    ).with_columns(
-        **{f"return_{w}s": column("mid") / over(column("mid").shift(w)) - 1.0 for w in (1, 5, 10, 20, 30)},
-    )
-    daily = column("quote_volume_24h_usdt")
-
-    def flow(w: int) -> pl.Expr:
-        volume = over(column("volume").rolling_sum(w))
-        signed = over(column("signed_volume").rolling_sum(w))
-        return pl.when(volume > 0.0).then(signed / volume).otherwise(0.0)
-
-    return frame.select(
-        "spread_bps",
-        spread_mean_10s=over(column("spread_bps").rolling_mean(10)),
-        spread_std_10s=over(column("spread_bps").rolling_std(10)),
-        imbalance_1="imbalance_1",
-        imbalance_3="imbalance_3",
-        imbalance_5="imbalance_5",
-        imbalance_mean_10s=over(column("imbalance_5").rolling_mean(10)),
-        imbalance_std_10s=over(column("imbalance_5").rolling_std(10)),
-        depth_total_bid=column("bid_depth") / daily,
-        depth_total_ask=column("ask_depth") / daily,
-        depth_5bps_bid=column("bid_depth_5bps_usdt") / daily,
-        depth_5bps_ask=column("ask_depth_5bps_usdt") / daily,
-        depth_10bps_bid=column("bid_depth_10bps_usdt") / daily,
-        depth_10bps_ask=column("ask_depth_10bps_usdt") / daily,
-        depth_ratio=(column("bid_depth") - column("ask_depth")) / (column("bid_depth") + column("ask_depth")),
-        **{f"return_{w}s": column(f"return_{w}s") for w in (1, 5, 10, 20, 30)},
-        **{f"volatility_{w}s": over(column("return_1s").rolling_std(w)) for w in (10, 20, 30)},
-        momentum_10_20=over(column("mid").rolling_mean(10)) / over(column("mid").rolling_mean(20)) - 1.0,
-        funding_rate="funding_rate",
-        mark_index_spread_bps=(column("mark") - column("index")) / column("index") * 1e4,
-        quote_volume_24h=daily.log(),
-        flow_10s=flow(10),
-        flow_30s=flow(30),
-        trade_intensity_10s=over(column("trades").rolling_mean(10)),
-    )
-
-
-def wide_features(columns: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
-    """Compute the catalog on wide frames, one per column, one column a symbol: nothing has to be grouped."""
-    every = pl.all()
-
-    def chain(frames: list[pl.DataFrame]) -> pl.DataFrame:
-        result = frames[0]
-        for frame in frames[1:]:
-            result = result + frame
-        return result
-
-    bid, ask = columns["bid_price_1"], columns["ask_price_1"]
-    mid, spread = (bid + ask) * 0.5, (ask - bid) / (ask + bid) * 2e4
-    result = {
-        "spread_bps": spread,
-        "spread_mean_10s": spread.select(every.rolling_mean(10)),
-        "spread_std_10s": spread.select(every.rolling_std(10)),
-    }
-    for levels in (1, 3, 5):
-        bids = chain([columns[f"bid_size_{k}"] for k in range(1, levels + 1)])
-        asks = chain([columns[f"ask_size_{k}"] for k in range(1, levels + 1)])
-        result[f"imbalance_{levels}"] = (bids - asks) / (bids + asks)
-    result["imbalance_mean_10s"] = result["imbalance_5"].select(every.rolling_mean(10))
-    result["imbalance_std_10s"] = result["imbalance_5"].select(every.rolling_std(10))
-    daily = columns["quote_volume_24h_usdt"]
-    depth = {
-        side: chain([columns[f"{side}_price_{k}"] * columns[f"{side}_size_{k}"] for k in range(1, 6)])
-        for side in ("bid", "ask")
-    }
-    for side in ("bid", "ask"):
-        result[f"depth_total_{side}"] = depth[side] / daily
-        for bps in (5, 10):
-            result[f"depth_{bps}bps_{side}"] = columns[f"{side}_depth_{bps}bps_usdt"] / daily
-    result["depth_ratio"] = (depth["bid"] - depth["ask"]) / (depth["bid"] + depth["ask"])
-    for w in (1, 5, 10, 20, 30):
-        result[f"return_{w}s"] = mid / mid.select(every.shift(w)) - 1.0
-    for w in (10, 20, 30):
-        result[f"volatility_{w}s"] = result["return_1s"].select(every.rolling_std(w))
-    result["momentum_10_20"] = mid.select(every.rolling_mean(10)) / mid.select(every.rolling_mean(20)) - 1.0
-    result["funding_rate"] = columns["funding_rate"]
-    result["mark_index_spread_bps"] = (columns["mark"] - columns["index"]) / columns["index"] * 1e4
-    result["quote_volume_24h"] = daily.select(every.log())
-    buys, sells = columns["buy_volume_usdt"], columns["sell_volume_usdt"]
-    for w in (10, 30):
-        volume, signed = (buys + sells).select(every.rolling_sum(w)), (buys - sells).select(every.rolling_sum(w))
-        result[f"flow_{w}s"] = (signed / volume).select(every.fill_nan(0.0))
-    trades = columns["buy_count"] + columns["sell_count"]
-    result["trade_intensity_10s"] = trades.select(every.rolling_mean(10))
-    return {name: result[name] for name in FEATURES}
-
-
-def long_frame(columns: dict[str, Floats]) -> pl.DataFrame:
-    seconds, n_symbols = next(iter(columns.values())).shape
-    keys = {"symbol": np.repeat(np.arange(n_symbols), seconds), "second": np.tile(np.arange(seconds), n_symbols)}
-    return pl.DataFrame(keys | {name: column.T.ravel() for name, column in columns.items()})
-
-
-def wide_frames(columns: dict[str, Floats]) -> dict[str, pl.DataFrame]:
-    return {name: pl.DataFrame(dict(enumerate_names(column))) for name, column in columns.items()}
-
-
-def enumerate_names(column: Floats) -> list[tuple[str, Floats]]:
-    return [(str(n), np.ascontiguousarray(column[:, n])) for n in range(column.shape[1])]
-
-
-def deviation(ours: Features, theirs: Floats) -> float:
-    """Return the largest difference after the warm-up, relative to the feature's scale."""
+def apart(ours: Features, theirs: Floats, names: list[str]) -> str:
+    """Say how many features agree after the warm-up to 1e-5 of their scale, and which is furthest away."""
     ours64, theirs = ours[60:].astype(np.float64), theirs[60:]
-    scale = np.abs(ours64).max(axis=(0, 1))
-    return float(np.nanmax(np.abs(ours64 - theirs).max(axis=(0, 1)) / scale))
+    scale = np.maximum(np.abs(ours64).max(axis=(0, 1)), 1e-300)
+    distance = np.nanmax(np.abs(ours64 - theirs), axis=(0, 1)) / scale
+    worst = int(distance.argmax())
+    return f"{int((distance < 1e-5).sum())} features agree, {names[worst]} is {distance[worst]:.0e} apart"
 
 
 # ------------------------------------------------------------------------------------------------ sampling
@@ -265,7 +138,7 @@ def between(ticks: Ticks, start_ns: int, end_ns: int) -> Ticks:
 def bench_sampler() -> None:
     hour = receipts(40, 3600, books_hz=5, tickers_hz=2, trades_hz=3)
     rows = sum(len(table.recv_ns) for table in (hour.books, hour.trades, hour.tickers))
-    took = best_s(lambda: Sampler(40, START).step(hour, START + 3600), 2)
+    _, took = best_s(lambda: Sampler(40, START).step(hour, START + 3600), 2)
     print(f"sampler   an hour of 40 symbols      {took:8.2f} s       {rows / took / 1e6:5.2f} M ticks/s, 15 levels")
 
     minute = receipts(N_SYMBOLS, 60, books_hz=7, tickers_hz=7, trades_hz=3)
@@ -278,47 +151,127 @@ def bench_sampler() -> None:
     print(f"sampler   a live second, {N_SYMBOLS} symbols  {percentiles_ms(durations[1:])}   17 ticks a symbol")
 
 
-def bench_features() -> None:
-    n_features = len(FEATURES)
-    columns = market(HISTORY_S, N_SYMBOLS)
-    size = HISTORY_S * N_SYMBOLS
-    print(
-        f"{N_SYMBOLS} symbols x {n_features} features, {HISTORY_S} s; polars: {pl.thread_pool_size()} threads, we: one"
-    )
+SYMBOLS = ("BTCUSDT", *(f"S{n:03}USDT" for n in range(1, N_SYMBOLS)))
 
-    took = best_s(lambda: FeatureGraph(FEATURES, N_SYMBOLS).step(columns), 6)
-    ours = FeatureGraph(FEATURES, N_SYMBOLS).step(columns)
-    print(f"features  history, one core          {size / took / 1e6:8.2f} M symbol-seconds/s")
 
-    graph, durations = FeatureGraph(FEATURES, N_SYMBOLS), []
+def is_own(node: Node) -> bool:
+    """Tell whether a formula looks at one symbol alone, and at more than the clock."""
+    nodes = in_order([node])
+    return any(n.operator == "column" for n in nodes) and not any(is_across(n) for n in nodes)
+
+
+def bench_history(title: str, features: dict[str, Node], columns: dict[str, Floats], threads: int = 1) -> Features:
+    """Print how long a block takes, in seconds of a core and on the clock; return its features."""
+    rows, n_symbols = columns["last"].shape
+    graph = FeatureGraph(features, SYMBOLS[:n_symbols], threads=threads)
+    out = np.empty((rows, n_symbols, len(features)), np.float32)
+
+    def work() -> None:
+        graph.reset()
+        graph.step(columns, 0, out)
+
+    work()
+    print_history(f"features  {title}", rows * n_symbols, *best_s(work, 7))
+    return out
+
+
+def print_history(title: str, size: int, cpu_s: float, wall_s: float) -> None:
+    print(f"{title:48} {size / cpu_s / 1e6:6.2f} M symbol-seconds a core second {size / wall_s / 1e6:6.2f} M/s")
+
+
+def bench_live(title: str, features: dict[str, Node], columns: dict[str, Floats]) -> None:
+    graph, durations = FeatureGraph(features, SYMBOLS), []
     for t in range(HISTORY_S):
         second = {name: columns[name][t : t + 1] for name in graph.inputs}
-        start = time.perf_counter()
-        graph.step(second)
-        durations.append(time.perf_counter() - start)
-    print(f"features  a live second              {percentiles_ms(durations[graph.lookback :])}")
+        durations.append(best_s(partial(graph.step, second, t), 1))
+    print_live(f"features  {title}", durations[40:])
 
-    wide = wide_frames({name: columns[name] for name in graph.inputs})
-    took = best_s(lambda: wide_features(wide), 3)
-    theirs = np.stack([frame.to_numpy() for frame in wide_features(wide).values()], axis=-1)
-    apart = deviation(ours, theirs)
-    print(f"polars    history, wide frames       {size / took / 1e6:8.2f} M symbol-seconds/s, {apart:.0e} apart")
 
-    long = long_frame({name: columns[name] for name in graph.inputs}).lazy()
-    took = best_s(lambda: long_features(long).collect(), 3)
-    result = long_features(long).collect()
-    theirs = np.stack([result[name].to_numpy().reshape(N_SYMBOLS, HISTORY_S).T for name in FEATURES], axis=-1)
-    apart = deviation(ours, theirs)
-    print(f'polars    history, .over("symbol")   {size / took / 1e6:8.2f} M symbol-seconds/s, {apart:.0e} apart')
+def print_live(title: str, durations: list[tuple[float, float]]) -> None:
+    cpu_s, wall_s = ([duration[k] for duration in durations] for k in (0, 1))
+    print(f"{title:48} cpu {percentiles_ms(cpu_s)}   clock {percentiles_ms(wall_s)}")
 
-    window = {name: columns[name][: graph.lookback + 31] for name in graph.inputs}
-    frames, frame = wide_frames(window), long_frame(window).lazy()
-    durations = [best_s(lambda: wide_features(frames), 1) for _ in range(20)]
-    print(f"polars    a live second, wide        {percentiles_ms(durations)}   {graph.lookback + 31} s window")
-    durations = [best_s(lambda: long_features(frame).collect(), 1) for _ in range(20)]
-    print(f"polars    a live second, .over       {percentiles_ms(durations)}   {graph.lookback + 31} s window")
+
+def bench_features() -> None:
+    columns = market(HISTORY_S, N_SYMBOLS)
+    own = {name: node for name, node in FEATURES.items() if is_own(node)}
+    print(
+        f"{N_SYMBOLS} symbols, {HISTORY_S} s; {len(own)} features of one symbol, {len(FEATURES)} with cross-sections; "
+        f"polars: {pl.thread_pool_size()} threads"
+    )
+    bench_live(f"a live second, {len(own)} features", own, columns)
+    bench_live(f"a live second, {len(FEATURES)} features", dict(FEATURES), columns)
+    bench_history(f"history, {len(own)} features", own, columns)
+    bench_history(f"history, {len(own)} features, 2 threads", own, columns, threads=2)
+    bench_history(f"history, {len(FEATURES)} features", dict(FEATURES), columns)
+    bench_history(f"history, {len(FEATURES)} features, 2 threads", dict(FEATURES), columns, threads=2)
+    bench_across(columns)
+
+    bench_polars(own)
+
+
+def bench_polars(own: dict[str, Node]) -> None:
+    """Print what polars takes for the same formulas, and we, on a block that suits its wide frames: fewer columns."""
+    formulas = in_polars.formulas()
+    assert list(formulas) == list(own)
+    columns = market(POLARS_S, POLARS_SYMBOLS)
+    needed = {name: columns[name] for name in FeatureGraph(own, ()).inputs}
+    print(f"{POLARS_SYMBOLS} symbols, {POLARS_S} s, the {len(own)} features of one symbol")
+    ours = bench_history("history, one thread", own, columns)
+
+    wide = in_polars.wide_frames(needed)
+    cpu_s, wall_s = best_s(lambda: in_polars.wide_features(wide, formulas), 3)
+    print_history("polars    history, wide frames", POLARS_S * POLARS_SYMBOLS, cpu_s, wall_s)
+    theirs = np.stack([frame.to_numpy() for frame in in_polars.wide_features(wide, formulas).values()], axis=-1)
+    print(f"polars    {apart(ours, theirs, list(own))}")
+
+    long = in_polars.long_frame(needed).lazy()
+    cpu_s, wall_s = best_s(lambda: in_polars.long_features(long, formulas).collect(), 3)
+    print_history('polars    history, .over("symbol")', POLARS_S * POLARS_SYMBOLS, cpu_s, wall_s)
+    result = in_polars.long_features(long, formulas).collect()
+    theirs = np.stack([result[name].to_numpy().reshape(POLARS_SYMBOLS, POLARS_S).T for name in own], axis=-1)
+    print(f"polars    {apart(ours, theirs, list(own))}")
+
+    columns = market(62, N_SYMBOLS)
+    window = {name: columns[name] for name in needed}
+    frames, frame = in_polars.wide_frames(window), in_polars.long_frame(window).lazy()
+    durations = [best_s(lambda: in_polars.wide_features(frames, formulas), 1) for _ in range(5)]
+    print_live("polars    a live second, wide, 62 s window", durations)
+    durations = [best_s(lambda: in_polars.long_features(frame, formulas).collect(), 1) for _ in range(5)]
+    print_live("polars    a live second, .over, 62 s window", durations)
+
+
+def bench_across(columns: dict[str, Floats]) -> None:
+    """Print what one operator across symbols costs, for a live second and in slabs."""
+    returns = columns["last"][1:] / columns["last"][:-1] - 1.0
+    for name, operation in ACROSS.items():
+        extra = [np.zeros((len(returns), 1))] if name == "std_across" else []
+        for title, rows in (("second", 1), ("slab", 120)):
+            x, more = returns[:rows], [column[:rows] for column in extra]
+            out = np.empty((rows, N_SYMBOLS if name == "rank" else 1))
+            cpu_s, _ = best_s(partial(operation, x, *more, out), 50)
+            print(f"across    {name:12} a {title:6} {cpu_s * 1e6 / rows:8.1f} us cpu a second")
+
+
+def bench_day() -> None:
+    """Print how long a day takes on two cores, hour by hour, without reading and writing."""
+    hour = market(HISTORY_S, N_SYMBOLS)
+    graph = FeatureGraph(FEATURES, SYMBOLS, threads=2)
+    out = np.empty((HISTORY_S, N_SYMBOLS, len(FEATURES)), np.float32)
+    start = time.perf_counter()
+    for first in range(0, 86400, HISTORY_S):
+        graph.step(hour, first, out)
+    print(
+        f"features  a day of {N_SYMBOLS} symbols x {len(FEATURES)} features, two threads: "
+        f"{time.perf_counter() - start:.0f} s, {time.process_time():.0f} s of CPU, peak memory "
+        f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB"
+    )
 
 
 if __name__ == "__main__":
-    bench_features()
-    bench_sampler()
+    if "--day" in sys.argv:
+        bench_day()
+    else:
+        bench_features()
+        print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB, inputs included")
+        bench_sampler()
