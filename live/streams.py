@@ -15,7 +15,8 @@ import numpy as np
 
 from shared.bitget.account import PrivateSession
 from shared.bitget.rest import Keys
-from shared.bitget.session import Channel, Link, PublicSession, shards
+from shared.bitget.session import PublicSession, shards
+from shared.bitget.states import Channel, Link
 from shared.bitget.ticks import TickBuffer
 from shared.bitget.transport import stream
 from shared.features.sampler import COLUMNS, Sampler

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import msgspec
 
-from shared.bitget.session import CHANNELS_MAX, Channel, Link, PublicSession, shards
+from shared.bitget.session import CHANNELS_MAX, PublicSession, shards
+from shared.bitget.states import Channel, Link
 from shared.bitget.ticks import TickBuffer
 from shared.bitget.wire import Quarantine
 from shared.errors import SettingsError

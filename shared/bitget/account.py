@@ -8,7 +8,8 @@ import msgspec
 
 from shared.bitget import wire
 from shared.bitget.rest import Keys, sign
-from shared.bitget.session import ACK_NS, PRIVATE_LINKS, Link, LinkEvent, Session
+from shared.bitget.session import ACK_NS, Session
+from shared.bitget.states import PRIVATE_LINKS, Link, LinkEvent
 from shared.errors import ExchangeRefused, ProtocolBroken
 from shared.types import NS, Event, LinkChanged, Position
 

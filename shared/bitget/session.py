@@ -5,8 +5,7 @@ return, calls `tick` when `due_ns` has come, closes when `is_dead`, and calls `l
 for whatever reason. Nothing here raises because of what the market sends: what cannot be read is kept in
 `quarantine`, told in `take_notes()`, and marked in the data as a gap.
 
-Two tables are the theory of operation. `LINKS`: what a connection is (a public one needs no login). `CHANNELS`:
-what one subscription is. An event that the table does not list for a state is refused and changes nothing.
+What a connection and a subscription are, and what may become of them, is in the tables of `shared.bitget.states`.
 
 Bitget's limits a connection (v2, WebSocket -> Introduction; PROTOCOL §7.1) and what we use of them, half or less,
 because a server counts when messages arrive, not when we send them:
@@ -21,7 +20,6 @@ for later each time. So neither one bad symbol nor a bad hour keeps the others w
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -29,6 +27,7 @@ import msgspec
 from shared.bitget import wire
 from shared.bitget.chain import ChainBroken
 from shared.bitget.chains import Chains
+from shared.bitget.states import CHANNELS, PUBLIC_LINKS, UP, Channel, ChannelEvent, Link, LinkEvent
 from shared.bitget.ticks import CHANNEL_TABLE, TickBuffer
 from shared.errors import ProtocolBroken
 from shared.pace import Bucket, Pace
@@ -53,91 +52,6 @@ MEND_LATER_NS = 2 * NS  # a chain that breaks again is asked for this late, doub
 WHOLE_NS = RETRY_NS  # a chain that has held for so long has paid for one break
 _NEVER = 2**63 - 1
 
-
-class Link(enum.Enum):
-    DOWN = "down"
-    LOGIN = "login"  # private only: connected, login sent
-    UP = "up"  # subscriptions may be sent
-    REFUSED = "refused"  # the server does not want us: close, and do not come back with the same keys
-
-
-class LinkEvent(enum.Enum):
-    CONNECTED = "connected"
-    LOGIN_ACKED = "login acked"
-    LOGIN_REFUSED = "login refused"
-    LOST = "lost"
-
-
-LINKS: dict[tuple[Link, LinkEvent], Link] = {
-    (Link.LOGIN, LinkEvent.LOGIN_ACKED): Link.UP,
-    (Link.LOGIN, LinkEvent.LOGIN_REFUSED): Link.REFUSED,
-    (Link.LOGIN, LinkEvent.LOST): Link.DOWN,
-    (Link.UP, LinkEvent.LOST): Link.DOWN,
-    (Link.REFUSED, LinkEvent.LOST): Link.DOWN,
-    (Link.DOWN, LinkEvent.LOST): Link.DOWN,  # a connection that was never made is lost too
-}
-PUBLIC_LINKS = LINKS | {(Link.DOWN, LinkEvent.CONNECTED): Link.UP}
-PRIVATE_LINKS = LINKS | {(Link.DOWN, LinkEvent.CONNECTED): Link.LOGIN}
-
-
-class Channel(enum.Enum):
-    WANTED = "wanted"
-    ASKED = "asked"
-    LINKED = "linked"
-    BROKEN = "broken"  # its chain is: the server is to end it, then it is wanted again
-    REFUSED = "refused"
-    LEAVING = "leaving"  # linked, and not wanted any more: pushed until the server has said so
-    GONE = "gone"  # no longer a channel of this connection
-
-
-class ChannelEvent(enum.Enum):
-    SENT = "sent"
-    ACKED = "acked"
-    REFUSED = "refused"
-    OVERDUE = "overdue"  # no answer for ACK_NS, or refused RETRY_NS ago
-    ENDED = "ended"  # the server says that the subscription is over
-    LOST = "lost"
-    BROKE = "broke"  # what comes does not follow what came
-    DROPPED = "dropped"  # we do not want it any more
-
-
-CHANNELS: dict[tuple[Channel, ChannelEvent], Channel] = {
-    (Channel.WANTED, ChannelEvent.SENT): Channel.ASKED,
-    (Channel.WANTED, ChannelEvent.ACKED): Channel.LINKED,  # the answer to a request that was overdue
-    (Channel.WANTED, ChannelEvent.REFUSED): Channel.REFUSED,  # likewise
-    (Channel.WANTED, ChannelEvent.LOST): Channel.WANTED,
-    (Channel.ASKED, ChannelEvent.ACKED): Channel.LINKED,
-    (Channel.ASKED, ChannelEvent.REFUSED): Channel.REFUSED,
-    (Channel.ASKED, ChannelEvent.OVERDUE): Channel.WANTED,
-    (Channel.ASKED, ChannelEvent.LOST): Channel.WANTED,
-    (Channel.LINKED, ChannelEvent.ACKED): Channel.LINKED,  # a request that was overdue, answered twice
-    (Channel.LINKED, ChannelEvent.REFUSED): Channel.LINKED,  # likewise: it runs
-    (Channel.LINKED, ChannelEvent.ENDED): Channel.WANTED,
-    (Channel.LINKED, ChannelEvent.LOST): Channel.WANTED,
-    (Channel.REFUSED, ChannelEvent.ACKED): Channel.LINKED,
-    (Channel.REFUSED, ChannelEvent.OVERDUE): Channel.WANTED,
-    (Channel.REFUSED, ChannelEvent.LOST): Channel.WANTED,
-    (Channel.WANTED, ChannelEvent.BROKE): Channel.BROKEN,
-    (Channel.ASKED, ChannelEvent.BROKE): Channel.BROKEN,
-    (Channel.LINKED, ChannelEvent.BROKE): Channel.BROKEN,
-    (Channel.BROKEN, ChannelEvent.ACKED): Channel.BROKEN,  # the answer to a request from before the break
-    (Channel.BROKEN, ChannelEvent.ENDED): Channel.WANTED,
-    (Channel.BROKEN, ChannelEvent.REFUSED): Channel.WANTED,  # the server does not know it: it has ended
-    (Channel.BROKEN, ChannelEvent.OVERDUE): Channel.WANTED,
-    (Channel.BROKEN, ChannelEvent.LOST): Channel.WANTED,
-    (Channel.BROKEN, ChannelEvent.DROPPED): Channel.LEAVING,  # the server may still push
-    (Channel.WANTED, ChannelEvent.DROPPED): Channel.GONE,
-    (Channel.ASKED, ChannelEvent.DROPPED): Channel.GONE,
-    (Channel.REFUSED, ChannelEvent.DROPPED): Channel.GONE,
-    (Channel.LINKED, ChannelEvent.DROPPED): Channel.LEAVING,
-    (Channel.LEAVING, ChannelEvent.ACKED): Channel.LEAVING,  # a request that was overdue, answered twice
-    (Channel.LEAVING, ChannelEvent.REFUSED): Channel.GONE,  # the server does not know it any more either
-    (Channel.LEAVING, ChannelEvent.OVERDUE): Channel.GONE,
-    (Channel.LEAVING, ChannelEvent.ENDED): Channel.GONE,
-    (Channel.LEAVING, ChannelEvent.LOST): Channel.GONE,
-}
-UP = frozenset({Channel.LINKED, Channel.LEAVING})
-"""States in which silence of a channel means that nothing happened."""
 
 # Errors after which the server closes, or should: too many requests, over a limit, not logged in.
 _CLOSING = frozenset({"30004", "30006", "30007"})

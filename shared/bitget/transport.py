@@ -35,7 +35,8 @@ import yarl
 from shared.bitget import public, rest, wire
 from shared.bitget.account import PrivateSession
 from shared.bitget.rest import Keys
-from shared.bitget.session import Channel, PublicSession
+from shared.bitget.session import PublicSession
+from shared.bitget.states import Channel
 from shared.errors import ExchangeRefused, ExchangeSilent, ProtocolBroken, SettingsError
 from shared.pace import Pace
 from shared.types import (

@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.bitget import session as s
-from shared.bitget.session import Channel, PublicSession
+from shared.bitget.session import PublicSession
+from shared.bitget.states import Channel
 from shared.bitget.ticks import TickBuffer
 from shared.lake.chains import FullBooks
 from shared.types import BOOK_LEVELS, FULL_BOOKS, NS, BookChannels, DepthTicks, TickEvent, Ticks

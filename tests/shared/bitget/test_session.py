@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from shared.bitget import session as s
 from shared.bitget.account import AccountSeen, PrivateSession
 from shared.bitget.rest import Keys
-from shared.bitget.session import Channel, ChannelEvent, Link, LinkEvent, PublicSession
+from shared.bitget.session import PublicSession
+from shared.bitget.states import CHANNELS, LINKS, PRIVATE_LINKS, PUBLIC_LINKS, Channel, ChannelEvent, Link, LinkEvent
 from shared.bitget.ticks import TickBuffer
 from shared.errors import ExchangeRefused
 from shared.types import (
@@ -71,12 +72,12 @@ def links(ticks: Ticks) -> list[tuple[str, int, TickEvent]]:
 # ------------------------------------------------------------------------------------------------------- the tables
 
 
-@pytest.mark.parametrize("table", [s.PUBLIC_LINKS, s.PRIVATE_LINKS], ids=["public", "private"])
+@pytest.mark.parametrize("table", [PUBLIC_LINKS, PRIVATE_LINKS], ids=["public", "private"])
 @pytest.mark.parametrize("state", list(Link))
 @pytest.mark.parametrize("event", list(LinkEvent))
 def test_impossible_step_of_a_link_changes_nothing(table: dict[Any, Link], state: Link, event: LinkEvent) -> None:
     """A step that the table lists is taken; any other is refused and leaves the link as it was."""
-    session: s.Session = public() if table is s.PUBLIC_LINKS else PrivateSession(KEYS)
+    session: s.Session = public() if table is PUBLIC_LINKS else PrivateSession(KEYS)
     session.link = state
 
     if (state, event) in table:
@@ -97,15 +98,15 @@ def test_impossible_step_of_a_channel_changes_nothing_and_is_told(state: Channel
 
     session._step_channel(("trade", "BTCUSDT"), event, T0)
 
-    assert session.channels.get(("trade", "BTCUSDT"), Channel.GONE) is s.CHANNELS.get((state, event), state)
-    assert [note.event for note in session.take_notes()] == ([] if (state, event) in s.CHANNELS else ["channel.misled"])
+    assert session.channels.get(("trade", "BTCUSDT"), Channel.GONE) is CHANNELS.get((state, event), state)
+    assert [note.event for note in session.take_notes()] == ([] if (state, event) in CHANNELS else ["channel.misled"])
 
 
 def test_every_loss_leads_back_to_wanted() -> None:
     """From every state of a channel that is wanted a loss leads to WANTED, and from every state of a link to DOWN."""
     wanted = set(Channel) - {Channel.LEAVING, Channel.GONE}
-    assert {s.CHANNELS[state, ChannelEvent.LOST] for state in wanted} == {Channel.WANTED}
-    assert {s.LINKS[state, LinkEvent.LOST] for state in Link} == {Link.DOWN}
+    assert {CHANNELS[state, ChannelEvent.LOST] for state in wanted} == {Channel.WANTED}
+    assert {LINKS[state, LinkEvent.LOST] for state in Link} == {Link.DOWN}
 
 
 # --------------------------------------------------------------------------------------------------- subscriptions

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from shared.bitget import session as s
-from shared.bitget.session import Channel, PublicSession
+from shared.bitget.session import PublicSession
+from shared.bitget.states import Channel
 from shared.bitget.ticks import TickBuffer
 from shared.types import NS, TickEvent
 from tests.shared.bitget.payloads import ack, book, refusal
