@@ -6,6 +6,8 @@ empty lake: what has no data is skipped with the reason. One switch is enough fo
     record_hourly    at minute 57, the next hour: connects shortly before it, records it, and makes everything of it
     prepare_hourly   at minute 3, the hour that has just closed, where `python -m pipelines.collect` records: the same
     learn_daily      once a day: dataset, model, backtest, report
+    history_hourly   at minute 2: candles, settled funding, open interest over REST
+    retention_daily  removes what is older than RETENTION allows
     follow_changes   whatever changes in an hour (imports, backfills, rows that came late): what stands on it, again
 """
 
@@ -17,6 +19,7 @@ from pipelines.assets import ASSETS
 from pipelines.checks import CHECKS
 from pipelines.partitions import key_of
 from pipelines.resources import LakeResource, TrackingResource
+from pipelines.upkeep import HISTORY, UPKEEP
 from shared.lake import read
 from shared.lake.layout import HOUR_S, hour_name
 
@@ -38,6 +41,31 @@ LEARN = dg.define_asset_job(
     "learn",
     selection=dg.AssetSelection.assets("dataset", "model", "backtest", "report"),
     description="Train on the last hours, judge, report.",
+)
+
+
+KEEP_HISTORY = dg.define_asset_job(
+    "history",
+    selection=dg.AssetSelection.assets(*HISTORY),
+    description="What is new of candles, funding and open interest, over REST.",
+)
+RETAIN = dg.define_asset_job(
+    "retain",
+    selection=dg.AssetSelection.assets("retention"),
+    description="Remove what is older than RETENTION allows; without rules, nothing.",
+)
+
+history_hourly = dg.ScheduleDefinition(
+    name="history_hourly",
+    job=KEEP_HISTORY,
+    cron_schedule="2 * * * *",
+    description="Candles of a minute, settled funding and open interest of every symbol (MARKET=bitget).",
+)
+retention_daily = dg.ScheduleDefinition(
+    name="retention_daily",
+    job=RETAIN,
+    cron_schedule="40 4 * * *",
+    description="Remove what is older than RETENTION allows. Without rules it removes nothing.",
 )
 
 
@@ -98,10 +126,10 @@ FOLLOW = dg.AutomationConditionSensorDefinition(
 
 
 defs = dg.Definitions(
-    assets=ASSETS,
+    assets=[*ASSETS, *UPKEEP],
     asset_checks=CHECKS,
-    jobs=[PREPARE, LEARN],
-    schedules=[record_hourly, prepare_hourly, learn_daily],
+    jobs=[PREPARE, LEARN, KEEP_HISTORY, RETAIN],
+    schedules=[record_hourly, prepare_hourly, learn_daily, history_hourly, retention_daily],
     sensors=[FOLLOW],
     resources={"lake": LakeResource(), "tracking": TrackingResource()},
     # One process a run: six steps take 0.6 s instead of 12 s, and two cores are few.
