@@ -46,7 +46,7 @@ def grown(seed: int, start_ns: int, since_s: list[int]) -> Ticks:
     return r.concat(parts)
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(
     seed=st.integers(0, 10**6),
     n_first=st.integers(0, len(r.SYMBOLS)),
@@ -146,7 +146,7 @@ def dead_log(root: Path) -> Ticks:
     return r.concat(parts)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_torn_in_or_around_the_growth_a_log_gives_a_prefix(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
