@@ -230,6 +230,30 @@ def test_killed_recorder_ends_its_books(tmp_path: Path) -> None:
             write.seal(tmp_path, r.SOURCE, hour)
 
 
+def test_book_in_doubt_is_carried_in_doubt(tmp_path: Path) -> None:
+    """An hour that begins while a book is in doubt claims nothing of it; the next update shows it whole, without what
+    lies in the hour before."""
+    recorder, log = Recorder(13, BORDER_NS - NS), open_log(tmp_path)
+    symbol = recorder.symbols[0]
+    recorder.subscribe(0, symbol)
+    recorder.update(symbol)
+    recorder.doubt(0, symbol)
+    recorder.wait(2 * NS)
+    log.append(recorder.buffer.take())
+    log.flush(recorder.now_ns)
+    in_doubt_ns = recorder.now_ns
+    recorder.update(symbol)
+    log.append(recorder.buffer.take())
+    log.close(recorder.now_ns + 1)
+    for hour in write.unsealed(tmp_path, r.SOURCE):
+        write.seal(tmp_path, r.SOURCE, hour)
+
+    assert [book_at(tmp_path, r.SOURCE, symbol, ns) for ns in (BORDER_NS, in_doubt_ns)] == [None, None]
+    found = book_at(tmp_path, r.SOURCE, symbol, recorder.now_ns)
+    assert found is not None
+    assert levels(found) == recorder.at(symbol, recorder.now_ns)
+
+
 def test_recorders_that_overlap_keep_a_chain_each(tmp_path: Path) -> None:
     """Two recorders tell the same pushes: both chains stay whole, sealed in any order and more than once."""
     symbol = r.SYMBOLS[0]
