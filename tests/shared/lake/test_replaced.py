@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from shared.errors import TableEmpty
 from shared.lake import read, sealed, write
 from shared.types import Universe
 from tests.shared.lake import receipts as r
@@ -85,5 +86,5 @@ def test_query_of_a_file_that_never_stays_says_so(tmp_path: Path, monkeypatch: p
     rows = read.scan(tmp_path, "seconds", r.SOURCE)
     monkeypatch.setattr(sealed, "check", replace)
 
-    with pytest.raises(read.TableEmpty, match="found it replaced: ask again"):
+    with pytest.raises(TableEmpty, match="found it replaced: ask again"):
         read.collect(rows)
