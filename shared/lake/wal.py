@@ -560,8 +560,7 @@ class LogReader:
         self.torn_bytes = 0  # behind the last whole batch; known when the rows were read
         self._bytes = self.path.stat().st_size
         try:
-            # In place: an hour of a log may be larger than the memory. Nobody makes a log shorter.
-            self._file = pa.memory_map(str(self.path))
+            self._file = pa.OSFile(str(self.path))  # batch by batch: an hour of a log may be larger than the memory
             self._stream = pa.ipc.open_stream(self._file)
         except FileNotFoundError:
             raise

@@ -313,11 +313,11 @@ async def test_metrics_tell_how_it_goes(simulator: SimulatorProcess, tmp_path: P
 
 
 def test_projection_says_how_long_the_room_lasts() -> None:
-    """800 symbols at full pace take tens of GB a day; the hour that is open is not compressed."""
+    """800 symbols at full pace take tens of GB a day, and the hour that is open and sealed has room, too."""
     said = projection(["books15"] * 800, 200_000_000_000)
 
-    assert said.startswith("at Bitget's full pace 800 symbols take about 87 GB a day, and 16 GB while an hour is open")
-    assert said.endswith("200 GB are free: 2.1 days")
+    assert said.startswith("at Bitget's full pace 800 symbols take about 87 GB a day, and 11 GB while an hour is open")
+    assert said.endswith("200 GB are free: 2.2 days")
     assert "take about 56 GB a day" in projection(["books5"] * 800, 200_000_000_000)
     assert "810 symbols take about 58 GB a day" in projection(["books5"] * 800 + ["books"] * 10, 200_000_000_000)
 
