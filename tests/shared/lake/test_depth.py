@@ -16,6 +16,7 @@ from shared.bitget.chain import ChainedBook
 from shared.bitget.ticks import TickBuffer
 from shared.errors import TableEmpty
 from shared.lake import layout, read, wal, write
+from shared.lake.chains import FullBook, FullBooks
 from shared.lake.depth import Book, book_at, books_at
 from shared.lake.layout import DEPTH, RAW
 from shared.types import FULL_BOOKS, NS, TickEvent, Ticks
@@ -288,6 +289,39 @@ def test_recorders_that_overlap_keep_a_chain_each(tmp_path: Path) -> None:
         assert rows["conn"].n_unique() == 2
         updates = rows.filter(~pl.col("is_snapshot") & (pl.col("seq") > 0)).unique(["conn", "seq"])
         assert updates.height == 21 + 30
+
+
+def test_chain_with_a_link_missing_is_no_book() -> None:
+    """A reader trusts the numbers, not the marks: where an update is missing the book is unknown until a snapshot."""
+    recorder = Recorder(15, BORDER_NS)
+    symbol = recorder.symbols[0]
+    recorder.subscribe(0, symbol)
+    for _ in range(3):
+        recorder.update(symbol)
+    missing = recorder.sent[-1].seq
+    recorder.update(symbol)
+    at_ns = recorder.now_ns
+    recorder.subscribe(0, symbol)
+    depth = recorder.buffer.take().depth
+    assert depth is not None
+    rows = r.take(depth, depth.seq != missing)  # type: ignore[type-var]
+
+    books = FullBooks()
+    books.take(r.take(rows, rows.recv_ns <= at_ns))  # type: ignore[type-var]
+    assert books.of(0) == []
+    books.take(r.take(rows, rows.recv_ns > at_ns))  # type: ignore[type-var]
+    assert [book.seq for book in books.of(0)] == [recorder.sent[-1].seq]
+
+
+def test_deleted_levels_do_not_pile_up() -> None:
+    """A book whose levels come and go for a day holds those that are there, and a bound of others."""
+    book = FullBook(0)
+    for i in range(100):
+        prices = [float(-1000 * i - k) for k in range(1, 1000)]
+        book.put(prices, [1.0] * len(prices))
+        book.put(prices, [0.0] * len(prices))
+        assert len(book._levels) <= 4096 + 1000
+    assert [len(side) for side in book.asks()] == [0, 0]
 
 
 def of_conn(ticks: Ticks, conn: int) -> Ticks:
