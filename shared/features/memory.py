@@ -7,10 +7,10 @@ of rows in chunks of symbols: what is remembered lies behind the rows of the sla
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,18 @@ def _call(call: Call, values: list[Floats]) -> None:
         call.operation(*[values[v] for v in call.arguments], values[call.result])
 
 
+_Bound = tuple[Callable[..., object], tuple[Any, ...]]
+
+
+def _bound(call: Call, values: list[Floats]) -> _Bound:
+    assert call.operation is not None
+    return call.operation, (*(values[v] for v in call.arguments), values[call.result])
+
+
+def _round(line: Features, value: Floats) -> None:
+    np.copyto(line, value, casting="same_kind")
+
+
 def _cross(call: Cross, values: list[Floats], position: dict[str, int], rows: slice) -> None:
     arguments = [values[v][rows] for v in call.arguments]
     if call.operation is not None:
@@ -65,7 +77,11 @@ def _cross(call: Cross, values: list[Floats], position: dict[str, int], rows: sl
 
 
 class Live:
-    """One row at a time."""
+    """One row at a time.
+
+    Everything has its place for good, columns are copied into theirs: so what a second calls, and with which arrays,
+    depends on the position of the rings alone, and is looked up once for each position.
+    """
 
     def __init__(self, plan: Plan, symbols: Sequence[str]) -> None:
         self._plan, self._n_symbols = plan, len(symbols)
@@ -79,59 +95,57 @@ class Live:
         self._at = 0  # ring position of the next row, modulo the period
         values = _shared_values(plan, 1)
         row = (1, self._n_symbols)
-        for v in plan.wide:
+        for v in (*plan.wide, *(v for v, _ in plan.columns)):
             values[v] = np.empty(row)
         registers = [np.empty(row) for _ in range(plan.n_registers)]
         for v, r in plan.registered:
             values[v] = registers[r]
         self._values = values
-        self._bound: dict[int, list[Floats]] = {}
+        self._columns = [values[v] for v, _ in plan.columns]
+        self._bound: dict[int, list[_Bound]] = {}
         self._stage = np.empty((plan.n_features, 1, self._n_symbols), np.float32)
-        self._lines = list(self._stage)
 
     def work(self, inputs: Sequence[Floats], first_second: int, out: Features, pool: ThreadPoolExecutor | None) -> None:
         for t in range(len(out)):
-            self._second([column[t : t + 1] for column in inputs], first_second + t, out[t])
+            for place, column in zip(self._columns, inputs, strict=True):
+                place[0] = column[t]
+            for v in self._plan.clocks:
+                self._values[v][0, 0] = first_second + t
+            for operation, arguments in self._bind():
+                operation(*arguments)
+            missing = np.isnan(self._stage)
+            if missing.any():
+                self._stage[missing] = np.nan
+            np.copyto(out[t], self._stage[:, 0].T)
+            self._at = (self._at + 1) % self._period
 
-    def _second(self, inputs: list[Floats], second: int, out: Features) -> None:
-        plan, values, lines = self._plan, self._bind(), self._lines
-        for (v, _), column in zip(plan.columns, inputs, strict=True):
-            values[v] = column
-        for v in plan.clocks:
-            values[v][0, 0] = second
-        for rows, cells in zip(plan.rows, plan.cells, strict=True):
-            for call in rows:
-                if isinstance(call, Cross):
-                    _cross(call, values, self._position, slice(0, 1))
-                else:
-                    _call(call, values)
-            for operation, arguments, result, features, _ in cells:
-                if operation is None:
-                    pass
-                elif len(arguments) == 2:
-                    operation(values[arguments[0]], values[arguments[1]], values[result])
-                else:
-                    operation(*[values[v] for v in arguments], values[result])
-                for f in features:
-                    np.copyto(lines[f], values[result], casting="same_kind")
-        missing = np.isnan(self._stage)
-        if missing.any():
-            self._stage[missing] = np.nan
-        np.copyto(out, self._stage[:, 0].T)
-        self._at = (self._at + 1) % self._period
-
-    def _bind(self) -> list[Floats]:
-        """Return the values as they lie at this position of the rings."""
+    def _bind(self) -> list[_Bound]:
+        """Return what to call, with what, at this position of the rings."""
         found = self._bound.get(self._at)
         if found is None:
-            found = self._values.copy()
-            for v, w, back in self._plan.views:
-                ring = self._rings[w]
-                row = (self._at - back) % len(ring)
-                found[v] = ring[row : row + 1]
+            found = self._look_up()
             if self._period <= _BOUND_MAX:
                 self._bound[self._at] = found
         return found
+
+    def _look_up(self) -> list[_Bound]:
+        values = self._values.copy()
+        for v, w, back in self._plan.views:
+            ring = self._rings[w]
+            row = (self._at - back) % len(ring)
+            values[v] = ring[row : row + 1]
+        bound: list[_Bound] = []
+        for rows, cells in zip(self._plan.rows, self._plan.cells, strict=True):
+            for call in rows:
+                if isinstance(call, Cross):
+                    bound.append((_cross, (call, values, self._position, slice(0, 1))))
+                else:
+                    bound.append(_bound(call, values))
+            for call in cells:
+                if call.operation is not None:
+                    bound.append(_bound(call, values))
+                bound += [(_round, (self._stage[f], values[call.result])) for f in call.features]
+        return bound
 
     def past(self) -> Past:
         return [
@@ -177,6 +191,8 @@ class History:
         self._bound_rows = 0
         self._whole: list[Floats] = []
         self._values: list[list[Floats]] = []
+        self._calls: list[list[list[_Bound]]] = []  # of each chunk and pass: what to call, with which arrays
+        self._reading: list[tuple[int, int, Call]] = []  # pass, position and call of those that read the block itself
 
     def _allocate(self, width: int) -> list[Floats]:
         return [
@@ -212,11 +228,14 @@ class History:
             self._whole[v] = column
             for chunk, values in zip(self._chunks, self._values, strict=True):
                 values[v] = column[:, chunk]
+        for values, calls in zip(self._values, self._calls, strict=True):
+            for p, k, call in self._reading:
+                calls[p][k] = _bound(call, values)
         for v in plan.clocks:
             self._whole[v][:, 0] = np.arange(second, second + rows)
         for p in range(plan.n_passes):
-            for call in plan.rows[p]:
-                self._row_call(call, rows, pool)
+            for row_call in plan.rows[p]:
+                self._row_call(row_call, rows, pool)
             if pool is None:
                 self._cells(0, p, out)
             else:
@@ -237,28 +256,15 @@ class History:
 
     def _cells(self, worker: int, p: int, out: Features) -> None:
         """Work pass p of every chunk that is this worker's."""
-        stage, calls, is_last = self._stages[worker], self._plan.cells[p], p == self._plan.n_passes - 1
+        is_last = p == self._plan.n_passes - 1
         with np.errstate(all="ignore"):  # every thread has its own
             for c in range(worker, len(self._chunks), self._threads):
-                values, chunk = self._values[c], self._chunks[c]
-                shape = (len(out), chunk.stop - chunk.start)
-                cells = shape[0] * shape[1]
-                floats = self._floats[c]
-                for operation, arguments, result, features, window in calls:
-                    if operation is None:
-                        pass
-                    elif len(arguments) == 2:
-                        operation(values[arguments[0]], values[arguments[1]], values[result])
-                    else:
-                        operation(*[values[v] for v in arguments], values[result])
-                    if window >= 0:
-                        before, past, last = floats[window]
-                        np.copyto(before, past)
-                        np.copyto(past, last)
-                    for f in features:
-                        np.copyto(stage[f, :cells].reshape(shape), values[result], casting="same_kind")
+                for operation, arguments in self._calls[c][p]:
+                    operation(*arguments)
                 if is_last:
-                    lines = stage[:, :cells]
+                    chunk = self._chunks[c]
+                    shape = (len(out), chunk.stop - chunk.start)
+                    lines = self._stages[worker][:, : shape[0] * shape[1]]
                     missing = np.isnan(lines)
                     if missing.any():
                         lines[missing] = np.nan
@@ -292,6 +298,31 @@ class History:
                     values[v] = register[first : first + shape[0] * shape[1]].reshape(shape)
         self._bound_rows = rows
         self._see_windows([w for w in range(len(plan.depths)) if w not in plan.floating])
+        self._look_up()
+
+    def _look_up(self) -> None:
+        """Look up what to call with which arrays: the same in every slab but for what reads the block itself."""
+        sources = {v for v, _ in self._plan.columns}
+        self._calls, self._reading = [], []
+        for c, values in enumerate(self._values):
+            stage = self._stages[c % self._threads]
+            shape = (self._bound_rows, self._chunks[c].stop - self._chunks[c].start)
+            passes: list[list[_Bound]] = []
+            for p, calls in enumerate(self._plan.cells):
+                bound: list[_Bound] = []
+                for call in calls:
+                    if call.operation is not None:
+                        if c == 0 and sources & set(call.arguments):
+                            self._reading.append((p, len(bound), call))
+                        bound.append(_bound(call, values))
+                    if call.window >= 0:
+                        before, past, last = self._floats[c][call.window]
+                        bound += [(np.copyto, (before, past)), (np.copyto, (past, last))]
+                    for f in call.features:
+                        line = stage[f, : shape[0] * shape[1]].reshape(shape)
+                        bound.append((_round, (line, values[call.result])))
+                passes.append(bound)
+            self._calls.append(passes)
 
     def _float(self, c: int, w: int, rows: int) -> tuple[Floats, Floats, Floats]:
         """Return, of a window that floats, the rows before it in its register, its past, and its last rows."""
@@ -331,3 +362,4 @@ class History:
                 moved.append(w)
         if moved:
             self._see_windows(moved)
+            self._look_up()

@@ -375,8 +375,7 @@ def _zscore(x: Floats, mean: Floats, deviation: Floats, out: Floats) -> None:
     is_alike = deviation == 0.0
     if is_alike.any():
         is_alike = is_alike & (x == x)
-    np.subtract(x, mean, out=out)
-    np.divide(out, deviation, out=out)
+    np.divide(np.subtract(x, mean), deviation, out=out)
     _assign(out, 0.0, is_alike)
 
 

@@ -4,7 +4,8 @@ A *value* is the position of a node in `in_order`, or an extra one behind them: 
 into its window. Its *pass* is one more than the cross-sections that must be known before. Places are:
 
 * constants, and *common* values: (rows, 1), made between passes from the clock and from cross-sections;
-* columns: views of the block;
+* columns: views of the block, copied into a register where several calls of one pass read them (a chunk's part of a
+  block lies scattered);
 * windows: remembered values, per symbol or common;
 * *wide* buffers: values that a cross-section or a later pass reads;
 * registers: all others.
@@ -133,10 +134,10 @@ class Plan:
         elif node.operator == "lag":
             self.views.append((v, self._window[self._children[v][0]], seconds_of(node)))
         elif node.operator == "column":
-            source = self._source(v)
+            source = self._source(v) if self._depth[v] or self._is_read_again(v) else v
             self.columns.append((source, str(node.parameter)))
         elif node.operator == "second":
-            source = self._source(v, is_common=True)
+            source = self._source(v, is_common=True) if self._depth[v] else v
             self.clocks.append(source)
             self.common.append(source)
         elif is_across(node):
@@ -151,9 +152,7 @@ class Plan:
             self._emit(v)
 
     def _source(self, v: int, is_common: bool = False) -> int:
-        """Return where a value that is not computed arrives: at itself, or, if remembered, at a copy's source."""
-        if not self._depth[v]:
-            return v
+        """Return where a value that is not computed arrives, to be copied to where it is read."""
         source, self.n_values = self.n_values, self.n_values + 1
         copy = Call(np.positive, (source,), v, ())
         if is_common:
@@ -161,6 +160,14 @@ class Plan:
         else:
             self.cells[self._pass[v]].append(copy)
         return source
+
+    def _is_read_again(self, v: int) -> bool:
+        """Tell whether a column is a feature itself, or several calls of one pass, and no other call, read it."""
+        if v in self._emitted:
+            return True
+        readers = [reader for reader, children in enumerate(self._children) if v in children]
+        is_whole = any(is_across(self._nodes[reader]) for reader in readers)
+        return not is_whole and len(readers) > 1 and len({self._pass[reader] for reader in readers}) == 1
 
     def _place_across(self, v: int, node: Node) -> None:
         is_common = node.operator in ACROSS_COMMON

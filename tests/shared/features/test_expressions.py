@@ -19,6 +19,7 @@ from shared.settings import ROOT
 from shared.types import Floats
 from tests.shared.features import worlds
 from tests.shared.features.test_graph import EVERYTHING, columns
+from tests.shared.features.test_ops import ARITY
 
 FIRST_S = 1_763_798_000
 
@@ -65,8 +66,7 @@ X, Y, Z = Column("x"), Column("y"), Column("z")
 @settings(max_examples=30)
 def test_every_operator_is_the_same_in_polars(xyz: Floats) -> None:
     """Signed zeros, infinities, subnormals and NaN through every elementwise operator there is."""
-    arity = {"where": 3, "level_price": 3, "zscore": 3, "sqrt": 1, "log": 1, "nonzero": 1, "absolute": 1, "floor": 1}
-    features = {name: Node(name, *(X, Y, Z)[: arity.get(name, 2)]) for name in OPERATORS}
+    features = {name: Node(name, *(X, Y, Z)[: ARITY.get(name, 2)]) for name in OPERATORS}
     features |= {"by_a_constant": X / 3.0, "constant_by": 3.0 / X}
 
     assert differing(features, {"x": xyz[0], "y": xyz[1], "z": xyz[2]}, ("A", "B")) == []

