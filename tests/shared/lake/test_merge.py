@@ -16,7 +16,7 @@ from tests.shared.lake.test_wal import START_NS
 from tests.shared.lake.test_write import contents, equal, record
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(run_bytes=st.sampled_from([1, 3_000, 20_000]), is_dead=st.booleans())
 def test_bounded_merge_equals_merge_in_memory(
     run_bytes: int, is_dead: bool, tmp_path_factory: pytest.TempPathFactory
