@@ -436,17 +436,17 @@ def dataset(context: dg.AssetExecutionContext, config: DatasetConfig, lake: Lake
     deps=[dataset],
     output_required=False,
     kinds={"lightgbm", "mlflow"},
-    description="One pooled LightGBM, purged walk-forward, beside a linear baseline and shuffled labels; a run and a "
+    description="One pooled LightGBM, purged walk-forward, beside its baselines and nulls; a run and a "
     "version in MLflow.",
 )
 def model(
     context: dg.AssetExecutionContext, config: ModelConfig, lake: LakeResource, tracking: TrackingResource
 ) -> Results:
+    from pipelines.boosting import threads_of
     from pipelines.dataset import build_dataset, read_manifest
     from pipelines.plots import gain_by_feature
     from pipelines.tracking import Tracking
     from pipelines.train import train_and_register
-    from pipelines.training import threads_of
 
     def work() -> dict[str, Any]:
         settings = settings_module.load()

@@ -8,7 +8,9 @@ required.
 
 from __future__ import annotations
 
+import math
 import os
+import tempfile
 from pathlib import Path
 
 import msgspec
@@ -16,26 +18,41 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pipelines.training import Dataset
+from pipelines.features import RULE
+from pipelines.rows import PIECE_ROWS, Dataset
 from pipelines.validation import walk_forward
 from shared.errors import SchemaMismatch, TableCorrupt, TableEmpty
 from shared.features.catalog import FEATURES
 from shared.features.graph import definition_hash, lookback_of
-from shared.lake import coverage, layout, read
+from shared.labels import HORIZONS_S, Rule
+from shared.lake import coverage, find, layout, read
 from shared.lake.layout import HOUR_S
-from shared.limits import HORIZON_S
 from shared.model import CLASSES
 from shared.types import NS
 
+MEMORY_BYTES = 4 * 1024**3
+"""Features up to this size stay in memory; LightGBM's binned copy is a quarter of it."""
+
+_MOVES = [f"mid_bps_{horizon_s}s" for horizon_s in HORIZONS_S]
+
 
 def build_dataset(
-    lake: Path, source: str, *, start_s: int | None = None, end_s: int | None = None, horizon_s: int = HORIZON_S
+    lake: Path,
+    source: str,
+    *,
+    start_s: int | None = None,
+    end_s: int | None = None,
+    rule: Rule = RULE,
+    memory_bytes: int = MEMORY_BYTES,
 ) -> Dataset:
     """Return the labelled, complete rows of [start_s, end_s); None: from the first or to the last hour stored.
 
+    Hours are read one after the other. Where their features would fill more than `memory_bytes`, they go into a file
+    without a name beside the lake, mapped into memory, gone with the process.
+
     Raises:
         TableEmpty: no hour of the window has features and labels.
-        SchemaMismatch: stored features are not those of this code's catalog.
+        SchemaMismatch: stored features are not those of this code's catalog, or labels were made by another rule.
     """
     hours = [
         hour
@@ -50,41 +67,37 @@ def build_dataset(
     first_s = max(hours[0] * HOUR_S, start_s or 0)
     last_s = min((hours[-1] + 1) * HOUR_S, end_s) if end_s is not None else (hours[-1] + 1) * HOUR_S
     names, lookback_s = tuple(FEATURES), lookback_of(FEATURES)
-    features = read.scan(lake, "features", source, start_s=first_s, end_s=last_s, is_sorted=False)
-    stored = [name for name in features.collect_schema().names() if name not in ("second", "symbol")]
-    if sorted(stored) != sorted(names):
-        differing = sorted(set(stored) ^ set(names))
-        raise SchemaMismatch(
-            f"features stored for {source} must be the catalog's {len(names)}, found a difference in "
-            f"{', '.join(differing[:5])}: materialise features of the window again"
-        )
-    labels = read.scan(lake, "labels", source, start_s=first_s, end_s=last_s, is_sorted=False)
-    rows = read.collect(
-        features.select("second", "symbol", *names)
-        .join(
-            labels.select("second", "symbol", "label", "mid_bps").filter(pl.col("label").is_not_null()),
-            on=["second", "symbol"],
-            how="inner",
-        )
-        .sort("second", "symbol")
-    )
-    gaps = _gaps(lake, source, first_s - lookback_s, last_s + horizon_s)
-    rows = _without_gaps(rows, gaps, lookback_s, horizon_s)
-    if rows.is_empty():
+    _check_stored(lake, source, hours, rule)
+    gaps = _gaps(lake, source, first_s - lookback_s, last_s + rule.reach_s)
+    most = sum(read.footer(path).rows for hour in hours for path in find.parts(lake, "labels", source, hour))
+    features = _room(lake, most, len(names), memory_bytes)
+    pieces: list[pl.DataFrame] = []
+    n_rows = 0
+    for hour in hours:
+        rows = _hour(lake, source, max(first_s, hour * HOUR_S), min(last_s, (hour + 1) * HOUR_S), names)
+        rows = _without_gaps(rows, gaps, lookback_s, rule.reach_s)
+        features[n_rows : n_rows + len(rows)] = rows.select(names).to_numpy()
+        n_rows += len(rows)
+        pieces.append(rows.drop(names))
+    about = pl.concat(pieces)
+    if about.is_empty():
         raise TableEmpty(
             f"labelled rows of {source} are needed, found none in [{first_s}, {last_s}) outside the gaps of coverage: "
             "was the hour after it materialised? Labels look ahead into it"
         )
-    first_s, last_s = int(rows["second"][0]), int(rows["second"][-1]) + 1
-    values = rows.select(names).to_numpy().astype(np.float32, copy=False)
-    known = rows["second"].unique().sort().to_numpy()
-    holdout = walk_forward(known, horizon_s=horizon_s, lookback_s=lookback_s)[-1].test
-    seen = rows["second"].to_numpy() < holdout.start_s
-    before = values[seen if seen.any() else slice(None)]
-    is_known: NDArray[np.bool_] = np.any(np.isfinite(before), axis=0)
-    is_complete = np.isfinite(values[:, is_known]).all(axis=1)
-    rows, values = rows.filter(pl.Series(is_complete)), np.ascontiguousarray(values[is_complete])
-    symbols = tuple(rows["symbol"].unique().sort())
+    first_s, last_s = int(about["second"][0]), int(about["second"][-1]) + 1
+    # Of the gaps those that matter: a window asked for by its first and last row is the same dataset.
+    touched = pl.col("minute").is_between((first_s - lookback_s) // 60, (last_s - 1 + rule.reach_s) // 60)
+    gaps = gaps.filter(touched)
+    second = about["second"].to_numpy()
+    holdout = walk_forward(np.unique(second), reach_s=rule.reach_s, lookback_s=lookback_s)[-1].test
+    before = int(np.searchsorted(second, holdout.start_s)) or n_rows
+    is_known = np.zeros(len(names), np.bool_)
+    for start in range(0, before, PIECE_ROWS):
+        is_known |= np.isfinite(features[start : min(before, start + PIECE_ROWS)]).any(axis=0)
+    is_complete = _keep_complete(features[:n_rows], is_known)
+    about = about.filter(pl.Series(is_complete))
+    symbols = tuple(about["symbol"].unique().sort())
     position = {symbol: n for n, symbol in enumerate(symbols)}
     return Dataset(
         source=source,
@@ -92,13 +105,14 @@ def build_dataset(
         feature_names=names,
         absent=tuple(name for name, known in zip(names, is_known, strict=True) if not known),
         definition_hash=definition_hash(FEATURES),
-        horizon_s=horizon_s,
+        rule=rule,
         lookback_s=lookback_s,
-        second=rows["second"].to_numpy(),
-        symbol=rows["symbol"].replace_strict(position, return_dtype=pl.Int32).to_numpy(),
-        features=values,
-        label=rows["label"].to_numpy(),
-        mid_bps=rows["mid_bps"].to_numpy(),
+        second=about["second"].to_numpy(),
+        symbol=about["symbol"].replace_strict(position, return_dtype=pl.Int32).to_numpy(),
+        features=features[: len(about)],
+        label=about["label"].to_numpy(),
+        mid_bps=about["mid_bps"].to_numpy(),
+        moves_bps=about.select(pl.col(_MOVES).cast(pl.Float32).fill_null(math.nan)).to_numpy(),
         start_s=first_s,
         end_s=last_s,
         content_hash=layout.combine(
@@ -108,6 +122,66 @@ def build_dataset(
             ]
         ),
     )
+
+
+def _check_stored(lake: Path, source: str, hours: list[int], rule: Rule) -> None:
+    names = tuple(FEATURES)
+    features = read.scan(lake, "features", source, start_s=hours[0] * HOUR_S, end_s=(hours[-1] + 1) * HOUR_S)
+    stored = [name for name in features.collect_schema().names() if name not in ("second", "symbol")]
+    if sorted(stored) != sorted(names):
+        differing = sorted(set(stored) ^ set(names))
+        raise SchemaMismatch(
+            f"features stored for {source} must be the catalog's {len(names)}, found a difference in "
+            f"{', '.join(differing[:5])}: materialise features of the window again"
+        )
+    wanted = msgspec.to_builtins(rule)
+    for hour in hours:
+        for path in find.parts(lake, "labels", source, hour):
+            made_by = read.footer(path).provenance.get("rule", wanted)
+            if made_by != wanted:
+                raise SchemaMismatch(
+                    f"labels of {layout.hour_name(hour)} must be made by {wanted}, found {made_by}: "
+                    "materialise labels of the window again"
+                )
+
+
+def _hour(lake: Path, source: str, start_s: int, end_s: int, names: tuple[str, ...]) -> pl.DataFrame:
+    """Return the labelled rows of a window with their features, sorted by (second, symbol)."""
+    features = read.scan(lake, "features", source, start_s=start_s, end_s=end_s, is_sorted=False)
+    labels = read.scan(lake, "labels", source, start_s=start_s, end_s=end_s, is_sorted=False)
+    return read.collect(
+        features.select("second", "symbol", *names)
+        .join(
+            labels.select("second", "symbol", "label", "mid_bps", *_MOVES).filter(pl.col("label").is_not_null()),
+            on=["second", "symbol"],
+            how="inner",
+        )
+        .sort("second", "symbol")
+    )
+
+
+def _room(lake: Path, rows: int, width: int, memory_bytes: int) -> NDArray[np.float32]:
+    """Return a place for the features, in memory or in a file without a name."""
+    if rows * width * 4 <= memory_bytes:
+        return np.empty((rows, width), np.float32)
+    folder = lake / "dataset"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return np.memmap(file, np.float32, "w+", shape=(rows, width))
+
+
+def _keep_complete(features: NDArray[np.float32], is_known: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Move the rows in which no known feature is missing to the front, in place; return which they were."""
+    is_complete = np.empty(len(features), np.bool_)
+    end = 0
+    for start in range(0, len(features), PIECE_ROWS):
+        piece = features[start : start + PIECE_ROWS]
+        chosen = np.isfinite(piece[:, is_known]).all(axis=1)
+        is_complete[start : start + len(piece)] = chosen
+        kept = piece[chosen]
+        features[end : end + len(kept)] = kept
+        end += len(kept)
+    return is_complete
 
 
 def _gaps(lake: Path, source: str, start_s: int, end_s: int) -> pl.DataFrame:
@@ -120,9 +194,9 @@ def _gaps(lake: Path, source: str, start_s: int, end_s: int) -> pl.DataFrame:
     return read.collect(gaps).sort("symbol", "minute")
 
 
-def _without_gaps(rows: pl.DataFrame, gaps: pl.DataFrame, lookback_s: int, horizon_s: int) -> pl.DataFrame:
+def _without_gaps(rows: pl.DataFrame, gaps: pl.DataFrame, lookback_s: int, reach_s: int) -> pl.DataFrame:
     """Return the rows that neither saw a gap nor have their outcome in one."""
-    for offset_s in sorted({*range(-lookback_s, horizon_s, layout.MINUTE_S), 0, horizon_s}):
+    for offset_s in sorted({*range(-lookback_s, reach_s, layout.MINUTE_S), 0, reach_s}):
         rows = (
             rows.with_columns(minute=(pl.col("second") + offset_s) // layout.MINUTE_S)
             .join(gaps, on=["symbol", "minute"], how="anti", maintain_order="left")

@@ -270,7 +270,7 @@ def model_lines(model: dict[str, Any], backtest: dict[str, Any]) -> list[str]:
 
     return [
         f"  model      version {model['version']}, rank IC {ic('')} out of sample "
-        f"(logistic regression {ic('baseline_')}, shuffled labels {ic('shuffled_')})",
+        f"(imbalance alone {ic('ols_')}, ridge {ic('ridge_')}, shuffled labels {ic('shuffled_')})",
         f"  backtest   net of all costs: model {net('')} · coin {net('coin_')} · shuffled {net('shuffled_')}",
     ]
 

@@ -14,12 +14,14 @@ from pathlib import Path
 
 import msgspec
 
+from pipelines.boosting import threads_of
 from pipelines.dataset import build_dataset, manifest_of
 from pipelines.moments import second_of, when
 from pipelines.prepare import prepare
 from pipelines.resources import resolve_source
+from pipelines.rows import Dataset
 from pipelines.tracking import ALIAS, EXPERIMENT, MODEL, Run, Tracking, code_commit, lock_hash
-from pipelines.training import Dataset, Trained, figures_of, fit_and_judge, threads_of
+from pipelines.training import Trained, figures_of, fit_and_judge
 from shared import entry
 from shared import model as bundles
 from shared import settings as settings_module
@@ -74,6 +76,7 @@ def train_and_register(
             ),
             source=dataset.source,
             absent=dataset.absent,
+            calibration=trained.calibration,
             lineage=Lineage(
                 run_id=run.run_id,
                 commit=code_commit(),
@@ -81,7 +84,7 @@ def train_and_register(
                 seed=seed,
                 rows=sum(trained.label_counts),
                 trained_from_s=trained.folds[-1].fit.start_s,
-                trained_to_s=trained.folds[-1].stop.end_s,
+                trained_to_s=trained.folds[-1].calibrate.end_s,
                 books=books,
             ),
         )
@@ -152,28 +155,44 @@ def summary(registered: Registered) -> str:
     f = registered.figures
     mark = " (generated market)" if registered.source.startswith("simulator-g") else ""
 
-    def ic(prefix: str) -> str:
-        if f"{prefix}rank_ic" not in f:
-            return "rank IC unknown (fewer than three symbols)"
-        return f"rank IC {f[f'{prefix}rank_ic']:+.3f} ± {f.get(f'{prefix}rank_ic_se', float('nan')):.3f}"
-
-    return "\n".join(
-        [
-            f"registered {MODEL} version {registered.version}, alias {ALIAS}, trained on {registered.source}{mark}",
-            f"holdout {when(registered.holdout_from_s)} to {when(registered.holdout_to_s)}, never learnt from:",
-            f"  model                {ic('')}, log loss {f['log_loss']:.4f} (class shares {f['log_loss_prior']:.4f})",
-            f"  logistic regression  {ic('baseline_')}, log loss {f['baseline_log_loss']:.4f}",
-            f"  shuffled labels      {ic('shuffled_')}, log loss {f['shuffled_log_loss']:.4f}",
-            f"judge it after costs: python -m pipelines.backtest --model {registered.version}",
+    def line(name: str, prefix: str) -> str:
+        known = [
+            f"{words} {f[prefix + key]:+.{digits}f} ± {f.get(prefix + key + '_se', float('nan')):.{digits}f}"
+            for words, key, digits in (("rank IC", "rank_ic", 3), ("top less bottom tenth, bps", "spread_bps", 2))
+            if prefix + key in f
         ]
-    )
+        if f"{prefix}log_loss" in f:
+            known.append(f"log loss {f[f'{prefix}log_loss']:.4f}")
+        return f"  {name:<16} {', '.join(known) or 'no order of symbols (or fewer than three of them)'}"
+
+    lines = [
+        f"registered {MODEL} version {registered.version}, alias {ALIAS}, trained on {registered.source}{mark}",
+        f"holdout {when(registered.holdout_from_s)} to {when(registered.holdout_to_s)}, never learnt from"
+        + (f" (log loss of the class shares {f['log_loss_prior']:.4f}):" if "log_loss_prior" in f else ":"),
+        line("model", ""),
+        line("imbalance alone", "ols_"),
+        line("ridge", "ridge_"),
+        line("shuffled labels", "shuffled_"),
+        line("shifted in time", "shifted_"),
+    ]
+    if "rank_ic_unseen" in f:
+        lines.append(
+            f"rank IC of symbols never learnt from {f['rank_ic_unseen']:+.3f}, of the others "
+            f"{f.get('rank_ic_seen', float('nan')):+.3f}"
+        )
+    if "calibration_error" in f:
+        lines.append(
+            f"calibration error {f['calibration_error']:.4f} (of the trees' own probabilities "
+            f"{f['calibration_error_raw']:.4f})"
+        )
+    return "\n".join([*lines, f"judge it after costs: python -m pipelines.backtest --model {registered.version}"])
 
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python -m pipelines.train",
         description="Train one pooled model on the features and labels of a source, judge it by purged walk-forward "
-        "beside a linear baseline and shuffled labels, log it to MLflow and register it with the alias 'challenger'. "
+        "beside its baselines and nulls, log it to MLflow and register it with the alias 'challenger'. "
         "Seconds, features and labels that are missing or out of date are computed from the raw tables first.",
         epilog="Nothing is registered where there are too few labels: the message says how many there are and are "
         "needed.",

@@ -1,33 +1,44 @@
-"""The pooled model: one LightGBM for all symbols, judged beside a linear baseline and its own shuffled labels.
+"""The pooled model: one LightGBM for all symbols, judged beside its baselines and its nulls.
 
 `fit_and_judge` takes a `Dataset` (arrays, no files) and returns a `Trained` (numbers and a booster's text, no files);
-`pipelines.dataset` reads, `pipelines.tracking` logs. Everything is a function of the data and one seed: LightGBM
-runs with row-wise histograms and `deterministic`, so the same rows give the same text, whatever the number of threads.
+`pipelines.dataset` reads, `pipelines.boosting` fits, `pipelines.findings` looks closer at the holdout,
+`pipelines.tracking` logs.
 
-Size. Live predicts every symbol every second on one thread: `ROUNDS_MAX` x 3 classes x 15 leaves costs about 2.5 ms for
-600 symbols. Twice the leaves or bins gave the same log loss on two hours of 40 symbols, for twice the time.
+    fold by fold, in time order, symbols held out of everything but the judgement
+        trees on `fit`, as many as `stop` likes        weights: how much of an outcome is a row's own x class balance
+        calibration on `calibrate`                      multiclass only
+        judged on `test`: rank IC of all symbols, of those seen and of those never seen; spread of deciles; log loss
+    the last fold's model is the one that is registered; its test block is the holdout
 """
 
 from __future__ import annotations
 
 import math
-import os
-import re
-import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.validation import Fold, RankIC, check_gap, log_loss, rank_ic, walk_forward
+from pipelines import baselines
+from pipelines.boosting import Fitted, Objective, Params, deviation_bps, fit, params_of, predict, scale_bps, text_of
+from pipelines.calibrating import calibrate
+from pipelines.evidence import calibration
+from pipelines.rows import Dataset
+from pipelines.validation import (
+    UNKNOWN_IC,
+    Fold,
+    RankIC,
+    Spread,
+    check_gap,
+    decile_spread,
+    log_loss,
+    rank_ic,
+    walk_forward,
+)
 from shared.errors import NotEnoughData
-from shared.model import CLASSES, FLAT, LONG, SHORT
+from shared.model import CLASSES, FLAT, LONG, SHORT, Calibration
 from shared.types import Floats, Ints
-
-ROUNDS_MAX = 40
-ROUNDS_PATIENCE = 8
 
 POSITIVES_PER_FEATURE = 5
 """Labels other than flat that the fit needs for each feature that is there.
@@ -38,128 +49,190 @@ is necessary, not sufficient: the standard error of the rank IC says the rest.
 """
 
 
-class Dataset(msgspec.Struct, frozen=True):
-    """Every labelled row of a window, sorted by (second, symbol)."""
+class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+    """What one signal did on one block of seconds that it had not seen. NaN: not defined for it."""
 
-    source: str
-    symbols: tuple[str, ...]
-    feature_names: tuple[str, ...]
-    absent: tuple[str, ...]  # features that the source never had before the holdout: NaN, and not required
-    definition_hash: str
-    horizon_s: int
-    lookback_s: int
-    second: Ints  # (R,)
-    symbol: NDArray[np.int32]  # (R,) position in `symbols`
-    features: NDArray[np.float32]  # (R, F); NaN in the columns of `absent` alone
-    label: NDArray[np.int8]  # (R,) position in CLASSES
-    mid_bps: Floats  # (R,) gross return of the mid over the horizon
-    start_s: int  # the window asked for, [start_s, end_s)
-    end_s: int
-    content_hash: str  # of the lake's files that it was read from
-
-    @property
-    def rows(self) -> int:
-        return len(self.second)
-
-
-class Judgement(msgspec.Struct, frozen=True):
-    """What one model did on one block of seconds that it had not seen."""
-
-    log_loss: float
-    log_loss_prior: float  # of always saying the class shares of the fit
     ic: RankIC
+    ic_seen: RankIC = UNKNOWN_IC  # across the symbols that were learnt from
+    ic_unseen: RankIC = UNKNOWN_IC  # across those that were held out
+    spread: Spread
+    r2: float = math.nan  # of the signal as a prediction of the return in bps, against predicting 0
+    log_loss: float = math.nan  # of the calibrated probabilities
+    log_loss_raw: float = math.nan  # of the booster's own
+    log_loss_prior: float = math.nan  # of always saying the class shares of the fit
+    calibration_error: float = math.nan  # mean over long and short
+    calibration_error_raw: float = math.nan
     rows: int
 
 
-class Trained(msgspec.Struct, frozen=True):
+class Trained(msgspec.Struct, frozen=True, kw_only=True):
     """A model and all that was found out about it. `folds[-1].test` is the holdout."""
 
+    objective: Objective
     booster: str
     rounds: int
+    calibration: Calibration | None  # None: not multiclass
     class_edge_bps: tuple[float, float, float]  # mean gross mid return per class, over the rows of the fit
     folds: tuple[Fold, ...]  # those with enough labels to be fitted
     walk_forward: tuple[Judgement, ...]  # LightGBM, one per fold
-    baseline: Judgement  # logistic regression on the holdout
-    shuffled: Judgement  # LightGBM with shuffled labels, judged on the holdout's true ones
+    beside: dict[str, Judgement]  # baselines and nulls on the holdout: ols, ridge, shuffled, shifted
     label_counts: tuple[int, int, int]  # of the fit, in the order of CLASSES
     gain: dict[str, float]  # feature -> share of the total gain [1]
-    params: dict[str, str | int | float | bool]
+    params: Params
+    fitted: Fitted  # the last fold's
+    signal: Floats  # on the rows of the holdout
+    probability: Floats | None  # (R, 3) calibrated, on the rows of the holdout; None: not multiclass
 
     @property
     def holdout(self) -> Judgement:
         return self.walk_forward[-1]
 
 
-def lightgbm_params(*, seed: int, threads: int) -> dict[str, str | int | float | bool]:
-    """Return what LightGBM is called with; the last five make it repeatable."""
-    return {
-        "objective": "multiclass",
-        "num_class": len(CLASSES),
-        "metric": "multi_logloss",
-        "learning_rate": 0.12,
-        "num_leaves": 15,
-        "min_data_in_leaf": 200,  # neighbouring seconds overlap: about 20 separate outcomes
-        "feature_fraction": 0.7,
-        "lambda_l2": 5.0,
-        "max_bin": 63,
-        "verbosity": -1,
-        "seed": seed,
-        "deterministic": True,
-        "force_row_wise": True,
-        "num_threads": threads,
-        "feature_pre_filter": False,
-    }
+class _Model(msgspec.Struct, frozen=True):
+    """What a fold ends in."""
+
+    fitted: Fitted
+    edge: tuple[float, float, float]
+    calibration: Calibration | None
+    scale: float | None
 
 
-def threads_of(wanted: int) -> int:
-    """Return NUM_THREADS capped at the cores of this machine."""
-    return max(1, min(wanted, os.cpu_count() or 1))
-
-
-def fit_and_judge(dataset: Dataset, *, seed: int, threads: int) -> Trained:
+def fit_and_judge(
+    dataset: Dataset,
+    *,
+    seed: int,
+    threads: int,
+    objective: Objective = "multiclass",
+    changes: Mapping[str, str | int | float | bool] | None = None,
+) -> Trained:
     """Fit the folds in time order, judge each on seconds it has not seen, keep the last model.
 
+    Args:
+        changes: of LightGBM's parameters (`pipelines.search` finds some).
+
     Raises:
-        NotEnoughData: too few labels other than flat to learn from, or a holdout without rows.
+        NotEnoughData: too few labels other than flat to learn from, or a block without rows.
         LeakySplit: never, unless the folds are wrong.
     """
-    params = lightgbm_params(seed=seed, threads=threads)
-    folds = walk_forward(np.unique(dataset.second), horizon_s=dataset.horizon_s, lookback_s=dataset.lookback_s)
+    params = params_of(objective, seed=seed, threads=threads) | dict(changes or {})
+    folds = walk_forward(np.unique(dataset.second), reach_s=dataset.rule.reach_s, lookback_s=dataset.lookback_s)
     final = folds[-1]
     require_labels(dataset, final)
     kept, judgements = [], []
     for fold in folds:
-        if fold is not final and not _is_enough(dataset, fold):
+        if fold is not final and not is_enough(dataset, fold):
             continue
-        for learnt in (fold.fit, fold.stop):
-            check_gap(
-                dataset.second[learnt.of(dataset.second)],
-                dataset.second[fold.test.of(dataset.second)],
-                horizon_s=dataset.horizon_s,
-                lookback_s=dataset.lookback_s,
-            )
-        booster, rounds = _fit(dataset, fold, dataset.label, params)
-        edge = class_edge_bps(dataset, fold)
-        probability = _predict(booster, dataset.features[fold.test.of(dataset.second)], rounds)
+        model = fit_fold(dataset, fold, params, objective)
         kept.append(fold)
-        judgements.append(_judge(dataset, fold, probability, edge))
+        judgements.append(judge(dataset, fold, model))
 
-    linear = _judge(dataset, final, _baseline(dataset, final, seed), edge)
-    null_booster, null_rounds = _fit(dataset, final, _shuffled(dataset, final, seed), params)
-    null_probability = _predict(null_booster, dataset.features[final.test.of(dataset.second)], null_rounds)
-    gain = booster.feature_importance("gain")
+    null = fit_fold(dataset, final, params, objective, baselines.shuffled(dataset, final, seed))
+    signal, _, probability = said_by(dataset, final, model)
+    beside = {"ridge": judge_signal(dataset, final, baselines.ridge(dataset, final), is_bps=True)}
+    if (simple := baselines.ols(dataset, final)) is not None:
+        beside["ols"] = judge_signal(dataset, final, simple, is_bps=True)
+    beside["shuffled"] = judge(dataset, final, null)
+    beside["shifted"] = judge_signal(dataset, final, baselines.shifted(dataset, final, signal))
+    gain = model.fitted.booster.feature_importance("gain", iteration=model.fitted.rounds)
     return Trained(
-        booster=_text(booster, rounds),
-        rounds=rounds,
-        class_edge_bps=edge,
+        objective=objective,
+        booster=text_of(model.fitted),
+        rounds=model.fitted.rounds,
+        calibration=model.calibration,
+        class_edge_bps=model.edge,
         folds=tuple(kept),
         walk_forward=tuple(judgements),
-        baseline=linear,
-        shuffled=_judge(dataset, final, null_probability, edge),
+        beside=beside,
         label_counts=_counts(dataset, final),
         gain=dict(zip(dataset.feature_names, (gain / max(gain.sum(), 1e-300)).tolist(), strict=True)),
         params=params,
+        fitted=model.fitted,
+        signal=signal,
+        probability=probability,
     )
+
+
+def fit_fold(
+    dataset: Dataset, fold: Fold, params: Params, objective: Objective, shuffled: Ints | None = None
+) -> _Model:
+    """Return the model of one fold; with `shuffled` outcomes, its null.
+
+    Raises:
+        LeakySplit: what is learnt from lies too close to what is judged on.
+    """
+    for learnt in fold.learnt:
+        check_gap(
+            dataset.second[dataset.of(learnt)],
+            dataset.second[dataset.of(fold.test)],
+            reach_s=dataset.rule.reach_s,
+            lookback_s=dataset.lookback_s,
+        )
+    rows = dataset.learnable(fold.fit)
+    fitted = fit(dataset, rows, dataset.learnable(fold.stop), params, objective=objective, shuffled=shuffled)
+    found = None
+    if objective == "multiclass":
+        block = dataset.learnable(fold.calibrate)
+        label = dataset.label[block if shuffled is None else shuffled[block]]
+        counts = np.asarray(_counts(dataset, fold), np.float64)
+        found = calibrate(predict(fitted, dataset, block), label, counts / counts.sum())
+    edge = class_edge_bps(dataset, rows, None if shuffled is None else shuffled)
+    return _Model(fitted, edge, found, scale_bps(dataset, rows))
+
+
+def said_by(dataset: Dataset, fold: Fold, model: _Model) -> tuple[Floats, Floats | None, Floats | None]:
+    """Return (signal, the booster's probabilities, the calibrated ones) on the test rows; None: no probabilities."""
+    rows = np.arange(*dataset.of(fold.test).indices(dataset.rows))
+    said = predict(model.fitted, dataset, rows)
+    if model.fitted.objective == "multiclass":
+        calibrated = said if model.calibration is None else model.calibration.apply(said)
+        return expected_edge_bps(calibrated, model.edge), said, calibrated
+    if model.fitted.objective == "regression":
+        return said * deviation_bps(dataset, rows, model.scale), None, None
+    return said, None, None
+
+
+def judge(dataset: Dataset, fold: Fold, model: _Model) -> Judgement:
+    """Return what a fold's model did on its test block."""
+    signal, raw, probability = said_by(dataset, fold, model)
+    found = judge_signal(dataset, fold, signal, is_bps=model.fitted.objective != "lambdarank")
+    if raw is None or probability is None:
+        return found
+    label = dataset.label[dataset.of(fold.test)]
+    counts = np.asarray(_counts(dataset, fold), np.float64)
+    return msgspec.structs.replace(
+        found,
+        log_loss=log_loss(label, probability),
+        log_loss_raw=log_loss(label, raw),
+        log_loss_prior=log_loss(label, np.broadcast_to(counts / counts.sum(), probability.shape)),
+        calibration_error=calibration_error(probability, label),
+        calibration_error_raw=calibration_error(raw, label),
+    )
+
+
+def judge_signal(dataset: Dataset, fold: Fold, signal: Floats, *, is_bps: bool = False) -> Judgement:
+    """Return what a signal on the test rows was worth.
+
+    Args:
+        is_bps: the signal is a prediction of the return in bps, so that it has an R².
+    """
+    rows = dataset.of(fold.test)
+    second, moved = dataset.second[rows], dataset.mid_bps[rows]
+    is_unseen = np.isin(dataset.symbols, dataset.held_out)[dataset.symbol[rows]]
+    known = np.isfinite(signal) & np.isfinite(moved)
+    power = float((moved[known] ** 2).sum())
+    return Judgement(
+        ic=rank_ic(second, signal, moved),
+        ic_seen=rank_ic(second[~is_unseen], signal[~is_unseen], moved[~is_unseen]),
+        ic_unseen=rank_ic(second[is_unseen], signal[is_unseen], moved[is_unseen]),
+        spread=decile_spread(second, signal, moved),
+        r2=1.0 - float(((moved - signal)[known] ** 2).sum()) / power if is_bps and power > 0 else math.nan,
+        rows=len(second),
+    )
+
+
+def calibration_error(probability: Floats, label: NDArray[np.int8]) -> float:
+    """Return the expected calibration error, mean of long and short: what positions are opened by."""
+    return float(np.mean([calibration(probability[:, k], label == k).error for k in (LONG, SHORT)]))
 
 
 def require_labels(dataset: Dataset, fold: Fold) -> None:
@@ -171,7 +244,7 @@ def require_labels(dataset: Dataset, fold: Fold) -> None:
     n_features = len(dataset.feature_names) - len(dataset.absent)
     needed = POSITIVES_PER_FEATURE * n_features
     _, longs, shorts = _counts(dataset, fold)
-    seconds = len(np.unique(dataset.second[fold.fit.of(dataset.second)]))
+    seconds = len(np.unique(dataset.second[dataset.of(fold.fit)]))
     if longs + shorts < needed or not longs or not shorts:
         both = " with some of both sides" if longs + shorts >= needed else ""
         raise NotEnoughData(
@@ -179,18 +252,22 @@ def require_labels(dataset: Dataset, fold: Fold) -> None:
             f"({POSITIVES_PER_FEATURE} for each of {n_features} features, "
             f"in the {seconds} s to learn from): collect a longer or livelier window of {dataset.source}"
         )
-    for name, span in (("early stopping", fold.stop), ("the holdout", fold.test)):
-        if not span.of(dataset.second).any():
+    blocks = (("early stopping", fold.stop), ("calibration", fold.calibrate))
+    for name, span, rows in (
+        *((name, span, len(dataset.learnable(span))) for name, span in blocks),
+        ("the holdout", fold.test, len(dataset.second[dataset.of(fold.test)])),
+    ):
+        if not rows:
             raise NotEnoughData(
                 f"no labelled row for {name} ([{span.start_s}, {span.end_s})), "
                 f"needs one at least: not trained: collect a longer window of {dataset.source}"
             )
 
 
-def class_edge_bps(dataset: Dataset, fold: Fold) -> tuple[float, float, float]:
-    """Return the mean gross mid return of each class over the rows of the fit; 0 for a class without rows."""
-    inside = fold.fit.of(dataset.second)
-    label, moved = dataset.label[inside], dataset.mid_bps[inside]
+def class_edge_bps(dataset: Dataset, rows: Ints, shuffled: Ints | None = None) -> tuple[float, float, float]:
+    """Return the mean gross mid return of each class over rows of the fit; 0 for a class without rows."""
+    outcome = rows if shuffled is None else shuffled[rows]
+    label, moved = dataset.label[outcome], dataset.mid_bps[outcome]
     means = [float(moved[label == k].mean()) if (label == k).any() else 0.0 for k in range(len(CLASSES))]
     return means[0], means[1], means[2]
 
@@ -200,7 +277,8 @@ def expected_edge_bps(probability: Floats, edge: Sequence[float]) -> Floats:
     return probability[:, FLAT] * edge[FLAT] + probability[:, LONG] * edge[LONG] + probability[:, SHORT] * edge[SHORT]
 
 
-def _is_enough(dataset: Dataset, fold: Fold) -> bool:
+def is_enough(dataset: Dataset, fold: Fold) -> bool:
+    """Tell whether a fold can be learnt from and judged on."""
     try:
         require_labels(dataset, fold)
     except NotEnoughData:
@@ -209,131 +287,42 @@ def _is_enough(dataset: Dataset, fold: Fold) -> bool:
 
 
 def _counts(dataset: Dataset, fold: Fold) -> tuple[int, int, int]:
-    counts = np.bincount(dataset.label[fold.fit.of(dataset.second)], minlength=len(CLASSES))
+    counts = np.bincount(dataset.label[dataset.learnable(fold.fit)], minlength=len(CLASSES))
     return int(counts[FLAT]), int(counts[LONG]), int(counts[SHORT])
 
 
-def _fit(dataset: Dataset, fold: Fold, label: NDArray[np.int8], params: dict[str, Any]) -> tuple[Any, int]:
-    """Return (booster, rounds kept): early stopping looks at `fold.stop` alone."""
-    lgb = _lightgbm()
-    names = list(dataset.feature_names)
-    fit, stop = fold.fit.of(dataset.second), fold.stop.of(dataset.second)
-    train = lgb.Dataset(dataset.features[fit], label[fit], feature_name=names, params=params)
-    valid = lgb.Dataset(dataset.features[stop], label[stop], reference=train, params=params)
-    booster = lgb.train(
-        params,
-        train,
-        num_boost_round=ROUNDS_MAX,
-        valid_sets=[valid],
-        callbacks=[lgb.early_stopping(ROUNDS_PATIENCE, verbose=False)],
-    )
-    return booster, max(1, booster.best_iteration or ROUNDS_MAX)
-
-
-def _text(booster: Any, rounds: int) -> str:
-    """Return the model's text, the same on every machine: trees do not depend on the number of threads, but LightGBM
-    notes that number at the end."""
-    text: str = booster.model_to_string(num_iteration=rounds)
-    return re.sub(r"(?m)^\[num_threads: \d+\]$", "[num_threads: 0]", text)
-
-
-def _lightgbm() -> Any:
-    """Return LightGBM, imported so that its threads sleep instead of spin while they wait for each other.
-
-    Where another process wants the cores too, spinning made one fit take 19 s instead of 2; passive waiting 3.7.
-    OpenMP reads the variable when it is loaded, hence before the import.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    import lightgbm
-
-    return lightgbm
-
-
-def _predict(booster: Any, features: NDArray[np.float32], rounds: int) -> Floats:
-    return np.asarray(booster.predict(features, num_iteration=rounds), np.float64)
-
-
-def _shuffled(dataset: Dataset, fold: Fold, seed: int) -> NDArray[np.int8]:
-    """Return the labels, those before the test block permuted within each symbol.
-
-    Each symbol keeps its class shares: that a lively symbol moves more is no skill and must not look like one.
-    """
-    label = dataset.label.copy()
-    generator = np.random.Generator(np.random.Philox(seed))
-    for n in range(len(dataset.symbols)):
-        rows = np.flatnonzero((dataset.symbol == n) & (dataset.second < fold.test.start_s))
-        label[rows] = label[generator.permutation(rows)]
-    return label
-
-
-def _baseline(dataset: Dataset, fold: Fold, seed: int) -> Floats:
-    """Return the class probabilities on the test rows of a logistic regression.
-
-    Medians stand in for what is missing, in the baseline only (a linear model has no other way); a column the fit
-    has never seen is left out. Every horizon-th second is enough: labels in between overlap.
-    """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.impute import SimpleImputer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import RobustScaler
-
-    fit = fold.fit.of(dataset.second) & (dataset.second % max(1, dataset.horizon_s) == 0)
-    if len(np.unique(dataset.label[fit])) < 2:
-        fit = fold.fit.of(dataset.second)
-    is_seen = np.isfinite(dataset.features[fit]).any(axis=0)
-    model = make_pipeline(
-        SimpleImputer(strategy="median"),
-        RobustScaler(),
-        LogisticRegression(C=0.1, max_iter=300, random_state=seed),
-    )
-    test = fold.test.of(dataset.second)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(_clipped(dataset.features[fit][:, is_seen]), dataset.label[fit])
-        found = model.predict_proba(_clipped(dataset.features[test][:, is_seen]))
-    probability = np.zeros((int(test.sum()), len(CLASSES)))
-    probability[:, model[-1].classes_] = found
-    return probability
-
-
-def _clipped(features: NDArray[np.float32]) -> Floats:
-    return np.clip(features.astype(np.float64), -1e12, 1e12)
-
-
-def _judge(dataset: Dataset, fold: Fold, probability: Floats, edge: Sequence[float]) -> Judgement:
-    test = fold.test.of(dataset.second)
-    counts = np.asarray(_counts(dataset, fold), np.float64)
-    prior = np.broadcast_to(counts / counts.sum(), probability.shape)
-    return Judgement(
-        log_loss=log_loss(dataset.label[test], probability),
-        log_loss_prior=log_loss(dataset.label[test], prior),
-        ic=rank_ic(dataset.second[test], expected_edge_bps(probability, edge), dataset.mid_bps[test]),
-        rows=int(test.sum()),
-    )
-
-
 def figures_of(trained: Trained) -> dict[str, float]:
-    """Return what is logged: holdout first, then the walk-forward, the baseline and the null; NaN is left out."""
+    """Return what is logged: holdout first, then the walk-forward, the baselines and the nulls; NaN is left out."""
     values: dict[str, float] = {
         "rounds": trained.rounds,
-        "rank_ic": trained.holdout.ic.mean,
-        "rank_ic_se": trained.holdout.ic.standard_error,
+        **_figures("", trained.holdout),
         "rank_ic_seconds": trained.holdout.ic.seconds,
-        "log_loss": trained.holdout.log_loss,
+        "rank_ic_unseen": trained.holdout.ic_unseen.mean,
+        "rank_ic_unseen_se": trained.holdout.ic_unseen.standard_error,
+        "rank_ic_seen": trained.holdout.ic_seen.mean,
+        "rank_ic_seen_se": trained.holdout.ic_seen.standard_error,
+        "log_loss_raw": trained.holdout.log_loss_raw,
         "log_loss_prior": trained.holdout.log_loss_prior,
-        "baseline_rank_ic": trained.baseline.ic.mean,
-        "baseline_rank_ic_se": trained.baseline.ic.standard_error,
-        "baseline_log_loss": trained.baseline.log_loss,
-        "shuffled_rank_ic": trained.shuffled.ic.mean,
-        "shuffled_rank_ic_se": trained.shuffled.ic.standard_error,
-        "shuffled_log_loss": trained.shuffled.log_loss,
+        "calibration_error": trained.holdout.calibration_error,
+        "calibration_error_raw": trained.holdout.calibration_error_raw,
         "rows_holdout": trained.holdout.rows,
         "labels_flat": trained.label_counts[FLAT],
         "labels_long": trained.label_counts[LONG],
         "labels_short": trained.label_counts[SHORT],
     }
+    for name, judgement in trained.beside.items():
+        values |= _figures(f"{name}_", judgement)
     for n, judgement in enumerate(trained.walk_forward, start=1):
-        values[f"fold_{n}_rank_ic"] = judgement.ic.mean
-        values[f"fold_{n}_log_loss"] = judgement.log_loss
+        values |= _figures(f"fold_{n}_", judgement)
     return {name: float(value) for name, value in values.items() if not math.isnan(value)}
+
+
+def _figures(prefix: str, judged: Judgement) -> dict[str, float]:
+    return {
+        f"{prefix}rank_ic": judged.ic.mean,
+        f"{prefix}rank_ic_se": judged.ic.standard_error,
+        f"{prefix}spread_bps": judged.spread.mean,
+        f"{prefix}spread_bps_se": judged.spread.standard_error,
+        f"{prefix}r2": judged.r2,
+        f"{prefix}log_loss": judged.log_loss,
+    }

@@ -335,12 +335,15 @@ def label_balance(lake: Path, source: str, hour: int) -> Verdict:
 
 
 def model_beats_null(metrics: dict[str, float]) -> Verdict:
-    """The model's rank IC on the holdout exceeds that of shuffled labels by two standard errors."""
-    needed = ("rank_ic", "rank_ic_se", "shuffled_rank_ic", "shuffled_rank_ic_se")
+    """The model's rank IC on the holdout exceeds that of shuffled labels by two standard errors.
+
+    Trees that found nothing at all in shuffled labels say the same of every symbol: no order, an IC of 0.
+    """
+    needed = ("rank_ic", "rank_ic_se")
     if any(name not in metrics for name in needed):
         return Verdict(False, {"reason": "no rank IC: fewer than three symbols, or a holdout of a minute"})
-    error = (metrics["rank_ic_se"] ** 2 + metrics["shuffled_rank_ic_se"] ** 2) ** 0.5
-    excess = metrics["rank_ic"] - metrics["shuffled_rank_ic"]
+    error = (metrics["rank_ic_se"] ** 2 + metrics.get("shuffled_rank_ic_se", 0.0) ** 2) ** 0.5
+    excess = metrics["rank_ic"] - metrics.get("shuffled_rank_ic", 0.0)
     return Verdict(excess > 2 * error, {"excess": excess, "standard_error": error})
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from shared.errors import ModelMismatch, ModelMissing
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FLAT, LONG, SHORT = 0, 1, 2
 CLASSES = ("flat", "long", "short")
 MODEL_FILE, BUNDLE_FILE = "model.lgb", "bundle.json"
@@ -44,6 +44,29 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
     books: str = ""  # the setting BOOKS that its rows were recorded under; "": not known
 
 
+class Calibration(msgspec.Struct, frozen=True, kw_only=True):
+    """What a booster's probabilities mean, in plain numbers.
+
+        q_k = p_k · factor_k / Σ_j p_j · factor_j
+        calibrated_k = (1 − pull) · q_k + pull · share_k
+
+    The factors give back to each class how often it comes (trees learn from classes that weigh the same); the pull
+    takes back what is overconfident. Multiplied, added and divided one by one: the same bits on every CPU.
+    """
+
+    factors: tuple[float, float, float]  # > 0
+    pull: float  # in [0, 1)
+    shares: tuple[float, float, float]  # of the classes, sum 1
+
+    def apply(self, probability: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the calibrated probabilities, shape (…, 3) as given."""
+        flat, long, short = (probability[..., k] * self.factors[k] for k in range(3))
+        total = (flat + long) + short
+        keep = 1.0 - self.pull
+        said = [q / total * keep + self.pull * share for q, share in zip((flat, long, short), self.shares, strict=True)]
+        return np.stack(said, axis=-1)
+
+
 class Bundle(msgspec.Struct, frozen=True, kw_only=True):
     """What a booster means."""
 
@@ -56,6 +79,7 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
     booster_sha256: str = ""  # written by `save`
     classes: tuple[str, str, str] = CLASSES
     absent: tuple[str, ...] = ()  # features that the training source never had (NaN in every row): not required
+    calibration: Calibration | None = None  # None: the booster's probabilities as they are
     lineage: Lineage = Lineage()
     gate: str = "not judged"  # "passed" once the honest-edge gate said so
     format_version: int = FORMAT_VERSION
@@ -88,7 +112,8 @@ class Model:
         out = np.full((len(rows), len(CLASSES)), np.nan)
         complete = np.flatnonzero(np.isfinite(rows[:, self._required]).all(axis=1))
         if len(complete):
-            out[complete] = self._booster.predict(np.ascontiguousarray(rows[complete]), num_threads=1)
+            said = self._booster.predict(np.ascontiguousarray(rows[complete]), num_threads=1)
+            out[complete] = said if self.bundle.calibration is None else self.bundle.calibration.apply(said)
         return out.reshape(*features.shape[:-1], len(CLASSES))
 
 

@@ -94,7 +94,7 @@ def test_registered_version_is_all_that_live_needs(at: DrivenWorld) -> None:
     assert bundle.gate == version.tags["validation"] == "not judged"
     assert bundle.lineage.run_id == version.run_id
     assert bundle.lineage.trained_to_s < int(version.tags["holdout_from_s"])
-    assert {"rank_ic", "shuffled_rank_ic", "baseline_rank_ic", "log_loss"} <= set(run.data.metrics)
+    assert {"rank_ic", "ols_rank_ic", "ridge_rank_ic", "shuffled_spread_bps", "log_loss"} <= set(run.data.metrics)
     assert {"lock_sha256", "lake_hash", "commit", "source"} <= set(run.data.tags)
     assert tracking.count_runs(EXPERIMENT) >= 1
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import polars as pl
+import pytest
 
 from pipelines.dataset import build_dataset
+from shared.errors import SchemaMismatch
+from shared.labels import Rule
 from shared.lake import write
 from shared.lake.layout import MINUTE_S, TABLES
 from tests.pipelines.markets import SOURCE, write_lake
@@ -38,8 +42,45 @@ def test_rows_that_saw_a_gap_or_end_in_one_teach_nothing(tmp_path: Path) -> None
 
     left = build_dataset(tmp_path, SOURCE)
 
-    touched = range(minute * MINUTE_S - whole.horizon_s, (minute + 1) * MINUTE_S + whole.lookback_s)
+    touched = range(minute * MINUTE_S - whole.rule.reach_s, (minute + 1) * MINUTE_S + whole.lookback_s)
     assert seen(whole) - seen(left) == {(symbol, s) for symbol, s in seen(whole) if symbol == gone and s in touched}
     assert seen(left) <= seen(whole)
     assert len(seen(whole) - seen(left)) > 60
     assert left.content_hash != whole.content_hash
+
+
+def test_a_window_asked_for_by_its_ends_is_the_same_dataset(tmp_path: Path) -> None:
+    """What lies outside the first and last row, gaps included, is no part of the hash that pins a dataset."""
+    start, _ = write_lake(tmp_path)
+    before = start // MINUTE_S - 5
+    rows = [(before, "S00USDT", "book", "gap", "not_linked")]
+    frame = pl.DataFrame(rows, schema=dict(TABLES["coverage"].columns), orient="row")
+    write.write_table(tmp_path, "coverage", SOURCE, before // 60, frame, {})
+    whole = build_dataset(tmp_path, SOURCE)
+
+    again = build_dataset(tmp_path, SOURCE, start_s=whole.start_s, end_s=whole.end_s)
+
+    assert again.content_hash == whole.content_hash
+    assert np.array_equal(again.features, whole.features, equal_nan=True)
+
+
+def test_features_in_a_file_are_the_features_in_memory(tmp_path: Path) -> None:
+    """A dataset larger than its share of memory lies in a mapped file, row for row the same."""
+    write_lake(tmp_path)
+    whole = build_dataset(tmp_path, SOURCE)
+
+    mapped = build_dataset(tmp_path, SOURCE, memory_bytes=1000)
+
+    assert isinstance(mapped.features.base, np.memmap) or isinstance(mapped.features, np.memmap)
+    assert not isinstance(whole.features, np.memmap)
+    assert np.array_equal(mapped.features, whole.features, equal_nan=True)
+    assert np.array_equal(mapped.label, whole.label)
+    assert list((tmp_path / "dataset").iterdir()) == []
+
+
+def test_labels_of_another_rule_are_refused(tmp_path: Path) -> None:
+    """Labels that look further than the split knows would leak: the rule they were made by must be the one asked for."""
+    write_lake(tmp_path)
+
+    with pytest.raises(SchemaMismatch, match=r"must be made by .*'horizon_s': 30.*found .*'horizon_s': 10"):
+        build_dataset(tmp_path, SOURCE, rule=Rule(horizon_s=30))

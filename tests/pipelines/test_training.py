@@ -10,9 +10,11 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.training import Dataset, Trained, expected_edge_bps, figures_of, fit_and_judge
+from pipelines.rows import Dataset
+from pipelines.training import Trained, expected_edge_bps, figures_of, fit_and_judge
 from pipelines.validation import LeakySplit, check_gap, gap_s, log_loss, rank_ic, walk_forward
 from shared.errors import NotEnoughData
+from shared.labels import HORIZONS_S, Rule
 from shared.model import FLAT, LONG, SHORT
 
 START = 1_760_000_000
@@ -21,26 +23,27 @@ START = 1_760_000_000
 def planted(
     *, seconds: int = 1600, symbols: int = 8, signal: float = 1.0, seed: int = 5, scale: float = 12.0
 ) -> Dataset:
-    """Return rows whose outcome follows the first feature by `signal`; the second is noise, the third missing."""
+    """Return rows whose outcome follows the first feature by `signal`; the third is missing, the others are noise."""
     rng = np.random.Generator(np.random.Philox(seed))
     rows = seconds * symbols
-    features = rng.standard_normal((rows, 3)).astype(np.float32)
+    features = rng.standard_normal((rows, 8)).astype(np.float32)
     features[:, 2] = np.nan
     moved = scale * (signal * features[:, 0] + rng.standard_normal(rows))
     label = np.select([moved > 15, moved < -15], [LONG, SHORT], FLAT).astype(np.int8)
     return Dataset(
         source="simulator-test",
         symbols=tuple(f"S{n}USDT" for n in range(symbols)),
-        feature_names=("a", "b", "c"),
+        feature_names=tuple("abcdefgh"),
         absent=("c",),
         definition_hash="0" * 64,
-        horizon_s=10,
+        rule=Rule(),
         lookback_s=30,
         second=np.repeat(np.arange(START, START + seconds), symbols),
         symbol=np.tile(np.arange(symbols, dtype=np.int32), seconds),
         features=features,
         label=label,
         mid_bps=moved,
+        moves_bps=np.stack([moved] * len(HORIZONS_S), axis=1).astype(np.float32),
         start_s=START,
         end_s=START + seconds,
         content_hash="0" * 64,
@@ -62,8 +65,10 @@ def test_planted_signal_is_found_by_model_and_baseline_and_not_by_the_null(
     found = figures_of(trained)
 
     assert found["rank_ic"] > 0.5
-    assert found["baseline_rank_ic"] > 0.5
+    assert found["ridge_rank_ic"] > 0.5
     assert abs(found["shuffled_rank_ic"]) < 0.15
+    assert abs(found["shifted_rank_ic"]) < 0.05
+    assert found["spread_bps"] > 20 > 5 > abs(found["shuffled_spread_bps"])
     assert found["log_loss"] < found["log_loss_prior"]
     assert trained.gain["a"] > 0.8
 
@@ -109,7 +114,7 @@ def test_class_edge_has_the_sign_of_its_class(with_signal: tuple[Dataset, Traine
 
 def test_few_positive_labels_end_in_one_clear_sentence() -> None:
     """A market that moves less than its costs is not trained on, and the message says N and M."""
-    with pytest.raises(NotEnoughData, match=r"^\d+ positive labels \(\d+ long, \d+ short\), needs 10: not trained"):
+    with pytest.raises(NotEnoughData, match=r"^\d+ positive labels \(\d+ long, \d+ short\), needs 35: not trained"):
         fit_and_judge(planted(scale=3.0), seed=7, threads=1)
 
 
@@ -124,32 +129,35 @@ def test_row_split_is_an_error() -> None:
     second = np.arange(START, START + 500)
 
     with pytest.raises(LeakySplit, match=r"must lie 42 s apart .* found 1 s"):
-        check_gap(second[::2], second[1::2], horizon_s=10, lookback_s=30)
+        check_gap(second[::2], second[1::2], reach_s=11, lookback_s=30)
 
 
 @given(
     pieces=st.lists(st.tuples(st.integers(1, 5000), st.integers(0, 50_000)), min_size=1, max_size=5),
-    horizon=st.integers(1, 600),
+    reach=st.integers(2, 600),
     lookback=st.integers(0, 3600),
 )
-def test_folds_keep_their_distance(pieces: list[tuple[int, int]], horizon: int, lookback: int) -> None:
-    """Fit, stop and test of every fold lie in time order inside the window, a gap apart, or are empty."""
-    gap = gap_s(horizon, lookback)
+def test_folds_keep_their_distance(pieces: list[tuple[int, int]], reach: int, lookback: int) -> None:
+    """Fit, stop, calibration and test of every fold lie in time order inside the window, a gap apart, or are empty."""
+    gap = gap_s(reach, lookback)
     parts, at = [], START
     for length, hole in pieces:
         parts.append(np.arange(at, at + length))
         at += length + hole
     known = np.concatenate(parts)
 
-    folds = walk_forward(known, horizon_s=horizon, lookback_s=lookback)
+    folds = walk_forward(known, reach_s=reach, lookback_s=lookback)
 
     for fold in folds:
-        for span in (fold.fit, fold.stop, fold.test):
+        for span in (*fold.learnt, fold.test):
             assert known[0] <= span.start_s <= known[-1] + 1
         if fold.fit.seconds:
             assert fold.stop.start_s - (fold.fit.end_s - 1) >= gap
         if fold.stop.seconds:
-            assert fold.test.start_s - (fold.stop.end_s - 1) >= gap
+            assert fold.calibrate.start_s - (fold.stop.end_s - 1) >= gap
+        for span in fold.learnt:
+            if span.seconds:
+                assert fold.test.start_s - (span.end_s - 1) >= gap
     assert folds[-1].test.end_s == known[-1] + 1
     assert all(a.test.end_s == b.test.start_s for a, b in pairwise(folds))
     assert abs(folds[-1].test.of(known).sum() - len(known) / 4) <= 1

@@ -12,7 +12,18 @@ import pytest
 from numpy.typing import NDArray
 
 from shared.errors import ModelMismatch, ModelMissing
-from shared.model import BUNDLE_FILE, MODEL_FILE, Bundle, BundleCosts, Lineage, Model, load, read_bundle, save
+from shared.model import (
+    BUNDLE_FILE,
+    MODEL_FILE,
+    Bundle,
+    BundleCosts,
+    Calibration,
+    Lineage,
+    Model,
+    load,
+    read_bundle,
+    save,
+)
 from shared.strategy.scores import ModelScorer
 
 NAMES = ("return_10s", "imbalance_5", "funding_rate")
@@ -195,3 +206,16 @@ def test_lightgbm_is_imported_only_for_a_booster() -> None:
     code = "import sys, shared.strategy.engine, shared.model; sys.exit('lightgbm' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_calibration_travels_in_the_bundle(tmp_path: Path, booster_text: str) -> None:
+    """What live predicts is the booster's word, calibrated by the numbers of the bundle; cuts change no bit."""
+    rule = Calibration(factors=(1.0, 0.3, 0.25), pull=0.1, shares=(0.9, 0.06, 0.04))
+    save(tmp_path / "raw", booster_text, bundle())
+    save(tmp_path / "calibrated", booster_text, bundle(calibration=rule))
+    block = rows(60).reshape(12, 5, len(NAMES))
+
+    whole = loaded(tmp_path / "calibrated").predict(block)
+
+    assert np.array_equal(whole, rule.apply(loaded(tmp_path / "raw").predict(block)))
+    assert np.array_equal(whole[3], loaded(tmp_path / "calibrated").predict(block[3]))
