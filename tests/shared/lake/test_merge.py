@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shared.errors import TableCorrupt
 from shared.lake import merge, read, spill, write
 from shared.lake.layout import RAW
 from shared.types import NS, TickEvent
@@ -83,7 +84,7 @@ def test_bad_row_leaves_logs_and_files_as_they_were(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(write, "TickEvent", [event for event in TickEvent if event != TickEvent.SUBSCRIBED])
     monkeypatch.setattr(spill, "RUN_BYTES", 1)
 
-    with pytest.raises(write.TableCorrupt, match="of unknown events"):
+    with pytest.raises(TableCorrupt, match="of unknown events"):
         write.seal(tmp_path, r.SOURCE, r.HOUR)
 
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")} == before

@@ -178,7 +178,8 @@ def test_flipped_bits_reach_no_reader(table: str, tmp_path: Path) -> None:
         lambda: write.seal(tmp_path, r.SOURCE, r.HOUR),
     ]
 
-    for ask in [*ways.get(table, of_raw), lambda: read.verify(path)]:
+    asked: list[Callable[[], object]] = [*ways.get(table, of_raw), lambda: read.verify(path)]
+    for ask in asked:
         with pytest.raises(TableCorrupt, match=f"{path.name} must be .*, found other bytes than were written in 1 of"):
             ask()
 
