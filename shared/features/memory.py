@@ -21,11 +21,12 @@ from shared.types import Floats
 Features = NDArray[np.float32]
 Past = list[Floats]
 
-CHUNK_CELLS = 8192
+CHUNK_CELLS = 12288
 """Rows x symbols of a chunk: long enough that a numpy call costs little beside its work, short enough for L2."""
 
-CHUNK_SYMBOLS = 64
-"""A row of a chunk is this wide: eight cache lines of a column."""
+CHUNK_SYMBOLS = 150
+"""A row of a chunk is this wide: narrower, more pages of the block are touched for the same work; wider, more rows of
+the past are moved."""
 
 _BOUND_MAX = 64
 """Ring positions whose views are kept; formulas that look further back bind them anew every second."""
@@ -64,6 +65,13 @@ def _bound(call: Call, values: list[Floats]) -> _Bound:
 
 def _round(line: Features, value: Floats) -> None:
     np.copyto(line, value, casting="same_kind")
+
+
+def _round_clean(line: Features, value: Floats) -> None:
+    np.copyto(line, value, casting="same_kind")
+    missing = np.isnan(line)
+    if missing.any():
+        np.copyto(line, np.nan, where=missing)
 
 
 def _cross(call: Cross, values: list[Floats], position: dict[str, int], rows: slice) -> None:
@@ -265,9 +273,6 @@ class History:
                     chunk = self._chunks[c]
                     shape = (len(out), chunk.stop - chunk.start)
                     lines = self._stages[worker][:, : shape[0] * shape[1]]
-                    missing = np.isnan(lines)
-                    if missing.any():
-                        lines[missing] = np.nan
                     np.copyto(out[:, chunk], lines.reshape(-1, *shape).transpose(1, 2, 0))
 
     def _bind(self, rows: int) -> None:
@@ -320,7 +325,7 @@ class History:
                         bound += [(np.copyto, (before, past)), (np.copyto, (past, last))]
                     for f in call.features:
                         line = stage[f, : shape[0] * shape[1]].reshape(shape)
-                        bound.append((_round, (line, values[call.result])))
+                        bound.append((_round_clean, (line, values[call.result])))
                 passes.append(bound)
             self._calls.append(passes)
 
