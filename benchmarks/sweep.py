@@ -18,7 +18,7 @@ from itertools import count
 
 from tests.pipelines.faulted import KINDS, Case, run
 
-CHANNELS = ("books5", "books15")
+CHANNELS = ("books5", "books", "books15")
 
 
 def main() -> int:
@@ -27,6 +27,7 @@ def main() -> int:
     p.add_argument("--seed", type=int, default=1, help="of the first round")
     p.add_argument("--symbols", type=int, default=100)
     p.add_argument("--seconds", type=int, default=1200, help="of the market, a run")
+    p.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after so long")
     p.add_argument("--kinds", default=",".join(KINDS))
     args = p.parse_args()
     total: Counter[str] = Counter()
@@ -35,7 +36,7 @@ def main() -> int:
     began_s, cpu_s = time.monotonic(), time.process_time()
     kinds = [kind for kind in KINDS if kind in args.kinds.split(",")]
     for seed, kind in ((seed, kind) for seed in count(args.seed) for kind in kinds):
-        if total["frames"] >= args.frames:
+        if total["frames"] >= args.frames or time.monotonic() - began_s > args.minutes * 60:
             break
         case = Case(
             seed=seed, kind=kind, symbols=args.symbols, seconds=args.seconds, channel=CHANNELS[seed % len(CHANNELS)]

@@ -160,7 +160,9 @@ class _Hour:
             # What broke a chain had lost something since the last push; what ended a link may have, if one was due.
             at = int(np.searchsorted(pushes.recv_ns, since_ns)) if channel != "trade" else 0
             before_ns = int(pushes.recv_ns[at - 1]) if at else since_ns
-            if code == BROKEN or since_ns - before_ns > due_ns:
+            if code == BROKEN and channel != "trade":
+                self._mark(codes, (before_ns if at else self._start_ns, until_ns), code)
+            elif since_ns - before_ns > due_ns:
                 self._mark(codes, (max(before_ns, since_ns - _MEMORY_NS), until_ns), code)
             self._mark(codes, (since_ns, until_ns), code)
 

@@ -27,7 +27,8 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from shared.bitget.session import Channel, PublicSession
+from shared.bitget.session import PublicSession
+from shared.bitget.states import Channel
 from shared.bitget.ticks import TickBuffer
 from shared.lake import coverage, read, wal, write
 from shared.lake.layout import HOUR_S, TABLES
@@ -38,13 +39,14 @@ from shared.simulator.faults.lines import Line
 from shared.simulator.markets.market import GeneratedMarket
 from shared.simulator.pushes.feed import Cadence, PublicFeed
 from shared.simulator.pushes.frames import text_frame
-from shared.types import NS, TickEvent, Universe
+from shared.types import FULL_BOOKS, NS, TickEvent, Universe
 
 MS = 1_000_000
 STEP_NS = 50 * MS
 CADENCE = Cadence(book_ms=125, ticker_ms=110)  # Bitget's, measured
 CADENCES_MAX = 5.0
 CANDLE_S = 60
+_QUIET_S = 900  # a full book may have been told so long ago
 EARLY_S = 2  # the feed is followed so long before anybody connects
 
 BOOK, TICKER, TRADE = 0, 1, 2
@@ -248,12 +250,13 @@ class World:
         self.universe = Universe(source=self.market.source, as_of_ns=(self.start_s - 60) * NS, contracts=contracts)
         self.position = {symbol: n for n, symbol in enumerate(self.market.symbols)}
         self.channels = (case.channel, "trade", "ticker")
-        self.buffer = TickBuffer(self.universe.symbols)
+        self.is_full = case.channel == FULL_BOOKS
+        self.buffer = TickBuffer(self.universe.symbols, has_depth=self.is_full)
         self.last_ns = 0
         self.connections: list[Connection] = []
         self.pushed, self.delivered = array("q"), array("q")
         self.unreadable: list[tuple[int, Connection]] = []
-        self.up_ms: dict[int, list[tuple[int, int]]] = {}  # by symbol: [from, to) while every channel was carried
+        self.up_ms: dict[tuple[int, int], list[tuple[int, int]]] = {}  # channel, symbol -> [from, to) while linked
         self.tickers = np.full((case.seconds + EARLY_S + 1, case.symbols, len(_TICKER_FIELDS)), np.nan)
         self._n_conns = 0
 
@@ -273,12 +276,12 @@ class World:
     def record(self) -> None:
         case = self.case
         write.write_universe(self.lake, self.universe)
-        log = wal.WriteAheadLog(self.lake, self.market.source, "sweep", self.universe)
+        log = wal.WriteAheadLog(self.lake, self.market.source, "sweep", self.universe, has_depth=self.is_full)
         parts = [[Connection(self, self.session_of(part))] for part in range(case.connections)]
         wanted = dict.fromkeys(self.channels, frozenset(self.market.symbols))
         rotates = case.kind in ("rotate", "mixed")
         by_symbol: dict[str, list[Connection]] = {}
-        is_up_since: dict[int, int] = {}
+        is_up_since: dict[tuple[int, int], int] = {}
         for second in range(self.start_s - EARLY_S, self.end_s):
             if second == self.start_s:
                 self.faults.begin(script(case), second * NS)
@@ -357,19 +360,20 @@ class World:
                 if topic in connection.topics:
                     connection.queue(key, frame)
 
-    def _note_links(self, parts: list[list[Connection]], now_ms: int, since: dict[int, int]) -> None:
-        """Keep when each symbol had all its channels linked by one connection, to the second."""
+    def _note_links(self, parts: list[list[Connection]], now_ms: int, since: dict[tuple[int, int], int]) -> None:
+        """Keep when each channel of a symbol was linked on some connection, to the second."""
         up = {
-            self.position[symbol]
+            (_code(channel), self.position[symbol])
             for connections in parts
             for connection in connections
-            if connection.line is not None and connection.session.is_linked
-            for _, symbol in connection.session.channels
+            if connection.line is not None
+            for (channel, symbol), state in connection.session.channels.items()
+            if state is Channel.LINKED
         }
-        for n in up - since.keys():
-            since[n] = now_ms
-        for n in since.keys() - up:
-            self.up_ms.setdefault(n, []).append((since.pop(n), now_ms - 1000))
+        for link in up - since.keys():
+            since[link] = now_ms
+        for link in since.keys() - up:
+            self.up_ms.setdefault(link, []).append((since.pop(link), now_ms - 1000))
 
     def trades(self) -> dict[str, Any]:
         """Return every trade of the time that was recorded: columns, and the key of the push that told it."""
@@ -515,7 +519,7 @@ class Judge:
             n = rows["n"].to_numpy()
             is_seen = np.zeros(rows.height, np.bool_)
             market = self.world.market
-            for block, first, last in self.world.blocks(EARLY_S):
+            for block, first, last in self.world.blocks(_QUIET_S):
                 which = np.flatnonzero((seconds >= first) & (seconds < last))
                 is_seen[which] = True
                 t, of = seconds[which] - block.first_second, n[which]
@@ -575,6 +579,8 @@ class Judge:
     def _kept(self, code: int, every: list[Ints], delivered: Ints) -> tuple[Ints, Any]:
         keys = np.unique(np.concatenate(every))
         own = np.unique(delivered[delivered // _KEY_CHANNEL == code])
+        if code == BOOK and self.world.is_full:  # a change that continues no chain is no state: not stored, but marked
+            own = own[:0]
         self.found.missing += int((~np.isin(own, keys)).sum())
         return keys, lambda pushed: np.isin(pushed, keys)
 
@@ -615,10 +621,10 @@ class Judge:
         is_marked = marks[code, n, own] | marks[code, n, self._minute(ms + STEP_NS // MS)]
         cadence_ms = {BOOK: CADENCE.book_ms, TICKER: CADENCE.ticker_ms}.get(code, 0)
         is_seen = np.ones(len(lost), np.bool_)
-        if code != TRADE and not (code == BOOK and self.case.channel == "books"):
+        if code != TRADE and not (code == BOOK and self.world.is_full):
             is_seen = after_ms - before_ms > CADENCES_MAX * cadence_ms
             for of in np.unique(n).tolist():
-                spans = self.world.up_ms.get(of, [])
+                spans = self.world.up_ms.get((code, of), [])
                 mine = np.flatnonzero(n == of)
                 linked = np.zeros(len(mine), np.bool_)
                 for begin, end in spans:
@@ -638,18 +644,19 @@ class Judge:
 
     def _judge_minutes(self, marks: Any, affected: Any) -> None:
         world = self.world
-        linked = np.zeros(marks.shape[1:], np.bool_)
-        for n, spans in world.up_ms.items():
+        linked = np.zeros(marks.shape, np.bool_)
+        for (code, n), spans in world.up_ms.items():
             for begin, end in spans:
                 first, last = -(-begin // 60_000) - self.first_minute, end // 60_000 - self.first_minute
-                linked[n, max(0, first) : max(0, last)] = True
+                linked[code, n, max(0, first) : max(0, last)] = True
         unread = np.zeros(marks.shape[1:], np.bool_)
         for ms, connection in world.unreadable:
             for symbol in {symbol for _, symbol in connection.session.channels}:
                 n = world.position[symbol]
                 minute = ms // 60_000 - self.first_minute
                 unread[n, minute] = True
-                unread[n, (ms - 1000) // 60_000 - self.first_minute] = True
+                # What it was may have been lost since the push before it: seconds ago of a full book, which tells changes.
+                unread[n, (ms - (60_000 if world.is_full else 1000)) // 60_000 - self.first_minute] = True
                 is_marked = marks[:, n, minute].all()
                 self.found.violations += int(not is_marked)
         if self.case.kind in ("freeze", "mixed"):

@@ -19,6 +19,7 @@ from shared.types import NS, TickEvent, Ticks
 from tests.shared.lake import receipts as r
 from tests.shared.lake.test_wal import START_NS, open_log
 
+MS = 10**6
 SUBSCRIBED, DISCONNECTED, GAP = TickEvent.SUBSCRIBED, TickEvent.DISCONNECTED, TickEvent.GAP
 
 
@@ -33,7 +34,7 @@ def pushes(symbol: int, seconds: list[int]) -> Ticks:
     for second in seconds:
         some = r.receipts(1, START_NS, START_NS + 2 * NS, per_s=3.0).tickers
         row = r.take(some, slice(0, 1))
-        row.symbol[0], row.recv_ns[0] = symbol, START_NS + second * NS
+        row.symbol[0], row.recv_ns[0], row.exch_ns[0] = symbol, START_NS + second * NS, START_NS + second * NS - MS
         parts.append(Ticks(parts[0].books, parts[0].trades, row))
     return r.concat(parts)
 
@@ -41,8 +42,8 @@ def pushes(symbol: int, seconds: list[int]) -> Ticks:
 def by_walking(ticks: Ticks, symbol: int, channel: str) -> list[str]:
     """Return what coverage must say, second by second; every event of these tests is on a whole second.
 
-    What a gap or the end of a link tells of may have been lost since the push before it, in the half minute before at
-    the most.
+    What a gap tells of may have been lost since the push before it, what the end of a link took as well, in the half
+    minute before at the most. No push of a trade is due.
     """
     table: Any = {"book": ticks.books, "trade": ticks.trades, "ticker": ticks.tickers}[channel]
     events: dict[int, list[tuple[int, int]]] = {}
@@ -61,9 +62,9 @@ def by_walking(ticks: Ticks, symbol: int, channel: str) -> list[str]:
     last_push, seen = -30, []
     doubted: set[int] = set()
 
-    def doubt(second: int) -> None:
+    def doubt(second: int, back: int) -> None:
         earlier = [at for at in own_pushes if at < second]
-        doubted.update(range(max(second - 30, earlier[-1]) if earlier else second, second + 1))
+        doubted.update(range(max(second - back, earlier[-1] if earlier else 0), second + 1))
 
     for second in range(3600):
         for event, conn in events.get(second, []):
@@ -72,8 +73,12 @@ def by_walking(ticks: Ticks, symbol: int, channel: str) -> list[str]:
             else:
                 was_up = bool(up)
                 up.discard(conn)
-                if event == GAP or (was_up and not up):
-                    doubt(second)
+                if event == GAP and channel != "trade":
+                    doubt(second, 3600)
+                elif event == GAP:
+                    doubted.add(second)
+                elif was_up and not up and any(at < second for at in own_pushes):
+                    doubt(second, 30)
         # A moment within [second, second + 1) is stale where more than 30 s have passed: from the 30th on.
         last_push = second if second in pushed else last_push
         seen.append("gap" if not up else "stale" if second - last_push >= 30 else "complete")
@@ -166,8 +171,6 @@ def test_coverage_is_stored(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------ silences
-
-MS = 10**6
 
 
 def steady(
