@@ -166,9 +166,14 @@ def rank_ic(second: Ints, signal: Floats, outcome: Floats, *, block_s: int = IC_
         block_s: shortest block of the standard error; longer than the outcome's horizon.
     """
     when, ic = ic_by_second(second, signal, outcome)
+    return mean_ic(when, ic, block_s=block_s)
+
+
+def mean_ic(when: Ints, ic: Floats, *, block_s: int = IC_BLOCK_S) -> RankIC:
+    """Return the mean of the rank ICs of these seconds, with its standard error."""
     if not len(when):
         return UNKNOWN_IC
-    return RankIC(float(ic.mean()), _standard_error(when, ic, block_s), len(when))
+    return RankIC(float(ic.mean()), _standard_error(when, ic, max(block_s, IC_BLOCK_S)), len(when))
 
 
 def ic_by_second(second: Ints, signal: Floats, outcome: Floats) -> tuple[Ints, Floats]:
