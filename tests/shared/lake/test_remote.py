@@ -191,3 +191,26 @@ def test_every_test_of_the_lake_holds_in_a_store() -> None:
     )  # fmt: skip
 
     assert ended.returncode == 0, ended.stdout[-5000:]
+
+
+def test_folder_that_may_not_be_looked_into_is_one_sentence(tmp_path: Path) -> None:
+    """A lake whose folder is closed to us is named, with what to do."""
+    lake = tmp_path / "closed" / "lake"
+    lake.mkdir(parents=True)
+    script = (
+        "import os, sys; from pathlib import Path; from shared.errors import LakeError; from shared.lake import read\n"
+        "os.geteuid() or os.seteuid(65534)\n"  # root may look into everything
+        "try: read.hours(Path(sys.argv[1]), 'seconds', 'simulator-g1-4')\n"
+        "except LakeError as error: print(error)"
+    )
+    lake.parent.chmod(0)
+    try:
+        said = subprocess.run(
+            [sys.executable, "-c", script, str(lake)], capture_output=True, text=True, check=True, cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        ).stdout  # fmt: skip
+    finally:
+        lake.parent.chmod(0o700)
+
+    assert "must be readable" in said
+    assert "restore the permission" in said
