@@ -142,7 +142,8 @@ class _Hour:
         if len(times):
             self._lags_ns.append(float(np.median(pushes.recv_ns - times)))
             heard = self._heard.setdefault(n, silence.Heard(self._start_ns - _MEMORY_NS, self._end_ns + _MEMORY_NS))
-            heard.note(times)
+            # A snapshot of trades tells what happened while nothing was heard.
+            heard.note(times if channel != "trade" else times[pushes.event == TickEvent.DATA])
         due_ns = np.inf  # trades come when somebody trades: none is due
         if channel != "trade":
             order = np.argsort(times, kind="stable")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from shared.errors import TableEmpty
 from shared.lake import coverage, read, write
 from shared.lake.layout import CHANNELS, TABLES
-from shared.types import NS, TickEvent, Ticks
+from shared.types import NS, TickEvent, Ticks, TradeTicks
 from tests.shared.lake import receipts as r
 from tests.shared.lake.test_wal import START_NS, open_log
 
@@ -264,6 +264,19 @@ def test_symbol_that_stands_still_among_others_is_silent_not_frozen(tmp_path: Pa
         ("BTCUSDT", "trade"): {2: "frozen"},
         **{("SOLUSDT", channel): {2: "frozen"} for channel in CHANNELS},
     }
+
+
+def test_snapshot_of_trades_does_not_hide_that_nothing_was_heard(tmp_path: Path) -> None:
+    """A feed that stood still for 20 s, then trades of that time in a subscribe snapshot: all channels were frozen."""
+    lost = tuple((n, 130_000, 150_000) for n in (0, 2))
+    trades = r.receipts(1, START_NS + 128 * NS, START_NS + 152 * NS, n_symbols=1, per_s=10.0)
+    trades = r.map_tables(trades, lambda rows: r.take(rows, slice(0, len(rows.recv_ns) * (type(rows) is TradeTicks))))
+    trades.trades.event[:], trades.trades.recv_ns[:] = TickEvent.REPEATED, START_NS + 150 * NS
+    ticks = in_order(r.concat([steady(range(300), n_symbols=4, lost=lost), trades]))
+
+    found = marked(covered(tmp_path, ticks, 300))
+
+    assert {found["BTCUSDT", channel][2] for channel in CHANNELS} == {"frozen"}
 
 
 def test_pushes_that_come_late_and_in_a_heap_are_not_lost(tmp_path: Path) -> None:
