@@ -433,19 +433,31 @@ def read_all(path: Path) -> pl.DataFrame:
 def verify(path: Path) -> Footer:
     """Compare every byte with its checksum and every value with the content hash in the footer.
 
+    One that is replaced meanwhile is verified anew.
+
     Raises:
         TableCorrupt: a bit is not what was written.
     """
-    found = index(path)
+    for _ in range(_REPLACED_MAX):
+        with contextlib.suppress(Replaced):
+            return _verified(index(path))
+    raise corrupt(path, f"it replaced {_REPLACED_MAX} times while it was read")
+
+
+def _verified(found: Index) -> Footer:
+    path = found.path
     everything = np.ones(len(found.rows), np.bool_)
-    check(found, everything, found.columns)
-    with path.open("rb") as file:
-        head = file.read(4)
-    if head != b"PAR1":
-        raise corrupt(path, f"{head!r} at its begin")
     digest = Digest(pl.Schema(found.schema))
+    with unchanged([found]):
+        check(found, everything, found.columns)
+        with path.open("rb") as file:
+            head = file.read(4)
+        if head != b"PAR1":
+            raise corrupt(path, f"{head!r} at its begin")
     for name in found.columns:
-        digest.update(read(found, everything, [name]))
+        with unchanged([found]):
+            rows = read(found, everything, [name])
+        digest.update(rows)
     actual = digest.hexdigest()
     if actual != found.footer.content_hash:
         raise TableCorrupt(

@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -88,3 +89,23 @@ def test_query_of_a_file_that_never_stays_says_so(tmp_path: Path, monkeypatch: p
 
     with pytest.raises(TableEmpty, match="found it replaced: ask again"):
         read.collect(rows)
+
+
+@pytest.mark.parametrize("call", [1, 3])
+def test_file_that_is_replaced_while_it_is_verified_is_verified_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    """Replaced before its bytes are checked or between two of its columns, a file is whole, and no alarm is raised."""
+    path = write.write_table(tmp_path, "seconds", r.SOURCE, r.HOUR, seconds_frame(r.HOUR, 50, value=1.0), {}).path
+    check, calls = sealed.check, []
+
+    def replace_then(*args: Any) -> None:
+        calls.append(args)
+        if len(calls) == call:
+            write.write_table(tmp_path, "seconds", r.SOURCE, r.HOUR, seconds_frame(r.HOUR, 70, value=2.0), {})
+        check(*args)
+
+    monkeypatch.setattr(sealed, "check", replace_then)
+
+    assert read.verify(path).rows == read.footer(path).rows
+    assert read.footer(path).rows != seconds_frame(r.HOUR, 50).height
