@@ -507,17 +507,19 @@ def judged(
     from pipelines.backtest import candidate, judge
     from pipelines.report import equity_markdown, verdict
     from pipelines.tracking import Tracking
+    from pipelines.trials import words
 
     def work() -> dict[str, Any]:
         client = Tracking(tracking.address)
         chosen = candidate(client.latest_of(lake.name), client, seed=config.seed)
-        result, folder, run_id = judge(
+        result, folder, run_id, tried = judge(
             lake.root, lake.name, chosen, client, settings=settings_module.load(), style=config.style, seed=config.seed
         )
         page = folder / "report.html"
         nulls = {f"{null.name}_{key}": value for null in result.nulls for key, value in figures(null).items()}
         return {
             "verdict": verdict(result),
+            "trials": "; ".join(words(tried)),
             "report": dg.MetadataValue.url(page.as_uri()),
             "path": dg.MetadataValue.path(str(page)),
             "plot": dg.MetadataValue.md(equity_markdown(result)),

@@ -17,12 +17,14 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
+from pipelines import trials
 from pipelines.moments import second_of, when
 from pipelines.report import verdict, write_report
 from pipelines.resources import resolve_source
 from pipelines.simulation import Backtest, Outcome, run_backtest
-from pipelines.tracking import EXPERIMENT, EXPERIMENT_BACKTESTS, Tracking, code_commit
+from pipelines.tracking import EXPERIMENT_BACKTESTS, Tracking, code_commit
 from pipelines.trades import trades_frame
+from pipelines.trials import Trials
 from pipelines.validation import LeakySplit
 from shared import entry
 from shared import model as bundles
@@ -50,6 +52,7 @@ class Candidate(msgspec.Struct, frozen=True):
     holdout_from_s: int | None  # None: nothing was learnt
     training: dict[str, float]  # figures of its training run
     lineage: dict[str, str]
+    training_run: str | None = None  # None: nothing was learnt
 
 
 def candidate(wanted: str, tracking: Tracking, *, seed: int) -> Candidate:
@@ -76,6 +79,7 @@ def candidate(wanted: str, tracking: Tracking, *, seed: int) -> Candidate:
         source=bundle.source,
         holdout_from_s=int(known_s) if known_s else lineage.trained_to_s,
         training=dict(tracking.client.get_run(version.run_id).data.metrics),
+        training_run=version.run_id,
         lineage={
             "model": f"crosscut version {version.version}, gate: {bundle.gate}",
             "trained on": f"{bundle.source}, {lineage.rows:,} rows, "
@@ -100,8 +104,10 @@ def judge(
     start_s: int | None = None,
     end_s: int | None = None,
     seed: int = SEED,
-) -> tuple[Backtest, Path, str]:
-    """Run the backtest and leave its files, its MLflow runs and its trades; return (backtest, folder, run id).
+) -> tuple[Backtest, Path, str, Trials]:
+    """Run the backtest and leave its files, its MLflow runs and its trades.
+
+    Returns: (backtest, folder, run id, what was tried before).
 
     Raises:
         LeakySplit: the window asked for begins before the holdout.
@@ -137,7 +143,9 @@ def judge(
         "symbols": backtest.symbols,
         **{name: value for name, value in msgspec.structs.asdict(config).items() if name != "symbols"},
     }
-    trials = tracking.count_runs(EXPERIMENT)
+    tried = trials.find(
+        tracking, source, trials.returns_of(backtest.main.equity_usdt, start_s), training_run=judged.training_run
+    )
     run_ids: list[str] = []
     for outcome in (backtest.main, *backtest.nulls):
         is_main = outcome is backtest.main
@@ -149,25 +157,35 @@ def judge(
             "market": "generated" if backtest.is_generated else "real",
             "commit": code_commit(),
         }
+        if is_main and judged.training_run is not None:
+            tags["training_run"] = judged.training_run
         if run_ids:
             tags["mlflow.parentRunId"] = run_ids[0]
         with tracking.run(EXPERIMENT_BACKTESTS, name, tags) as run:
             run_ids.append(run.run_id)
             run.log_params(params | {"kind": outcome.name})
+            returns = trials.returns_of(outcome.equity_usdt, start_s)
             run.log_metrics(outcome.metrics | {"net_bps": outcome.net_bps, "orders": outcome.orders})
+            run.log_metrics(trials.figures_of(returns))
             run.log_curve("equity_usdt", outcome.equity_usdt[::60].tolist())
             if not is_main:
                 continue
             run.log_metrics({"rank_ic": backtest.ic.mean, "rank_ic_se": backtest.ic.standard_error})
+            run.log_metrics(trials.metrics_of(tried))
             folder = output if output is not None else lake / "reports" / f"source={source}" / run.run_id
             write_outputs(folder, outcome, run.run_id)
+            trials.write_returns(folder, returns)
             lineage = judged.lineage | {"this run": run.run_id, "code of the backtest": code_commit()}
             write_report(
-                folder / "report.html", backtest, training=judged.training, lineage=lineage, trials=max(1, trials)
+                folder / "report.html",
+                backtest,
+                training=judged.training,
+                lineage=lineage,
+                trials=trials.words(tried),
             )
             run.log_folder(folder, "backtest")
             write_trades(lake, source, outcome, run.run_id)
-    return backtest, folder, run_ids[0]
+    return backtest, folder, run_ids[0], tried
 
 
 def check_writable(folder: Path) -> None:
@@ -226,7 +244,7 @@ def write_trades(lake: Path, source: str, outcome: Outcome, run: str) -> None:
         write.write_table(lake, "backtests", source, hour, rows, {"run": run}, part=run)
 
 
-def summary(backtest: Backtest, folder: Path) -> str:
+def summary(backtest: Backtest, folder: Path, tried: Trials) -> str:
     """Return what a person reads after a backtest, net after costs first."""
     mark = " (generated market)" if backtest.is_generated else ""
     boundary = f", out of sample from {when(backtest.holdout_from_s)}" if backtest.holdout_from_s is not None else ""
@@ -237,7 +255,7 @@ def summary(backtest: Backtest, folder: Path) -> str:
     ]
     if not math.isnan(backtest.ic.mean):
         lines.append(f"rank IC {backtest.ic.mean:+.3f} ± {backtest.ic.standard_error:.3f}")
-    return "\n".join([*lines, f"report: {folder / 'report.html'}"])
+    return "\n".join([*lines, *trials.words(tried), f"report: {folder / 'report.html'}"])
 
 
 def parser() -> argparse.ArgumentParser:
@@ -267,7 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tracking.told():
             judged = candidate(args.model, tracking, seed=args.seed)
             source = resolve_source(settings.lake, args.source or judged.source, settings)
-            backtest, folder, _ = judge(
+            backtest, folder, _, tried = judge(
                 settings.lake,
                 source,
                 judged,
@@ -282,7 +300,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CrosscutError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    print(summary(backtest, folder))
+    print(summary(backtest, folder, tried))
     return 0
 
 

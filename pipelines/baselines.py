@@ -54,12 +54,13 @@ def ridge(dataset: Dataset, fold: Fold) -> Floats:
     low[is_there], centre[is_there], high[is_there] = np.nanpercentile(
         values[:, is_there], [15.87, 50.0, 84.13], axis=0
     )
+    is_there &= ~np.isin(dataset.feature_names, dataset.unlearnable(fold.fit))
     width = (high - low) / 2.0
     width = np.where(width > 0, width, 1.0)
 
     def design(chosen: Ints) -> Floats:
         scaled = (np.asarray(dataset.features[chosen], np.float64) - centre) / width
-        return np.clip(np.nan_to_num(scaled, posinf=CLIP, neginf=-CLIP), -CLIP, CLIP)
+        return np.clip(np.nan_to_num(scaled, posinf=CLIP, neginf=-CLIP), -CLIP, CLIP) * is_there
 
     n = values.shape[1]
     gram, sums, moment = np.zeros((n, n)), np.zeros(n), np.zeros(n)

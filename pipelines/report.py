@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +46,14 @@ assert tuple(_LABELS) == METRICS
 
 
 def write_report(
-    path: Path, backtest: Backtest, *, training: Mapping[str, float], lineage: Mapping[str, str], trials: int
+    path: Path, backtest: Backtest, *, training: Mapping[str, float], lineage: Mapping[str, str], trials: Sequence[str]
 ) -> None:
     """Write the page.
 
     Args:
         training: figures of the model's training run (`training.figures_of`); empty for rules and coin.
         lineage: what to say about where it comes from, in order.
-        trials: how many models have been trained in this database so far, this one included.
+        trials: what was tried before this result, and what it is worth after it (`trials.words`).
     """
     import jinja2
 

@@ -21,6 +21,11 @@ PIECE_ROWS = 65_536
 """Rows read at once: 30 MB of a hundred features."""
 
 
+CLOCKS_S = {"day_sin": 86_400, "day_cos": 86_400, "funding_clock_8h": 28_800}
+"""Features that tell the time -> their period. Until they have come round twice, a value of theirs is the name of one
+stretch of the window: what was learnt at it is about that stretch, and comes back in none."""
+
+
 class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     """Every labelled row of a window, sorted by (second, symbol)."""
 
@@ -64,6 +69,10 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
         rows = self.of(span)
         held = np.isin(self.symbols, self.held_out)
         return np.asarray(rows.start + np.flatnonzero(~held[self.symbol[rows]]))
+
+    def unlearnable(self, span: Span) -> tuple[str, ...]:
+        """Return the features that a fit on a span must not look at: clocks that it has not seen come round twice."""
+        return tuple(name for name in self.feature_names if name in CLOCKS_S and span.seconds < 2 * CLOCKS_S[name])
 
     def column(self, name: str, rows: slice | Ints) -> Floats:
         """Return one feature of some rows."""

@@ -17,18 +17,21 @@ import math
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from shared.errors import ModelError, ModelMissing
+from shared.errors import ModelError, ModelMismatch, ModelMissing
 from shared.settings import ROOT
 
 EXPERIMENT = "crosscut"
 EXPERIMENT_BACKTESTS = "crosscut-backtests"
 MODEL = "crosscut"
-ALIAS = "challenger"
+ALIAS, CHAMPION = "challenger", "champion"
+
+MINUTES_FILE = "minutes.csv"
+"""Artifact of a run: what it did minute by minute, so that trials can be compared (`pipelines.trials`)."""
 
 UI = "http://127.0.0.1:5000"
 """Where `make ui` serves MLflow unless told otherwise (pipelines.ui)."""
@@ -154,6 +157,22 @@ class Tracking:
         self.client.set_registered_model_alias(MODEL, alias, version.version)
         return int(version.version)
 
+    def promote(self, wanted: str) -> int:
+        """Move the alias `champion` to a version that the gate has passed; return its number.
+
+        Raises:
+            ModelMissing: no such version.
+            ModelMismatch: it was not judged, or did not pass.
+        """
+        version = self.resolve(wanted)
+        if (found := version.tags.get("validation")) != "passed":
+            raise ModelMismatch(
+                f"model version {version.version} must have passed the honest-edge gate to be {CHAMPION}, "
+                f"found {found!r}: judge it first"
+            )
+        self.client.set_registered_model_alias(MODEL, CHAMPION, version.version)
+        return int(version.version)
+
     def resolve(self, wanted: str) -> Any:
         """Return MLflow's ModelVersion for `latest` (the highest READY one), a number or an alias.
 
@@ -219,18 +238,39 @@ class Tracking:
         return folder
 
     def count_runs(self, experiment: str) -> int:
-        """Return how many runs of an experiment finished: the trials that a result has to be judged against."""
+        """Return how many runs of an experiment finished."""
+        return len(self.finished(experiment))
+
+    def finished(self, experiment: str, where: str = "") -> list[Any]:
+        """Return the finished runs of an experiment, newest first; [] where there is none.
+
+        Args:
+            where: a condition in MLflow's language.
+        """
         found = self.client.get_experiment_by_name(experiment)
         if found is None:
-            return 0
-        count, token = 0, None
+            return []
+        condition = "attributes.status = 'FINISHED'" + (f" and {where}" if where else "")
+        runs: list[Any] = []
+        token = None
         while True:
-            page = self.client.search_runs(
-                [found.experiment_id], "attributes.status = 'FINISHED'", max_results=1000, page_token=token
-            )
-            count, token = count + len(page), page.token
+            page = self.client.search_runs([found.experiment_id], condition, max_results=1000, page_token=token)
+            runs += page
+            token = page.token
             if not token:
-                return count
+                return runs
+
+    def artifact(self, run_id: str, name: str) -> Path | None:
+        """Return a local copy of one artifact of a run; None where it has none of that name."""
+        from mlflow.exceptions import MlflowException
+
+        parts = urlsplit(self.client.get_run(run_id).info.artifact_uri)
+        if parts.scheme in ("", "file"):
+            path = Path(unquote(parts.path)) / name
+            return path if path.exists() else None
+        with contextlib.suppress(MlflowException):
+            return Path(self.client.download_artifacts(run_id, name))
+        return None
 
     def latest_backtest(self, kind: str, source: str) -> dict[str, float]:
         """Return the metrics of the newest finished backtest of a kind (model, coin, …) on a source; {} without one."""
@@ -252,6 +292,24 @@ class Tracking:
         database = _database(self.uri)
         location = (database.parent / "artifacts").as_uri() if database is not None else None
         return str(self.client.create_experiment(name, artifact_location=location, tags=_SHOWN_AS))
+
+
+def write_signature(folder: Path, run_id: str, features: Sequence[str]) -> None:
+    """Write MLflow's description of a run's artifacts: what goes in, what comes out, where the booster lies.
+
+    MLflow's own loaders find LightGBM's model by it; its probabilities are the booster's, not yet calibrated.
+    """
+    import numpy as np
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import ColSpec, Schema, TensorSpec
+
+    signature = ModelSignature(
+        inputs=Schema([ColSpec("float", name) for name in features]),
+        outputs=Schema([TensorSpec(np.dtype(np.float64), (-1, 3))]),
+    )
+    model = Model(run_id=run_id, signature=signature)
+    model.add_flavor("lightgbm", data="bundle/model.lgb", model_class="lightgbm.basic.Booster")
+    model.save(str(folder / "MLmodel"))
 
 
 # The UI of MLflow 3 opens an experiment of unknown kind on its pages for language models.

@@ -168,6 +168,9 @@ def fit_fold(
             lookback_s=dataset.lookback_s,
         )
     rows = dataset.learnable(fold.fit)
+    if clocks := dataset.unlearnable(fold.fit):
+        gains = ("0" if name in clocks else "1" for name in dataset.feature_names)
+        params = params | {"feature_contri": ",".join(gains)}
     fitted = fit(dataset, rows, dataset.learnable(fold.stop), params, objective=objective, shuffled=shuffled)
     found = None
     if objective == "multiclass":

@@ -6,6 +6,8 @@ import csv
 import json
 from pathlib import Path
 
+import lightgbm
+import mlflow.models
 import polars as pl
 import pytest
 
@@ -67,8 +69,11 @@ def test_backtests_are_runs_with_the_same_keys(at: DrivenWorld) -> None:
     for run in runs:
         assert set(METRICS) | {"net_bps"} <= set(run.data.metrics)
         assert run.data.tags["market"] == "generated"
+        assert {"sharpe_minute", "skew_minute", "kurtosis_minute", "minutes"} <= set(run.data.metrics)
+    assert {"trials_effective", "deflated_sharpe", "overfitting_probability"} <= set(runs[0].data.metrics)
     artifacts = {item.path for item in tracking.client.list_artifacts(group, "backtest")}
-    assert {"backtest/report.html", "backtest/trades.parquet", "backtest/metrics.csv"} <= artifacts
+    names = {"report.html", "trades.parquet", "metrics.csv", "minutes.csv"}
+    assert {f"backtest/{name}" for name in names} <= artifacts
 
 
 def test_trades_are_rows_of_the_lake(at: DrivenWorld, tmp_path: Path) -> None:
@@ -97,6 +102,20 @@ def test_registered_version_is_all_that_live_needs(at: DrivenWorld) -> None:
     assert {"rank_ic", "ols_rank_ic", "ridge_rank_ic", "shuffled_spread_bps", "log_loss"} <= set(run.data.metrics)
     assert {"lock_sha256", "lake_hash", "commit", "source"} <= set(run.data.tags)
     assert tracking.count_runs(EXPERIMENT) >= 1
+    artifacts = {
+        item.path
+        for folder in ("pictures", "findings")
+        for item in tracking.client.list_artifacts(run.info.run_id, folder)
+    }
+    assert {
+        "pictures/skill.png",
+        "findings/features.csv",
+        "findings/minutes.csv",
+        "findings/universe.json",
+    } <= artifacts
+    booster = lightgbm.Booster(model_file=str(tracking.bundle_folder(version) / "model.lgb"))
+    described = mlflow.models.Model.load(str(tracking.artifact(run.info.run_id, "MLmodel")))
+    assert [column.name for column in described.signature.inputs] == list(bundle.features) == booster.feature_name()
 
 
 def test_training_again_gives_the_next_version_with_the_same_bytes(

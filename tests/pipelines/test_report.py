@@ -36,7 +36,7 @@ def backtest(source: str, trades: tuple[Trade, ...]) -> Backtest:
 
 
 def page(tmp_path: Path, judged: Backtest) -> str:
-    write_report(tmp_path / "report.html", judged, training={"rank_ic": 0.05}, lineage={"code": "abc"}, trials=3)
+    write_report(tmp_path / "report.html", judged, training={"rank_ic": 0.05}, lineage={"code": "abc"}, trials=["3 models trained"])
     return (tmp_path / "report.html").read_text()
 
 
