@@ -43,10 +43,10 @@ demo: setup ## the whole road on the embedded simulator; RECORDING=<folder> repl
 	@$(BIN)/python -m pipelines.demo $(if $(RECORDING),--recording "$(RECORDING)")
 
 test: setup ## the tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist loadfile
 
 nightly: setup ## the long sweeps as well
-	@$(BIN)/python -m pytest -m ""
+	@$(BIN)/python -m pytest -n auto --dist loadfile -m ""
 
 lint: setup ## ruff, mypy --strict, import contracts, secret scan
 	@$(BIN)/ruff check .
