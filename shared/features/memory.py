@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ CHUNK_SYMBOLS = 150
 the past are moved."""
 
 _BOUND_MAX = 64
-"""Ring positions whose views are kept; formulas that look further back bind them anew every second."""
+"""Positions of rings and windows whose views are kept; formulas that look further back bind them anew."""
 
 
 def forget(plan: Plan, n_symbols: int) -> Past:
@@ -167,6 +167,15 @@ class Live:
             ring[len(ring) - len(rows) :] = rows
 
 
+class _Views(NamedTuple):
+    """Where the values of a slab lie, and what to call."""
+
+    whole: list[Floats]  # by value: whole rows
+    values: list[list[Floats]]  # of each chunk, by value
+    calls: list[list[list[_Bound]]]  # of each chunk and pass
+    reading: list[tuple[int, int, Call]]  # pass, position and call of those that read the block itself
+
+
 class History:
     """Slabs of rows in chunks of symbols, each chunk worked by one of `threads` threads."""
 
@@ -193,14 +202,9 @@ class History:
         cells = self.slab * widest
         size = (self.slab + FLOATING_MAX) * widest
         self._registers = [np.empty((plan.n_registers, size)) for _ in range(self._threads)]
-        self._floats: list[dict[int, tuple[Floats, Floats, Floats]]] = []  # of each chunk: before, past, last rows
         # + 16: lines of a power of two bytes apart fall into the same cache set (5 times slower to transpose)
         self._stages = [np.empty((plan.n_features, cells + 16), np.float32) for _ in range(self._threads)]
-        self._bound_rows = 0
-        self._whole: list[Floats] = []
-        self._values: list[list[Floats]] = []
-        self._calls: list[list[list[_Bound]]] = []  # of each chunk and pass: what to call, with which arrays
-        self._reading: list[tuple[int, int, Call]] = []  # pass, position and call of those that read the block itself
+        self._bound: dict[tuple[int, ...], _Views] = {}  # by rows of the slab and by where the windows have advanced to
 
     def _allocate(self, width: int) -> list[Floats]:
         return [
@@ -218,7 +222,6 @@ class History:
 
     def remember(self, past: Past) -> None:
         self._at = [0] * len(past)
-        self._bound_rows = 0
         for chunk, windows in zip(self._chunks, self._windows, strict=True):
             for window, rows, is_common in zip(windows, past, self._plan.is_common_window, strict=True):
                 window[: len(rows)] = rows if is_common else rows[:, chunk]
@@ -231,43 +234,43 @@ class History:
 
     def _slab(self, columns: list[Floats], second: int, out: Features, pool: ThreadPoolExecutor | None) -> None:
         plan, rows = self._plan, len(out)
-        self._bind(rows)
+        views = self._bind(rows)
         for (v, _), column in zip(plan.columns, columns, strict=True):
-            self._whole[v] = column
-            for chunk, values in zip(self._chunks, self._values, strict=True):
+            views.whole[v] = column
+            for chunk, values in zip(self._chunks, views.values, strict=True):
                 values[v] = column[:, chunk]
-        for values, calls in zip(self._values, self._calls, strict=True):
-            for p, k, call in self._reading:
+        for values, calls in zip(views.values, views.calls, strict=True):
+            for p, k, call in views.reading:
                 calls[p][k] = _bound(call, values)
         for v in plan.clocks:
-            self._whole[v][:, 0] = np.arange(second, second + rows)
+            views.whole[v][:, 0] = np.arange(second, second + rows)
         for p in range(plan.n_passes):
             for row_call in plan.rows[p]:
-                self._row_call(row_call, rows, pool)
+                self._row_call(row_call, views.whole, rows, pool)
             if pool is None:
-                self._cells(0, p, out)
+                self._cells(0, p, views, out)
             else:
-                for _ in pool.map(lambda worker, p=p: self._cells(worker, p, out), range(self._threads)):
+                for _ in pool.map(lambda worker, p=p: self._cells(worker, p, views, out), range(self._threads)):
                     pass
         self._advance(rows)
 
-    def _row_call(self, call: Call | Cross, rows: int, pool: ThreadPoolExecutor | None) -> None:
+    def _row_call(self, call: Call | Cross, whole: list[Floats], rows: int, pool: ThreadPoolExecutor | None) -> None:
         if isinstance(call, Call):
-            _call(call, self._whole)
+            _call(call, whole)
         elif pool is None:
-            _cross(call, self._whole, self._position, slice(0, rows))
+            _cross(call, whole, self._position, slice(0, rows))
         else:
             cuts = [rows * k // self._threads for k in range(self._threads + 1)]
             parts = [slice(a, b) for a, b in pairwise(cuts) if a < b]
-            for _ in pool.map(lambda part: _cross(call, self._whole, self._position, part), parts):
+            for _ in pool.map(lambda part: _cross(call, whole, self._position, part), parts):
                 pass
 
-    def _cells(self, worker: int, p: int, out: Features) -> None:
+    def _cells(self, worker: int, p: int, views: _Views, out: Features) -> None:
         """Work pass p of every chunk that is this worker's."""
         is_last = p == self._plan.n_passes - 1
         with np.errstate(all="ignore"):  # every thread has its own
             for c in range(worker, len(self._chunks), self._threads):
-                for operation, arguments in self._calls[c][p]:
+                for operation, arguments in views.calls[c][p]:
                     operation(*arguments)
                 if is_last:
                     chunk = self._chunks[c]
@@ -275,59 +278,66 @@ class History:
                     lines = self._stages[worker][:, : shape[0] * shape[1]]
                     np.copyto(out[:, chunk], lines.reshape(-1, *shape).transpose(1, 2, 0))
 
-    def _bind(self, rows: int) -> None:
-        """Let every value be a view of its first `rows` rows."""
-        if rows == self._bound_rows:
-            return
+    def _bind(self, rows: int) -> _Views:
+        """Return where every value of a slab of so many rows lies now, and what to call with what."""
+        key = (rows, *self._at)
+        if key not in self._bound:
+            if len(self._bound) >= _BOUND_MAX:
+                self._bound.clear()
+            self._bound[key] = self._look_up(rows)
+        return self._bound[key]
+
+    def _look_up(self, rows: int) -> _Views:
         plan = self._plan
-        self._whole = [
-            value[:rows] if value.ndim else value  # constants have no rows
-            for value in self._common
-        ]
+        whole = [value[:rows] if value.ndim else value for value in self._common]  # constants have no rows
         for v, wide in self._wide.items():
-            self._whole[v] = wide[:rows]
-        self._values, self._floats = [], []
+            whole[v] = wide[:rows]
+        for v, w, back in plan.views:
+            if plan.is_common_window[w]:
+                whole[v] = self._seen(0, w, back, rows)
+        found = _Views(whole, [], [], [])
         for c, chunk in enumerate(self._chunks):
-            values = self._whole.copy()
+            values = whole.copy()
             shape = (rows, chunk.stop - chunk.start)
+            registers = self._registers[c % self._threads]
             for v, wide in self._wide.items():
                 values[v] = wide[:rows, chunk]
             for v, r in plan.registered:
-                values[v] = self._registers[c % self._threads][r, : shape[0] * shape[1]].reshape(shape)
-            self._values.append(values)
-            self._floats.append({w: self._float(c, w, rows) for w in plan.floating})
+                values[v] = registers[r, : shape[0] * shape[1]].reshape(shape)
             for v, w, back in plan.views:
                 if w in plan.floating:
                     first = (plan.depths[w] - back) * shape[1]
-                    register = self._registers[c % self._threads][plan.floating[w]]
-                    values[v] = register[first : first + shape[0] * shape[1]].reshape(shape)
-        self._bound_rows = rows
-        self._see_windows([w for w in range(len(plan.depths)) if w not in plan.floating])
-        self._look_up()
+                    values[v] = registers[plan.floating[w], first : first + shape[0] * shape[1]].reshape(shape)
+                elif not plan.is_common_window[w]:
+                    values[v] = self._seen(c, w, back, rows)
+            found.values.append(values)
+            found.calls.append([self._calls_of(c, p, values, shape, found.reading) for p in range(plan.n_passes)])
+        return found
 
-    def _look_up(self) -> None:
-        """Look up what to call with which arrays: the same in every slab but for what reads the block itself."""
+    def _seen(self, c: int, w: int, back: int, rows: int) -> Floats:
+        """Return the rows of a slab in a window, or those so many rows earlier."""
+        first = self._plan.depths[w] + self._at[w] - back
+        return self._windows[c][w][first : first + rows]
+
+    def _calls_of(
+        self, c: int, p: int, values: list[Floats], shape: tuple[int, int], reading: list[tuple[int, int, Call]]
+    ) -> list[_Bound]:
+        """Return what pass p calls for a chunk; note which calls read the block itself, which is another every time."""
         sources = {v for v, _ in self._plan.columns}
-        self._calls, self._reading = [], []
-        for c, values in enumerate(self._values):
-            stage = self._stages[c % self._threads]
-            shape = (self._bound_rows, self._chunks[c].stop - self._chunks[c].start)
-            passes: list[list[_Bound]] = []
-            for p, calls in enumerate(self._plan.cells):
-                bound: list[_Bound] = []
-                for call in calls:
-                    if call.operation is not None:
-                        if c == 0 and sources & set(call.arguments):
-                            self._reading.append((p, len(bound), call))
-                        bound.append(_bound(call, values))
-                    if call.window >= 0:
-                        before, past, last = self._floats[c][call.window]
-                        bound += [(np.copyto, (before, past)), (np.copyto, (past, last))]
-                    for f in call.features:
-                        line = stage[f, : shape[0] * shape[1]].reshape(shape)
-                        bound.append((_round_clean, (line, values[call.result])))
-                passes.append(bound)
-            self._calls.append(passes)
+        stage = self._stages[c % self._threads]
+        bound: list[_Bound] = []
+        for call in self._plan.cells[p]:
+            if call.operation is not None:
+                if c == 0 and sources & set(call.arguments):
+                    reading.append((p, len(bound), call))
+                bound.append(_bound(call, values))
+            if call.window >= 0:
+                before, past, last = self._float(c, call.window, shape[0])
+                bound += [(np.copyto, (before, past)), (np.copyto, (past, last))]
+            for f in call.features:
+                line = stage[f, : shape[0] * shape[1]].reshape(shape)
+                bound.append((_round_clean, (line, values[call.result])))
+        return bound
 
     def _float(self, c: int, w: int, rows: int) -> tuple[Floats, Floats, Floats]:
         """Return, of a window that floats, the rows before it in its register, its past, and its last rows."""
@@ -337,34 +347,13 @@ class History:
         whole = register.reshape(depth + rows, width)
         return whole[:depth], past, whole[rows:]
 
-    def _see_windows(self, which: Sequence[int]) -> None:
-        """Let the values of these windows, and what looks back into them, be where the windows have advanced to."""
-        wanted, rows = set(which), self._bound_rows
-        for v, w, back in self._plan.views:
-            if w not in wanted:
-                continue
-            first = self._plan.depths[w] + self._at[w] - back
-            if self._plan.is_common_window[w]:
-                self._whole[v] = self._windows[0][w][first : first + rows]
-                for values in self._values:
-                    values[v] = self._whole[v]
-            else:
-                for windows, values in zip(self._windows, self._values, strict=True):
-                    values[v] = windows[w][first : first + rows]
-
     def _advance(self, rows: int) -> None:
-        moved = []
         for w, depth in enumerate(self._plan.depths):
             if w in self._plan.floating:
                 continue
-            before, at = self._at[w], self._at[w] + rows
+            at = self._at[w] + rows
             if at + self.slab > self._spare[w]:
                 for windows in self._windows[:1] if self._plan.is_common_window[w] else self._windows:
                     windows[w][:depth] = windows[w][at : at + depth]
                 at = 0
             self._at[w] = at
-            if at != before:
-                moved.append(w)
-        if moved:
-            self._see_windows(moved)
-            self._look_up()

@@ -41,6 +41,7 @@ EVERYTHING = FORMULAS | {
     "residual_rank": rank(MOVE - MARKET * covariance(MOVE, MARKET, 9)),
     "lagged_rank": Lag(rank(Y), 4),
     "rank_of_lagged": rank(Lag(Y, 2)),
+    "column_long_ago": Lag(X, 70) + Lag(X, 40),
     "rank_of_column": rank(Y),
     "rank_of_rank_change": rank(rank(Y) - Lag(rank(Y), 1)),
     "zscore": zscore(Y),
