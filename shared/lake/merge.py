@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from shared.errors import TableCorrupt
-from shared.lake import find, layout, removal, spill, wal
+from shared.lake import find, layout, removal, sealed, spill, wal
 from shared.lake.layout import DEPTH, TABLES
 from shared.types import LATE_NS_MAX, NS, TickEvent
 
@@ -37,7 +37,13 @@ class HourRows(msgspec.Struct, frozen=True, kw_only=True):
 
 def raw_hour(root: Path, table: str, source: str, hour: int, logs: Sequence[wal.Log] | None = None) -> HourRows:
     """Return one raw hour as a whole; see `raw_parts`, which needs less memory."""
-    parts = list(raw_parts(root, table, source, hour, logs))
+    for left in reversed(range(_LISTING_RETRIES)):
+        try:
+            parts = list(raw_parts(root, table, source, hour, logs))
+            break
+        except sealed.Replaced:
+            if not left:
+                raise
     return HourRows(
         frame=pl.concat(part.frame for part in parts),
         duplicates=sum(part.duplicates for part in parts),

@@ -311,7 +311,13 @@ def read_ticks(
                 f"{layout.hour_name(start_ns // layout.HOUR_NS)} to {layout.hour_name((end_ns - 1) // layout.HOUR_NS)}"
             )
             raise find.empty(root, table, source, f"hours from {span}")
-        frame = pl.concat(_frames(root, about, source, wanted, start_ns, end_ns, symbols, list(about.columns)))
+        for left in reversed(range(_LISTING_RETRIES)):
+            try:
+                frame = pl.concat(_frames(root, about, source, wanted, start_ns, end_ns, symbols, list(about.columns)))
+                break
+            except sealed.Replaced:
+                if not left:
+                    raise
         if is_sorted:  # stable: rows of one symbol and instant keep the file's order (the frame's)
             frame = frame.sort("recv_ns", maintain_order=True)
         tables.append(layout.frame_to_rows(table, frame, symbols))

@@ -44,7 +44,11 @@ class Origin(Protocol):
 
 
 class SealedOrigin:
-    """The rows of a sealed file."""
+    """The rows of a sealed file.
+
+    Raises:
+        Replaced: another seal has replaced it meanwhile, in each of its methods.
+    """
 
     def __init__(self, path: Path, symbols: frozenset[str] | None) -> None:
         self._index = sealed.index(path)
@@ -52,14 +56,16 @@ class SealedOrigin:
         self.counts: Counter[str] = Counter()
         for group in np.flatnonzero(self._index.groups(None, None, None if symbols is None else sorted(symbols))):
             only = np.arange(len(self._index.rows)) == group
-            names = sealed.read(self._index, only, ["symbol"])["symbol"].value_counts()
+            with sealed.unchanged([self._index]):
+                names = sealed.read(self._index, only, ["symbol"])["symbol"].value_counts()
             self.counts.update({name: n for name, n in names.iter_rows() if symbols is None or name in symbols})
 
     def take(self, first: str, last: str) -> pl.DataFrame:
         ranges = self._index.symbols
         assert ranges is not None, self._index.path
         groups = np.array([low <= last and high >= first for low, high in ranges], np.bool_)
-        rows = sealed.read(self._index, groups).filter(pl.col("symbol").is_between(pl.lit(first), pl.lit(last)))
+        with sealed.unchanged([self._index]):
+            rows = sealed.read(self._index, groups).filter(pl.col("symbol").is_between(pl.lit(first), pl.lit(last)))
         return rows if self._symbols is None else rows.filter(pl.col("symbol").is_in(list(self._symbols)))
 
 

@@ -13,9 +13,10 @@ import pytest
 
 from shared.errors import TableEmpty
 from shared.lake import read, sealed, write
-from shared.types import Universe
+from shared.types import NS, Universe
 from tests.shared.lake import receipts as r
-from tests.shared.lake.test_write import seconds_frame
+from tests.shared.lake.test_wal import everything
+from tests.shared.lake.test_write import record, seconds_frame
 
 START_NS = r.HOUR * r.HOUR_NS
 SNAPSHOTS = 20
@@ -109,3 +110,30 @@ def test_file_that_is_replaced_while_it_is_verified_is_verified_anew(
 
     assert read.verify(path).rows == read.footer(path).rows
     assert read.footer(path).rows != seconds_frame(r.HOUR, 50).height
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_open_hour_is_read_whole_though_another_seal_replaces_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    """An hour of a sealed file, a dead log and a living one: sealed again while it is read, no row is lost or doubled,
+    and no alarm is raised."""
+    for session, first in (("a", 0), ("b", 3)):
+        record(tmp_path, session, START_NS + first * NS, START_NS + (first + 3) * NS)
+        if session == "a":
+            write.seal(tmp_path, r.SOURCE, r.HOUR)
+    living = record(tmp_path, "c", START_NS + 6 * NS, START_NS + 9 * NS, is_closed=False)
+    expected = everything(tmp_path)
+    check, calls = sealed.check, []
+
+    def replace_then(*args: Any) -> None:
+        calls.append(args)
+        if len(calls) == call:
+            write.seal(tmp_path, r.SOURCE, r.HOUR)
+        check(*args)
+
+    monkeypatch.setattr(sealed, "check", replace_then)
+
+    assert r.same(everything(tmp_path), expected, ignore=())
+    assert len(calls) > call
+    living.abandon()
