@@ -48,10 +48,11 @@ def main() -> int:
             total[name] += getattr(found, name)
         lost.update(found.lost)
         words = found.failures()
-        failures += [f"seed {seed}, {kind}, {case.channel}: {word} {found.examples}" for word in words]
+        failures += [f"seed {seed}, {kind}, {case.channel}: {word}" for word in words]
+        told = "; ".join([*words, *found.examples]) or "as it should be"
         print(
             f"{total['frames'] / 1e6:8.1f} M  seed {seed} {kind:10} {found.frames:,} frames, lost "
-            f"{sum(found.lost.values()):,}, unmarked {found.unmarked:,}: {'; '.join(words) or 'as it should be'}",
+            f"{sum(found.lost.values()):,}, unmarked {found.unmarked:,}: {told}",
             file=sys.stderr,
             flush=True,
         )

@@ -631,8 +631,10 @@ class Judge:
                     # To the second, as links were noted: what lies beside a break may have been lost with the link.
                     linked |= (ms[mine] >= begin - 1000) & (ms[mine] < end + 1000)
                 is_seen[mine] |= ~linked
-        else:  # the last minute has no candle, the last change nothing that comes after it
-            is_seen = ms < (self.world.end_s // 60 * 60 - 10) * 1000
+        elif code == TRADE:  # a minute is compared with its candle once receipts go on after its end
+            is_seen = ms < (self.world.end_s * NS - coverage.VOLUME_LAG_NS) // (CANDLE_S * NS) * CANDLE_S * 1000
+        else:  # a change is missed by the one that follows it
+            is_seen = ms < (self.world.end_s - 10) * 1000
         self.found.unmarked += int((~is_marked).sum())
         unseen = np.flatnonzero(~is_marked & is_seen)
         self.found.violations += len(unseen)
