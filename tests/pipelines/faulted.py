@@ -180,6 +180,8 @@ class Connection:
         self.topics.clear()
         self.session.lost(self.world.stamp(now_ns))
         self.retry_ns = now_ns + int(retry_s * NS) if retry_s is not None else 2**62
+        if retry_s is not None:
+            self.world.cut.append((now_ns // MS, self))
 
     def queue(self, key: int, frame: bytes) -> None:
         self.pending.append(frame)
@@ -256,6 +258,7 @@ class World:
         self.connections: list[Connection] = []
         self.pushed, self.delivered = array("q"), array("q")
         self.unreadable: list[tuple[int, Connection]] = []
+        self.cut: list[tuple[int, Connection]] = []  # connections that ended, and not because another took over
         self.up_ms: dict[tuple[int, int], list[tuple[int, int]]] = {}  # channel, symbol -> [from, to) while linked
         self.tickers = np.full((case.seconds + EARLY_S + 1, case.symbols, len(_TICKER_FIELDS)), np.nan)
         self._n_conns = 0
@@ -651,6 +654,10 @@ class Judge:
             for begin, end in spans:
                 first, last = -(-begin // 60_000) - self.first_minute, end // 60_000 - self.first_minute
                 linked[code, n, max(0, first) : max(0, last)] = True
+        for ms, connection in world.cut:  # however soon it came back: links are noted once a second
+            of = [world.position[symbol] for _, symbol in connection.session.channels]
+            for minute in {(ms - 1000) // 60_000, ms // 60_000, (ms + 1000) // 60_000}:
+                linked[:, of, minute - self.first_minute] = False
         unread = np.zeros(marks.shape[1:], np.bool_)
         for ms, connection in world.unreadable:
             for symbol in {symbol for _, symbol in connection.session.channels}:
