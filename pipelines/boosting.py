@@ -103,6 +103,7 @@ def fit(
     objective: Objective = "multiclass",
     shuffled: Ints | None = None,
     rounds_max: int = ROUNDS_MAX,
+    patience: int = ROUNDS_PATIENCE,
 ) -> Fitted:
     """Fit trees on `rows`; `stop_rows` alone say when there are enough.
 
@@ -135,7 +136,7 @@ def fit(
         num_boost_round=rounds_max,
         valid_sets=[train, data(stop_rows, train)],
         valid_names=["fit", "stop"],
-        callbacks=[lgb.early_stopping(ROUNDS_PATIENCE, verbose=False), lgb.record_evaluation(losses)],
+        callbacks=[lgb.early_stopping(patience, verbose=False), lgb.record_evaluation(losses)],
     )
     [in_fit], [in_stop] = losses["fit"].values(), losses["stop"].values()
     return Fitted(booster, objective, max(1, booster.best_iteration or rounds_max), tuple(in_fit), tuple(in_stop))

@@ -19,6 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipelines.features import RULE
+from pipelines.leaks import check_features
 from pipelines.rows import PIECE_ROWS, Dataset
 from pipelines.validation import walk_forward
 from shared.errors import SchemaMismatch, TableCorrupt, TableEmpty
@@ -53,6 +54,7 @@ def build_dataset(
     Raises:
         TableEmpty: no hour of the window has features and labels.
         SchemaMismatch: stored features are not those of this code's catalog, or labels were made by another rule.
+        LeakyFeatures: stored features are not what the past of their second gives.
     """
     hours = [
         hour
@@ -68,6 +70,7 @@ def build_dataset(
     last_s = min((hours[-1] + 1) * HOUR_S, end_s) if end_s is not None else (hours[-1] + 1) * HOUR_S
     names, lookback_s = tuple(FEATURES), lookback_of(FEATURES)
     _check_stored(lake, source, hours, rule)
+    check_features(lake, source, hours)
     gaps = _gaps(lake, source, first_s - lookback_s, last_s + rule.reach_s)
     most = sum(read.footer(path).rows for hour in hours for path in find.parts(lake, "labels", source, hour))
     features = _room(lake, most, len(names), memory_bytes)

@@ -18,12 +18,13 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from pipelines import baselines
 from pipelines.boosting import Fitted, Objective, Params, deviation_bps, fit, params_of, predict, scale_bps, text_of
 from pipelines.calibrating import calibrate
-from pipelines.evidence import calibration
+from pipelines.evidence import calibration, effective_trials
 from pipelines.rows import Dataset
 from pipelines.validation import (
     UNKNOWN_IC,
@@ -40,13 +41,18 @@ from shared.errors import NotEnoughData
 from shared.model import CLASSES, FLAT, LONG, SHORT, Calibration
 from shared.types import Floats, Ints
 
-POSITIVES_PER_FEATURE = 5
-"""Labels other than flat that the fit needs for each feature that is there.
+POSITIVES_PER_FEATURE, POSITIVES_MIN = 5, 150
+"""Labels other than flat that the fit needs: so many for each *independent* feature that is there, never fewer than the
+second.
 
 Five events per parameter is the bound below which even a linear classifier's coefficients are mostly bias
-(Vittinghoff & McCulloch 2007, relaxing the ten of Peduzzi et al. 1996). Labels of neighbouring seconds overlap, so this
-is necessary, not sufficient: the standard error of the rank IC says the rest.
+(Vittinghoff & McCulloch 2007, relaxing the ten of Peduzzi et al. 1996). Parameters are counted as independent ones, the
+participation ratio of the eigenvalues of the features' correlation matrix: of a hundred features many are near copies
+(an imbalance of one, three and five levels), which a regularised model cannot set one against the other. Labels of
+neighbouring seconds overlap, so this is necessary, not sufficient: the standard error of the rank IC says the rest.
 """
+
+_CORRELATED_ROWS = 4_000
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
@@ -244,15 +250,15 @@ def require_labels(dataset: Dataset, fold: Fold) -> None:
     Raises:
         NotEnoughData: an honest end, in the words of the issue.
     """
-    n_features = len(dataset.feature_names) - len(dataset.absent)
-    needed = POSITIVES_PER_FEATURE * n_features
+    n_features = independent_features(dataset, fold)
+    needed = max(POSITIVES_MIN, math.ceil(POSITIVES_PER_FEATURE * n_features))
     _, longs, shorts = _counts(dataset, fold)
     seconds = len(np.unique(dataset.second[dataset.of(fold.fit)]))
     if longs + shorts < needed or not longs or not shorts:
         both = " with some of both sides" if longs + shorts >= needed else ""
         raise NotEnoughData(
             f"{longs + shorts} positive labels ({longs} long, {shorts} short), needs {needed}{both}: not trained "
-            f"({POSITIVES_PER_FEATURE} for each of {n_features} features, "
+            f"({POSITIVES_PER_FEATURE} for each of {n_features:.0f} independent features, {POSITIVES_MIN} at least, "
             f"in the {seconds} s to learn from): collect a longer or livelier window of {dataset.source}"
         )
     blocks = (("early stopping", fold.stop), ("calibration", fold.calibrate))
@@ -265,6 +271,22 @@ def require_labels(dataset: Dataset, fold: Fold) -> None:
                 f"no labelled row for {name} ([{span.start_s}, {span.end_s})), "
                 f"needs one at least: not trained: collect a longer window of {dataset.source}"
             )
+
+
+def independent_features(dataset: Dataset, fold: Fold) -> float:
+    """Return how many independent features those that are there are worth, on evenly spaced rows of the fit."""
+    rows = dataset.learnable(fold.fit)
+    rows = rows[:: max(1, len(rows) // _CORRELATED_ROWS)]
+    barred = (*dataset.absent, *dataset.unlearnable(fold.fit))
+    is_there = ~np.isin(dataset.feature_names, barred)
+    if len(rows) < 2:
+        return float(is_there.sum())
+    values = np.asarray(dataset.features[rows])[:, is_there]
+    values = values[:, values.min(axis=0) < values.max(axis=0)]  # what never varies is no parameter
+    if not values.shape[1]:
+        return 0.0
+    # By rank: one wild value must not make two features look alike.
+    return effective_trials(pl.DataFrame(values).select(pl.all().rank("average")).to_numpy())
 
 
 def class_edge_bps(dataset: Dataset, rows: Ints, shuffled: Ints | None = None) -> tuple[float, float, float]:

@@ -14,6 +14,7 @@ import pytest
 from pipelines import backtest, train
 from pipelines.backtest import candidate
 from pipelines.dataset import build_dataset
+from pipelines.features import write_features
 from pipelines.moments import when
 from pipelines.tracking import ALIAS, EXPERIMENT, EXPERIMENT_BACKTESTS, Tracking
 from pipelines.trades import METRICS
@@ -142,11 +143,12 @@ def test_what_only_the_holdout_has_is_absent(tmp_path: Path) -> None:
     """Which features a model needs is decided on what it may learn from: one that begins in the holdout is absent."""
     start, end = write_lake(tmp_path)
     begins = start + (end - start) * 9 // 10
-    for hour in read.hours(tmp_path, "features", SOURCE):
-        path = layout.partition_path(tmp_path, "features", SOURCE, hour)
-        late = pl.when(pl.col("second") >= begins).then("funding_rate").otherwise(float("nan")).cast(pl.Float32)
-        rows = pl.read_parquet(path).with_columns(late.alias("funding_rate"))
-        write.write_table(tmp_path, "features", SOURCE, hour, rows, {})
+    late = pl.when(pl.col("second") >= begins).then("funding_rate").otherwise(float("nan"))
+    for hour in read.hours(tmp_path, "seconds", SOURCE):
+        rows = pl.read_parquet(layout.partition_path(tmp_path, "seconds", SOURCE, hour))
+        write.write_table(tmp_path, "seconds", SOURCE, hour, rows.with_columns(late.alias("funding_rate")), {})
+    for hour in read.hours(tmp_path, "seconds", SOURCE):
+        write_features(tmp_path, SOURCE, hour)
 
     dataset = build_dataset(tmp_path, SOURCE)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 import pytest
 import scipy.stats
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.rows import Dataset
-from pipelines.training import Trained, expected_edge_bps, figures_of, fit_and_judge
+from pipelines.training import Trained, expected_edge_bps, figures_of, fit_and_judge, independent_features
 from pipelines.validation import LeakySplit, check_gap, gap_s, log_loss, rank_ic, walk_forward
 from shared.errors import NotEnoughData
 from shared.labels import HORIZONS_S, Rule
@@ -114,8 +115,22 @@ def test_class_edge_has_the_sign_of_its_class(with_signal: tuple[Dataset, Traine
 
 def test_few_positive_labels_end_in_one_clear_sentence() -> None:
     """A market that moves less than its costs is not trained on, and the message says N and M."""
-    with pytest.raises(NotEnoughData, match=r"^\d+ positive labels \(\d+ long, \d+ short\), needs 35: not trained"):
+    with pytest.raises(NotEnoughData, match=r"^\d+ positive labels \(\d+ long, \d+ short\), needs 150: not trained"):
         fit_and_judge(planted(scale=3.0), seed=7, threads=1)
+
+
+def test_copies_of_a_feature_ask_for_no_more_labels() -> None:
+    """What counts is independent features: twenty copies of one, whatever their scale, are one; noise is itself."""
+    dataset = planted()
+    fold = walk_forward(np.unique(dataset.second), reach_s=11, lookback_s=30)[-1]
+    features = np.repeat(dataset.features[:, :1], 20, axis=1) * np.arange(1, 21, dtype=np.float32)
+    names = tuple(f"copy_{n}" for n in range(20))
+    copies = msgspec.structs.replace(dataset, features=features, feature_names=names, absent=())
+
+    assert independent_features(copies, fold) == pytest.approx(1.0)
+    assert independent_features(dataset, fold) == pytest.approx(7.0, rel=0.02)
+    constant = msgspec.structs.replace(copies, features=np.ones_like(features))
+    assert independent_features(constant, fold) == 0.0
 
 
 def test_window_shorter_than_its_gaps_is_refused() -> None:
