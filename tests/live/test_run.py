@@ -219,7 +219,7 @@ def resolved(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         ({"definition_hash": "0" * 64}, {}, (), "feature definitions of model .* are 000000000000…, code has"),
         ({}, REAL_MONEY, ("--arm",), "trained on source bitget, found simulator-g7-4"),
         ({"source": "bitget"}, REAL_MONEY, ("--arm",), "must have passed the honest-edge gate, found 'not judged'"),
-        ({"format_version": 99}, {}, (), "must be a bundle of format 1, found 99"),
+        ({"format_version": 99}, {}, (), "must be a bundle of format 2, found 99"),
         ({"lineage": Lineage(books="books15")}, {}, (), "found BOOKS=books5 where it was books15: set BOOKS=books15"),
     ],
     ids=["other features", "other source", "no gate", "other format", "other books"],

@@ -15,6 +15,7 @@ from shared.errors import SettingsError, TableEmpty
 from shared.simulator.markets.lake import PAST_S, LakeMarket
 from shared.simulator.markets.market import NS, GeneratedMarket, Market, depth_at
 from shared.simulator.pushes.feed import HISTORY, Frame, PublicFeed
+from shared.types import BookChannels
 
 BORDER_S = 489_000 * 3600
 START_S, GAP_S, RESUME_S, END_S = BORDER_S - 100, BORDER_S + 60, BORDER_S + 120, BORDER_S + 180
@@ -48,8 +49,8 @@ def lake(tmp_path_factory: pytest.TempPathFactory, origin: Market) -> Path:
     root = tmp_path_factory.mktemp("lake")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(generate, "PublicFeed", LateFeed)
-        generate.generate(origin, root, START_S, GAP_S)
-        generate.generate(origin, root, RESUME_S, END_S)
+        for begin_s, end_s in ((START_S, GAP_S), (RESUME_S, END_S)):
+            generate.generate(origin, root, begin_s, end_s, books=BookChannels("books15"))
     return root
 
 
