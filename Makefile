@@ -19,7 +19,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .tools/uv/bin/uv)
 # Give a folder in the layout of docs/recordings.md to run the demo on real order books.
 RECORDING ?=
 
-.PHONY: help setup setup-live demo test nightly lint format bench ui lock clean
+.PHONY: help setup setup-live demo test nightly lint format bench bench-long ui lock clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,8 +58,15 @@ lint: setup ## ruff, mypy --strict, import contracts, secret scan
 format: setup ## let ruff arrange the code
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format .
 
+# A day of the lake, 10^8 frames, fits of millions of rows: an hour and more.
+LONG_BENCHMARKS := lake memory sweep training
+BENCHMARKS := $(filter-out __init__ in_polars $(LONG_BENCHMARKS),$(notdir $(basename $(wildcard benchmarks/*.py))))
+
 bench: setup ## benchmarks: measured, never asserted
-	@for b in benchmarks/*.py; do echo "== $$b"; $(BIN)/python $$b || exit 1; done
+	@for b in $(BENCHMARKS); do echo "== $$b"; $(BIN)/python -m benchmarks.$$b || exit 1; done
+
+bench-long: setup ## the benchmarks that take an hour
+	@for b in $(LONG_BENCHMARKS); do echo "== $$b"; $(BIN)/python -m benchmarks.$$b || exit 1; done
 
 ui: setup ## start the Dagster UI and the MLflow UI on loopback
 	@$(BIN)/python -m pipelines.ui

@@ -1,6 +1,6 @@
 """How fast seconds and features are: a live second and history, beside polars on the same formulas in the same run.
 
-    PYTHONPATH=. python benchmarks/features.py [--day]
+    python -m benchmarks.features [--day]
 
 A symbol-second is one row with all features. Figures are the best of some repetitions (history) or percentiles
 (live); other work on the machine makes them worse, never better, so compare what one run says. The polars formulations
@@ -17,10 +17,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import in_polars
 import numpy as np
 import polars as pl
 
+from benchmarks import in_polars
 from shared.features.across import ACROSS
 from shared.features.catalog import FEATURES
 from shared.features.graph import FeatureGraph, Features

@@ -1,6 +1,6 @@
 """A live second, from its close to its last order at the socket; and what `import live.run` costs.
 
-Run it: python benchmarks/latency.py  (half a minute: a coin trades 40 symbols of a simulator that runs beside it)
+Run it: python -m benchmarks.latency  (half a minute: a coin trades 40 symbols of a simulator that runs beside it)
 
 The import is timed in the lean environment where there is one (make setup-live), else in this one. What a session
 measures of itself: wall time from second + 1.0 to the last order's bytes handed to the socket, journal synced before.

@@ -1,6 +1,6 @@
 """How many events a second the venue takes, without a socket: orders, books with resting orders, marks with positions.
 
-Run it: python benchmarks/venue.py  (half a minute; CPU time, the best of five rounds each)
+Run it: python -m benchmarks.venue  (half a minute; CPU time, the best of five rounds each)
 
 Uses nothing but what the venue has had from its beginning, so that the same file measures an older checkout.
 """
