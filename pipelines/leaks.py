@@ -80,5 +80,6 @@ def _seconds(lake: Path, source: str, hours: Sequence[int]) -> list[int]:
             continue
         if hour in (hours[0], hours[-1]):
             looked_at.add(seconds[0])
-        looked_at |= {seconds[len(seconds) * (2 * k + 1) // (2 * SPREAD)] for k in range(SPREAD // len(chosen) + 1)}
+        each = -(-SPREAD // len(chosen))
+        looked_at |= {seconds[len(seconds) * (2 * k + 1) // (2 * each)] for k in range(each)}
     return sorted(looked_at)

@@ -41,6 +41,8 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_sound_features_pass(sound: Path) -> None:
     """What the graph wrote is what the check computes, at the first second of the window too."""
     assert check_features(sound, SOURCE, [HOUR, HOUR + 1]) >= 16
+    assert check_features(sound, SOURCE, [HOUR]) == 20
+    assert check_features(sound, SOURCE, []) == 0
 
 
 NAMES = ("return_1s", "imbalance_5", "volatility_30s", "rank_return_10s")
