@@ -1,6 +1,6 @@
-"""What Dagster loads: assets, checks, jobs, schedules, a sensor. Heavy libraries are imported when an asset runs.
+"""What Dagster loads: assets, checks, jobs, schedules, sensors. Heavy libraries are imported when an asset runs.
 
-Schedules and the sensor are stopped until somebody switches them on, and mind nothing when all of them run over an
+Schedules and sensors are stopped until somebody switches them on, and mind nothing when all of them run over an
 empty lake: what has no data is skipped with the reason. One switch is enough for the whole chain of an hour:
 
     record_hourly    at minute 57, the next hour: connects shortly before it, records it, and makes everything of it
@@ -8,6 +8,7 @@ empty lake: what has no data is skipped with the reason. One switch is enough fo
     learn_daily      once a day: dataset, model, backtest, report
     history_hourly   at minute 2: candles, settled funding, open interest over REST
     retention_daily  removes what is older than RETENTION allows
+    follow_candles   candles that came after their hour was judged: its coverage again, now with the volumes compared
     follow_changes   whatever changes in an hour (imports, backfills, rows that came late): what stands on it, again
 """
 
@@ -20,10 +21,12 @@ from pipelines.checks import CHECKS
 from pipelines.partitions import key_of
 from pipelines.resources import LakeResource, TrackingResource
 from pipelines.upkeep import HISTORY, UPKEEP
-from shared.lake import read
+from shared.lake import coverage, read
 from shared.lake.layout import HOUR_S, hour_name
 
 HOUR = ("raw_ticks", "universe", "coverage", "seconds", "features", "labels")
+
+JUDGED_AT_ONCE = 24
 
 # A run whose process is killed is started again by the daemon (deploy/dagster.yaml), from the step that it had begun.
 RESUME = {"dagster/max_retries": "3", "dagster/retry_strategy": "FROM_FAILURE"}
@@ -48,6 +51,12 @@ KEEP_HISTORY = dg.define_asset_job(
     "history",
     selection=dg.AssetSelection.assets(*HISTORY),
     description="What is new of candles, funding and open interest, over REST.",
+)
+JUDGE = dg.define_asset_job(
+    "judge",
+    selection=dg.AssetSelection.assets("coverage"),
+    tags=RESUME,
+    description="The coverage of one hour, again.",
 )
 RETAIN = dg.define_asset_job(
     "retain",
@@ -115,6 +124,24 @@ def learn_daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.Ski
     return dg.RunRequest(run_key=f"{lake.name}-{hour_at(context)}")
 
 
+@dg.sensor(
+    job=JUDGE,
+    name="follow_candles",
+    minimum_interval_seconds=300,
+    default_status=dg.DefaultSensorStatus.STOPPED,
+    required_resource_keys={"lake"},
+    description="Judge hours again whose candles came after their coverage was computed: a minute whose trades are not "
+    "those of its candle is a gap. Looks at the lake, so candles of `python -m pipelines.history` count, too.",
+)
+def follow_candles(context: dg.SensorEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+    lake = context.resources.lake
+    late = sorted(coverage.outdated(lake.root, lake.name).items())[-JUDGED_AT_ONCE:]
+    if not late:
+        return dg.SkipReason(f"every hour of {lake.name} that has coverage was judged by the candles that there are")
+    # Of other candles the key is another one: an hour is judged again for each, and once.
+    return [dg.RunRequest(run_key=f"{lake.name}-{hour}-{which}", partition_key=key_of(hour)) for hour, which in late]
+
+
 FOLLOW = dg.AutomationConditionSensorDefinition(
     "follow_changes",
     target=dg.AssetSelection.assets(*HOUR[1:]),
@@ -128,9 +155,9 @@ FOLLOW = dg.AutomationConditionSensorDefinition(
 defs = dg.Definitions(
     assets=[*ASSETS, *UPKEEP],
     asset_checks=CHECKS,
-    jobs=[PREPARE, LEARN, KEEP_HISTORY, RETAIN],
+    jobs=[PREPARE, LEARN, KEEP_HISTORY, JUDGE, RETAIN],
     schedules=[record_hourly, prepare_hourly, learn_daily, history_hourly, retention_daily],
-    sensors=[FOLLOW],
+    sensors=[follow_candles, FOLLOW],
     resources={"lake": LakeResource(), "tracking": TrackingResource()},
     # One process a run: six steps take 0.6 s instead of 12 s, and two cores are few.
     executor=dg.in_process_executor,

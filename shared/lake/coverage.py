@@ -95,7 +95,29 @@ def compute(root: Path, source: str, hour: int) -> pl.DataFrame:
 
 def write_coverage(root: Path, source: str, hour: int) -> write.Written:
     """Compute the coverage of one hour and store it."""
-    return write.write_table(root, "coverage", source, hour, compute(root, source, hour), {"made_from": "raw, candles"})
+    candles = _candles_hash(root, source, hour)  # before: of those that come meanwhile, too little is claimed
+    frame = compute(root, source, hour)
+    return write.write_table(root, "coverage", source, hour, frame, {"made_from": "raw, candles", "candles": candles})
+
+
+def outdated(root: Path, source: str) -> dict[int, str]:
+    """Return the hours whose coverage was computed without the candles that are there now -> hash of these candles.
+
+    Candles are asked for over REST, and come when they come; until then no minute's trades are compared with anything.
+    """
+    judged = set(read.hours(root, "coverage", source))
+    found = {}
+    for hour in sorted(judged & set(read.hours(root, "candles", source))):
+        path = read.sealed_file(root, "coverage", source, hour)
+        then = "" if path is None else read.footer(path).provenance.get("candles", "")
+        if path is not None and (now := _candles_hash(root, source, hour)) != then:
+            found[hour] = now
+    return found
+
+
+def _candles_hash(root: Path, source: str, hour: int) -> str:
+    """Return what the candles of an hour are, "" where there are none."""
+    return read.content_hash(root, "candles", source, [hour]) if hour in read.hours(root, "candles", source) else ""
 
 
 class _Rows:
