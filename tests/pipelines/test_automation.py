@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from pipelines import checks
-from pipelines.definitions import FOLLOW, HOUR, defs
+from pipelines.definitions import FOLLOW, HOUR, defs, follow_candles
 from pipelines.partitions import HOURLY, hour_of, key_of
 from pipelines.verdicts import Verdict
 
@@ -101,12 +101,12 @@ def world() -> Iterator[World]:
         yield World(instance)
 
 
-def test_sensor_is_stopped_and_covers_every_condition() -> None:
-    """Nothing runs by itself, and no other sensor appears beside the one that is listed."""
+def test_sensors_are_stopped_and_cover_every_condition() -> None:
+    """Nothing runs by itself, and no other sensor appears beside those that are listed."""
     sensors = {sensor.name: sensor for sensor in defs.get_repository_def().sensor_defs}
 
-    assert set(sensors) == {FOLLOW.name}
-    assert sensors[FOLLOW.name].default_status is dg.DefaultSensorStatus.STOPPED
+    assert set(sensors) == {FOLLOW.name, follow_candles.name}
+    assert {sensor.default_status for sensor in sensors.values()} == {dg.DefaultSensorStatus.STOPPED}
 
 
 def test_sealed_hour_is_followed_to_its_labels(world: World) -> None:

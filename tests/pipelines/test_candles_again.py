@@ -56,7 +56,3 @@ def test_hour_is_judged_again_when_its_candles_come(tmp_path: Path, monkeypatch:
     write.add_rows(tmp_path, "candles", r.SOURCE, r.HOUR, frame, {})
     (again,) = looked(tmp_path)
     assert again.run_key != asked.run_key
-
-
-def test_sensor_of_candles_waits_to_be_switched_on() -> None:
-    assert follow_candles.default_status is dg.DefaultSensorStatus.STOPPED
