@@ -41,15 +41,16 @@ from shared.errors import NotEnoughData
 from shared.model import CLASSES, FLAT, LONG, SHORT, Calibration
 from shared.types import Floats, Ints
 
-POSITIVES_PER_FEATURE, POSITIVES_MIN = 5, 150
+POSITIVES_PER_FEATURE, POSITIVES_MIN = 5, 100
 """Labels other than flat that the fit needs: so many for each *independent* feature that is there, never fewer than the
 second.
 
 Five events per parameter is the bound below which even a linear classifier's coefficients are mostly bias
 (Vittinghoff & McCulloch 2007, relaxing the ten of Peduzzi et al. 1996). Parameters are counted as independent ones, the
 participation ratio of the eigenvalues of the features' correlation matrix: of a hundred features many are near copies
-(an imbalance of one, three and five levels), which a regularised model cannot set one against the other. Labels of
-neighbouring seconds overlap, so this is necessary, not sufficient: the standard error of the rank IC says the rest.
+(an imbalance of one, three and five levels), which a regularised model cannot set one against the other. The floor is
+less than half an hour of four recorded real books has. Ten overlapping labels are about one outcome, so all of this is
+necessary, not sufficient: the standard error of the rank IC, beside its nulls, says the rest.
 """
 
 _CORRELATED_ROWS = 4_000

@@ -115,7 +115,7 @@ def test_class_edge_has_the_sign_of_its_class(with_signal: tuple[Dataset, Traine
 
 def test_few_positive_labels_end_in_one_clear_sentence() -> None:
     """A market that moves less than its costs is not trained on, and the message says N and M."""
-    with pytest.raises(NotEnoughData, match=r"^\d+ positive labels \(\d+ long, \d+ short\), needs 150: not trained"):
+    with pytest.raises(NotEnoughData, match=r"^\d+ positive labels \(\d+ long, \d+ short\), needs 100: not trained"):
         fit_and_judge(planted(scale=3.0), seed=7, threads=1)
 
 
