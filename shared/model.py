@@ -50,7 +50,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
         q_k = p_k · factor_k / Σ_j p_j · factor_j
         calibrated_k = (1 − pull) · q_k + pull · share_k
 
-    The factors give back to each class how often it comes (trees learn from classes that weigh the same); the pull
+    The factors give back to each class how often it comes (trees learn with rare classes weighing more); the pull
     takes back what is overconfident. Multiplied, added and divided one by one: the same bits on every CPU.
     """
 

@@ -36,7 +36,13 @@ def backtest(source: str, trades: tuple[Trade, ...]) -> Backtest:
 
 
 def page(tmp_path: Path, judged: Backtest) -> str:
-    write_report(tmp_path / "report.html", judged, training={"rank_ic": 0.05}, lineage={"code": "abc"}, trials=["3 models trained"])
+    write_report(
+        tmp_path / "report.html",
+        judged,
+        training={"rank_ic": 0.05},
+        lineage={"code": "abc"},
+        trials=["3 models trained"],
+    )
     return (tmp_path / "report.html").read_text()
 
 
