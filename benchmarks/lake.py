@@ -26,6 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 
@@ -43,9 +44,8 @@ DAY_H = 24
 
 
 def universe(n_symbols: int) -> Universe:
-    market = GeneratedMarket(7, n_symbols)
-    contracts = sorted(map(desk.contract_of, market.contracts()), key=lambda contract: contract.symbol)
-    return Universe(source="bench", as_of_ns=HOUR * HOUR_S * NS, contracts=tuple(contracts))
+    listed = desk.universe_of(GeneratedMarket(7, n_symbols), HOUR * HOUR_S * NS)
+    return msgspec.structs.replace(listed, source="bench")
 
 
 class Walk:

@@ -20,7 +20,7 @@ from shared.lake import layout
 from shared.simulator import desk
 from shared.simulator.markets.market import NS, GeneratedMarket
 from shared.simulator.pushes.feed import PublicFeed
-from shared.types import BookChannels, Universe
+from shared.types import BookChannels
 
 
 class Second:
@@ -48,11 +48,9 @@ def main() -> None:
     p.add_argument("--frames", type=float, default=1e8)
     args = p.parse_args()
     market = GeneratedMarket(7, args.symbols)
-    contracts = tuple(sorted(map(desk.contract_of, market.contracts()), key=lambda contract: contract.symbol))
     folder = Path(tempfile.mkdtemp(prefix="memory-"))
     try:
-        universe = Universe(source=market.source, as_of_ns=0, contracts=contracts)
-        collector = Collector(folder, universe, "bench", books=BookChannels("books15"))
+        collector = Collector(folder, desk.universe_of(market, 0), "bench", books=BookChannels("books15"))
         follow(collector, market, int(args.frames))
     finally:
         shutil.rmtree(folder)

@@ -22,7 +22,7 @@ from shared.settings import parse_books
 from shared.simulator import desk
 from shared.simulator.markets.market import NS, GeneratedMarket
 from shared.simulator.pushes.feed import Cadence, PublicFeed
-from shared.types import FULL_BOOKS, Universe
+from shared.types import FULL_BOOKS
 
 CADENCE = Cadence(book_ms=125, ticker_ms=125)
 
@@ -34,8 +34,7 @@ def main() -> None:
     p.add_argument("--books", default="books15", help="as the setting BOOKS")
     args = p.parse_args()
     market = GeneratedMarket(7, args.symbols)
-    contracts = tuple(sorted(map(desk.contract_of, market.contracts()), key=lambda contract: contract.symbol))
-    universe = Universe(source=market.source, as_of_ns=0, contracts=contracts)
+    universe = desk.universe_of(market, 0)
     first = 1_790_000_100
     folder = Path(tempfile.mkdtemp(prefix="recorder-"))
     try:

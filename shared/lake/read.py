@@ -13,7 +13,7 @@ An hour that is being removed (`shared.lake.removal`) is not there; one that is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -143,7 +143,9 @@ def scan(
     def frames(
         names: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_rows: int | None
     ) -> Iterator[pl.DataFrame]:
-        return _frames(root, about, source, wanted, first, end, symbols, names or columns, predicate, n_rows)
+        return _again_if_replaced(
+            lambda: _frames(root, about, source, wanted, first, end, symbols, names or columns, predicate, n_rows)
+        )
 
     schema = {name: about.columns.get(name, about.others or pl.Null) for name in columns}
     rows = register_io_source(frames, schema=cast(Any, schema), is_pure=True, explain_name=f"{table} of {source}")
@@ -152,6 +154,21 @@ def scan(
         by = [about.time] if about.key[0] == "symbol" else [about.time, *about.key]
         rows = rows.sort(by, maintain_order=True)
     return rows
+
+
+def _again_if_replaced(frames: Callable[[], Iterator[pl.DataFrame]]) -> Iterator[pl.DataFrame]:
+    """Return these frames; from the start again where a file was replaced before the first of them was there."""
+    for left in reversed(range(_LISTING_RETRIES)):
+        is_begun = False
+        try:
+            for frame in frames():
+                is_begun = True
+                yield frame
+        except sealed.Replaced:
+            if is_begun or not left:
+                raise
+        else:
+            return
 
 
 def _frames(
@@ -167,31 +184,6 @@ def _frames(
     n_rows: int | None = None,
 ) -> Iterator[pl.DataFrame]:
     """Return these columns of the rows of [first, end) and of these symbols, piece by piece, in the files' order."""
-    for left in reversed(range(_LISTING_RETRIES)):
-        is_begun = False
-        try:
-            for frame in _frames_once(root, about, source, wanted, first, end, symbols, columns, predicate, n_rows):
-                is_begun = True
-                yield frame
-        except sealed.Replaced:
-            if is_begun or not left:
-                raise
-        else:
-            return
-
-
-def _frames_once(
-    root: Path,
-    about: layout.Table,
-    source: str,
-    wanted: Sequence[int],
-    first: int | None,
-    end: int | None,
-    symbols: Sequence[str] | None,
-    columns: Sequence[str],
-    predicate: pl.Expr | None = None,
-    n_rows: int | None = None,
-) -> Iterator[pl.DataFrame]:
     asked = {*columns, *(predicate.meta.root_names() if predicate is not None else ())}
     if symbols is not None:
         asked.add("symbol")

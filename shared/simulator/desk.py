@@ -28,7 +28,7 @@ from shared.simulator.venue.orders import (
     VenuePosition,
 )
 from shared.simulator.venue.venue import Venue
-from shared.types import Contract, Side
+from shared.types import Contract, Side, Universe
 
 _TRADABLE = ("normal", "limit_open")
 """Statuses of a contract in which it has a market."""
@@ -206,6 +206,12 @@ class Desk:
                 size = int(trades.size_steps[i]) / float(self.market.size_scale[n])
                 side = Side.BUY if trades.side[i] > 0 else Side.SELL
                 self.venue.trade(self.market.symbols[n], price, size, side, time_ns)
+
+
+def universe_of(market: Market, as_of_ns: int) -> Universe:
+    """Return everything that a market ever lists, as somebody who asked at that time would keep it."""
+    contracts = sorted(map(contract_of, market.contracts()), key=lambda contract: contract.symbol)
+    return Universe(source=market.source, as_of_ns=as_of_ns, contracts=tuple(contracts))
 
 
 def contract_of(row: dict[str, Any]) -> Contract:

@@ -39,7 +39,7 @@ from shared.simulator.faults.lines import Line
 from shared.simulator.markets.market import GeneratedMarket
 from shared.simulator.pushes.feed import Cadence, PublicFeed
 from shared.simulator.pushes.frames import text_frame
-from shared.types import FULL_BOOKS, NS, TickEvent, Universe
+from shared.types import FULL_BOOKS, NS, TickEvent
 
 MS = 1_000_000
 STEP_NS = 50 * MS
@@ -248,8 +248,7 @@ class World:
         self.faults = Faults(case.seed)
         self.end_s = (489_000 + 24 * (case.seed % 100)) * HOUR_S + case.seconds // 2
         self.start_s = self.end_s - case.seconds
-        contracts = tuple(sorted(map(desk.contract_of, self.market.contracts()), key=lambda contract: contract.symbol))
-        self.universe = Universe(source=self.market.source, as_of_ns=(self.start_s - 60) * NS, contracts=contracts)
+        self.universe = desk.universe_of(self.market, (self.start_s - 60) * NS)
         self.position = {symbol: n for n, symbol in enumerate(self.market.symbols)}
         self.channels = (case.channel, "trade", "ticker")
         self.is_full = case.channel == FULL_BOOKS
