@@ -27,7 +27,6 @@ import numpy as np
 
 from live import memory
 from live.executor import Executor, MeteredClient
-from live.replay import make_scorer
 from live.runner import Runner
 from live.streams import AccountStream, Market
 from live.truth import read_truth, say_open
@@ -38,6 +37,7 @@ from shared.errors import CrosscutError, ExchangeError, ExchangeRefused, Exchang
 from shared.features.catalog import FEATURES
 from shared.features.graph import definition_hash
 from shared.features.sampler import COLUMNS
+from shared.replay import make_scorer
 from shared.settings import check_books
 from shared.strategy.engine import Engine, EngineConfig
 from shared.strategy.truth import FILLS_BEFORE_ADOPTION_NS
