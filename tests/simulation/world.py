@@ -16,7 +16,7 @@ import numpy as np
 from shared.simulator.venue.orders import Accepted, Fill, FundingReport, Order, OrderReport, OrderRequest
 from shared.simulator.venue.venue import Venue
 from shared.strategy.engine import Engine, EngineConfig
-from shared.strategy.scores import CoinScorer, Scores
+from shared.strategy.scores import CoinScorer, Scorer, Scores
 from shared.types import (
     NS,
     Action,
@@ -102,9 +102,8 @@ class World:
         config = config if config is not None else EngineConfig(horizon_s=5, cooldown_s=1)
         self.is_coin = is_coin
         self.at_rest: Callable[[World], None] | None = None  # called whenever nothing is under way
-        self.engine = Engine(config, self.universe, CoinScorer(seed), session=f"world-{seed}", seed=seed)
-        if not is_coin:
-            self.engine.scorer = _Opinions()
+        scorer: Scorer = CoinScorer(seed) if is_coin else _Opinions()
+        self.engine = Engine(config, self.universe, scorer, session=f"world-{seed}", seed=seed)
         self.mid = np.round(self.random.uniform(5, 500, n_symbols), 2)
         self.now_ns = START_S * NS
         self.second = START_S

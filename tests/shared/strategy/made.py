@@ -134,6 +134,7 @@ class Script:
         memory: Memory | None = None,
         listed: Universe | None = None,
         is_adopted: bool = True,
+        seed: int = 7,
     ) -> None:
         self.universe = listed if listed is not None else universe(n_symbols)
         self.symbols = self.universe.symbols
@@ -142,7 +143,7 @@ class Script:
             self.universe,
             scorer if scorer is not None else Fixed(),
             session="test",
-            seed=7,
+            seed=seed,
             memory=memory,
         )
         self.now_ns = START_S * NS

@@ -64,8 +64,7 @@ def wild_seconds(seed: int, seconds: int) -> NDArray[np.float64]:
 
 def play(block: NDArray[np.float64], scorer: Scorer, given_scores: Scores | None = None, seed: int = 7) -> bytes:
     """Feed seconds to an engine whose orders fill at once, and return its actions as bytes."""
-    script = Script(N, EngineConfig(cooldown_s=1), scorer=scorer)
-    script.engine.seed = seed
+    script = Script(N, EngineConfig(cooldown_s=1), scorer=scorer, seed=seed)
     for t in range(len(block)):
         script.market = block[t]
         script.now_ns = max(script.now_ns, (script.second + 1) * NS)

@@ -1,0 +1,128 @@
+"""The desk: what the parts of the engine share, and the few acts that more than one of them does.
+
+The books (orders, ledger, doubts, risk), the market of the last second, the clock of the events and the list of
+actions of the event at hand. It decides nothing: `exits`, `entries` and `news` do, and the engine says when.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.strategy import orders as life
+from shared.strategy.bandit import Bandit
+from shared.strategy.config import EngineConfig
+from shared.strategy.funding import Funding
+from shared.strategy.market import Market
+from shared.strategy.orders import Order, Orders, State
+from shared.strategy.portfolio import Portfolio, Quote, Trade
+from shared.strategy.risk import Approved, Risk
+from shared.strategy.truth import Truth
+from shared.types import NS, Action, CancelOrder, Note, QueryOrder, Universe
+
+
+class Desk:
+    """State without opinions. Its parts are objects that live as long as the session."""
+
+    def __init__(
+        self, config: EngineConfig, universe: Universe, *, session: str, seed: int, risk: Risk, bandit: Bandit
+    ) -> None:
+        self.config, self.universe = config, universe
+        self.session, self.seed = session, seed
+        self.symbols = universe.symbols
+        self.at = universe.index()
+
+        self.portfolio = Portfolio()
+        self.orders = Orders()
+        self.truth = Truth(self.portfolio, self.orders, lambda action: self.actions.append(action))
+        self.market = Market(universe)
+        self.funding = Funding(universe, self.portfolio, self.market)
+        self.risk, self.bandit = risk, bandit
+        self.trades: list[Trade] = []  # closed round trips, oldest first; the caller may take them away
+
+        self.now_ns = 0
+        self.actions: list[Action] = []  # of the event at hand
+        self.is_adopted = False
+        self.is_stopping = False
+        self.links = {"public": False, "private": False}
+        self.leverage: dict[str, int] = {}  # as the exchange confirmed it
+        self.no_leverage = np.ones(len(self.symbols), np.bool_)
+        self.rests_until = np.full(len(self.symbols), -(1 << 62), np.int64)  # second, cooldown
+
+    def note(self, event: str, **fields: str | int | float | bool | None) -> None:
+        self.actions.append(Note(event=event, fields=fields))
+
+    def mask(self, symbols: Iterable[str]) -> NDArray[np.bool_]:
+        """Return which of the universe's symbols are meant, (N,)."""
+        mask = np.zeros(len(self.symbols), np.bool_)
+        for symbol in symbols:
+            n = self.at.get(symbol)
+            if n is not None:
+                mask[n] = True
+        return mask
+
+    def grant(self, leverage: Mapping[str, int]) -> None:
+        """Remember the leverage that the exchange has confirmed, by symbol."""
+        self.leverage = dict(leverage)
+        self.no_leverage = np.array([symbol not in leverage for symbol in self.symbols], np.bool_)
+
+    def rest(self, symbol: str, seconds: int) -> None:
+        """Enter nothing in a symbol for so long."""
+        n = self.at.get(symbol)
+        if n is not None:
+            self.rests_until[n] = max(int(self.rests_until[n]), self.now_ns // NS + seconds)
+
+    # --------------------------------------------------------------------------------------- acts upon orders
+
+    def place(self, approved: Approved, second: int, quote: Quote | None) -> Order:
+        """Send what risk has approved."""
+        place = approved.order
+        mid: Decimal | None = quote.mid if quote is not None else None
+        half_spread = quote.half_spread if quote is not None else None
+        order = Order(place, sent_ns=self.now_ns, decision=second, mid=mid, half_spread=half_spread)
+        self.orders.add(order)
+        self.actions.append(place)
+        return order
+
+    def cancel_if_wanted(self, order: Order) -> None:
+        """Cancel what is known to exist: a cancel could overtake a placement that is still unknown."""
+        if not order.wants_cancel or order.state not in (State.LIVE, State.PARTIALLY_FILLED):
+            return
+        if order.cancel_sent_ns and self.now_ns - order.cancel_sent_ns < life.CANCEL_AGAIN_NS:
+            return
+        order.cancel_sent_ns = self.now_ns
+        self.actions.append(CancelOrder(client_oid=order.client_oid, order_id=order.order_id, symbol=order.symbol))
+
+    def ask_order(self, order: Order) -> None:
+        order.asked_ns = self.now_ns
+        self.actions.append(QueryOrder(client_oid=order.client_oid, symbol=order.symbol))
+
+    # -------------------------------------------------------------------------------------------- what is said
+
+    def say_latched(self, latch: object) -> None:
+        state = self.risk.state()
+        self.note(
+            "risk.latched",
+            latch=str(latch),
+            equity_usdt=float(self.portfolio.equity_usdt),
+            day_equity_usdt=float(state.day_equity_usdt) if state is not None else None,
+            peak_equity_usdt=float(state.peak_equity_usdt) if state is not None else None,
+        )
+
+    def say_done(self, order: Order) -> None:
+        """One line per order's life."""
+        self.note(
+            "order.done",
+            client_oid=order.client_oid,
+            symbol=order.symbol,
+            side=str(order.side),
+            kind=str(order.kind),
+            cause=str(order.cause),
+            state=str(order.state),
+            size=str(order.size),
+            filled=str(order.filled),
+            life_ms=(self.now_ns - order.sent_ns) / 1e6,
+        )
