@@ -20,7 +20,7 @@ from shared.types import Floats
 
 
 class Gate(enum.IntEnum):
-    """Why not, in the order of asking. The first nine concern everybody, the rest one symbol."""
+    """Why not, in the order of asking. The first seven concern everybody, the rest one symbol."""
 
     CHOSEN = 0
     NOT_ADOPTED = 1  # the exchange's truth has not been read yet
@@ -29,26 +29,30 @@ class Gate(enum.IntEnum):
     LINK_DOWN = 4  # public or private stream
     LATE = 5  # this second was handed over too late to act on
     UNKNOWN_ORDERS = 6  # too many placements without an answer
-    NOT_WANTED = 7  # outside SYMBOLS
-    NOT_TRADABLE = 8  # contract status other than "normal"
-    LEVERAGE_ABSENT = 9  # the exchange has not confirmed a leverage
-    HAS_POSITION = 10
-    HAS_ORDER = 11
-    IN_DOUBT = 12  # our ledger and the exchange disagree
-    COOLDOWN = 13
-    NO_BOOK = 14
-    STALE_BOOK = 15
-    NOT_COVERED = 16  # the trade channel was not linked for the whole second
-    WARMING_UP = 17  # a feature or score is NaN
-    SPREAD = 18
-    DEPTH = 19
-    CONFIDENCE = 20
-    MARGIN = 21
-    NET_EDGE = 22
-    RANK = 23  # beyond the top K of its side
-    ORDER_RATE = 24
-    SIZE = 25  # below the exchange's minimum
-    EXPOSURE = 26  # gross or symbol limit
+    CLOCK_SKEW = 7  # our clock and the exchange's differ too much
+    NOT_WANTED = 8  # outside SYMBOLS
+    NOT_TRADABLE = 9  # contract status other than "normal"
+    LEVERAGE_ABSENT = 10  # the exchange has not confirmed a leverage
+    HAS_POSITION = 11
+    HAS_ORDER = 12
+    IN_DOUBT = 13  # our ledger and the exchange disagree
+    COOLDOWN = 14
+    NO_BOOK = 15
+    STALE_BOOK = 16
+    NOT_COVERED = 17  # the trade channel was not linked for the whole second
+    WARMING_UP = 18  # a feature or score is NaN
+    SPREAD = 19
+    DEPTH = 20
+    CONFIDENCE = 21
+    MARGIN = 22
+    NET_EDGE = 23
+    RANK = 24  # beyond the top K of its side
+    ORDER_RATE = 25
+    SIZE = 26  # below the exchange's minimum
+    EXPOSURE = 27  # gross or symbol limit
+    MARGIN_USE = 28  # more of equity would be margin than may be
+    NET = 29  # longs and shorts would differ by more than they may
+    CLUSTER = 30  # likewise within the symbol's cluster
 
 
 Gates = NDArray[np.uint8]
