@@ -65,6 +65,7 @@ class Account:
         self.leverages: dict[str, Leverages] = {}
         self.margin_modes: dict[str, MarginMode] = {}
         self.position_mode = "one_way_mode"
+        self.traded: dict[int, Decimal] = {}  # UTC day since the epoch -> notional, USDT; where fees go by volume
 
     @property
     def is_hedged(self) -> bool:
@@ -119,6 +120,11 @@ class Accounts:
         """Add money; a negative amount withdraws it."""
         self._accounts[account].deposit += amount_usdt
         self._accounts[account].balance += amount_usdt
+
+    def note_traded(self, account: str, day: int, notional_usdt: Decimal) -> None:
+        """Count what an account has traded on a UTC day, here or before it came here: fees may depend on it."""
+        traded = self._accounts[account].traded
+        traded[day] = traded.get(day, ZERO) + notional_usdt
 
     # ------------------------------------------------------------------------------------ settings
 

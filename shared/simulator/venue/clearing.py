@@ -29,6 +29,8 @@ from shared.types import OrderStatus, Side
 
 FUNDING_BILL = "contract_settle_fee"
 _HOUR_NS = 3_600_000_000_000
+_DAY_NS = 24 * _HOUR_NS
+_VOLUME_DAYS = 30
 _FORCED = {"liquidation": "force_", "reduction": "force_", "offset": "force_", "delivery": "delivery_"}
 
 
@@ -53,13 +55,14 @@ class Clearing(Accounts):
         """Book one trade of an order.
 
         Args:
-            fee_rate: [1] of notional; None: the contract's, as maker or taker.
+            fee_rate: [1] of notional; None: the account's, as maker or taker.
             is_public: False keeps its price out of the last prices (Bitget does not show takeovers).
         """
-        symbol, contract = order.symbol, self.contracts[order.symbol]
-        held = self._accounts[order.account]
+        symbol, held = order.symbol, self._accounts[order.account]
         if fee_rate is None:
-            fee_rate = contract.maker_fee if is_maker else contract.taker_fee
+            fee_rate = self.fee_rate(order.account, symbol, is_maker=is_maker, now_ns=now_ns)
+        if self.rules.fee_tiers:
+            self.note_traded(order.account, now_ns // _DAY_NS, price * size)
         fee = margin.fee(price * size * fee_rate)
         ended, realised = self._move_position(held, order, price, size, fee_rate, now_ns)
         held.realised += realised
@@ -98,6 +101,22 @@ class Clearing(Accounts):
             self._last[symbol] = price
             if symbol in self.plans.symbols():
                 self.plans.look(symbol, "fill_price")
+
+    def fee_rate(self, account: str, symbol: str, *, is_maker: bool, now_ns: int) -> Decimal:
+        """Return the fee that an account pays now, [1] of notional: the contract's, or its tier's by volume.
+
+        Bitget looks at the thirty days before today, so a tier holds from midnight (UTC) to midnight.
+        """
+        contract = self.contracts[symbol]
+        maker, taker = contract.maker_fee, contract.taker_fee
+        if self.rules.fee_tiers:
+            today = now_ns // _DAY_NS
+            traded = self._accounts[account].traded
+            volume = sum((usdt for day, usdt in traded.items() if today - _VOLUME_DAYS <= day < today), ZERO)
+            for tier in self.rules.fee_tiers:
+                if volume >= tier.volume_usdt_min:
+                    maker, taker = tier.maker_fee, tier.taker_fee
+        return maker if is_maker else taker
 
     def _move_position(
         self, held: Account, order: Order, price: Decimal, size: Decimal, fee_rate: Decimal, now_ns: int

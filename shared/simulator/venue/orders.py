@@ -120,6 +120,14 @@ class Plan(msgspec.Struct, kw_only=True):
     fail_reason: str = ""  # code and message of the refusal of that order
 
 
+class FeeTier(msgspec.Struct, frozen=True):
+    """Fees of accounts that have traded this much (Bitget v2, Get VIP Fee Rate: `dealAmount`)."""
+
+    volume_usdt_min: Decimal  # notional of the thirty whole UTC days before today
+    maker_fee: Decimal  # [1] of notional
+    taker_fee: Decimal  # [1] of notional
+
+
 class VenueRules(msgspec.Struct, frozen=True, kw_only=True):
     """What a venue allows beside its contracts; the defaults are Bitget's (v2, contract config and FAQ, 2026)."""
 
@@ -129,6 +137,8 @@ class VenueRules(msgspec.Struct, frozen=True, kw_only=True):
     client_oid_length_max: int = 50
     leverage_default: int = 10
     liquidation_fee: Decimal = Decimal("0.0006")  # [1] of notional
+    # Fees by volume, the smallest volume first; an account below the first pays the contract's, as all do with ().
+    fee_tiers: tuple[FeeTier, ...] = ()
     history_max: int = 5_000  # final orders, fills, bills, positions of an account; Bitget keeps 90 days instead
 
 

@@ -92,6 +92,22 @@ class Venue(Liquidation):
             self._reach_resting(symbol, now_ns)
             self._follow(symbol, now_ns)
 
+    def show_book(self, symbol: str, bids: Levels, asks: Levels) -> None:
+        """Replace the market's book as `set_book` does, and fill nothing that rests: `fill_resting` does.
+
+        For a caller that keeps the queues of resting orders itself (the exact tier of the backtest).
+        """
+        self._show_book(symbol, bids, asks)
+
+    def fill_resting(self, account: str, order_id: str, size: Decimal, now_ns: int) -> Decimal:
+        """Fill a resting order as maker at its own price, up to `size`; return how much that was."""
+        order = self._accounts[account].pending.get(order_id)
+        if order is None:
+            return ZERO
+        filled = self._fill_resting(order, size, now_ns)
+        self._follow(order.symbol, now_ns)
+        return filled
+
     def set_mark(self, symbol: str, mark: Any, index: Any, funding_rate: Any, now_ns: int) -> None:
         """Set the mark (and index and running funding rate); stops, then liquidation, follow from it.
 
