@@ -284,6 +284,7 @@ class Cause(enum.StrEnum):
     ENTRY = "entry"
     HORIZON = "horizon"  # the prediction's horizon has passed
     REVERSAL = "reversal"  # the score now says the other side
+    DECAY = "decay"  # the score that entered is gone
     TARGET = "target"  # the configured profit was reached
     STOP = "stop"  # the exchange's own stop, or ours where it did not come
     RISK = "risk"  # a latched limit flattens

@@ -18,11 +18,21 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     # what is traded, and when
     symbols: tuple[str, ...] = ()  # SYMBOLS; () = every tradable one of the universe
     decision_seconds: int = 1  # DECISION_SECONDS: decisions at seconds divisible by it
-    horizon_s: int = 10  # a position is held this long unless something else ends it
+    horizon_s: int = 10  # a position is held this long unless something else ends it, or the scores renew it
+    horizons_max: int = 6  # so many horizons in a row at most; 1: nothing is renewed
     entry_kind: OrderKind = OrderKind.MARKET  # MARKET or POST_ONLY; exits are always market
-    entry_wait_s: int = 3  # an unfilled post-only entry is cancelled after this
+    entry_wait_s: int = 3  # a post-only entry that has not filled by then ends, chases included
+    chases_max: int = 2  # how often a post-only entry follows the touch that moved away from it
+    entry_fallback: bool = True  # what a post-only entry left is taken, if the edge still pays for a taker
     cooldown_s: int = 3  # after a position closed, or an entry was refused, the symbol rests this long
     top_k: int = 10  # TOP_K: at most so many longs and so many shorts
+
+    # ranking
+    rank_buffer: float = 0.5  # [1] a holder stays while it ranks within top_k x (1 + this) of its side
+    newcomer_margin_bps: float = 2.0  # a newcomer ranks before a holder only if it is better by this
+    turnover_penalty_bps: float = 1.0  # off the net edge for each entry into the symbol in the last minute or so
+    side_band: float = 0.5  # [1] of the gross limit: longs and shorts may differ by so much when one is opened
+    beta_band: float = 0.5  # [1] likewise, each position weighted by its beta to the market
 
     # gates
     confidence_min: float = 0.60  # CONFIDENCE_MIN [1]
@@ -37,15 +47,22 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     stop_bps: float = 100.0  # protective stop that rides on every entry
     stop_grace_s: int = 2  # how long the exchange's own stop may take before ours closes the position
     target_bps: float | None = None  # None: no target, the horizon ends a winner too
+    stay_edge_bps: float = 0.0  # a position is renewed above this edge (less funding due), and decays below it
+    decay_decisions: int = 3  # so many decisions in a row below it; 0: positions do not decay
 
     # size and risk
     leverage: int = 5  # LEVERAGE, at most what the exchange granted per symbol
     margin_use_max: float = 0.5  # [1] of equity that may be margin: gross <= equity x leverage x this
     symbol_share_max: float = 0.25  # [1] of that gross in one symbol
+    net_share_max: float = 0.40  # [1] of that gross, longs less shorts either way
+    cluster_share_max: float = 0.30  # [1] of that gross, longs less shorts either way within a cluster
     depth_share_max: float = 0.10  # [1] of the thinner side's visible depth within 10 bps
+    position_risk_bps: float = 3.0  # bps of equity that one deviation over the horizon may move one position by
+    kelly_share: float = 0.10  # [1] of edge / variance: an edge is an estimate, and all of it would be too much
     daily_loss_limit: float = 0.10  # DAILY_LOSS_LIMIT [1] of the UTC day's first equity
     drawdown_max: float = 0.15  # MAX_DRAWDOWN_PCT [1] of peak equity
     orders_per_second_max: int = 8  # Bitget: 10 placements a second and account; two are left for a person
+    clock_skew_ms_max: int = 1000  # our clock and the exchange's may differ by this; beyond it: no new risk
     unknown_orders_max: int = 2  # more unresolved placements than this: no new risk
     refusals_per_minute_max: int = 30  # more than this: latched, something is wrong with us
     bandit_weight: float = 1.0  # 0 switches the bandit off
@@ -55,7 +72,16 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
             "decision_seconds": (self.decision_seconds, 1, 60),
             "horizon_s": (self.horizon_s, 1, 3600),
             "entry_wait_s": (self.entry_wait_s, 1, 3600),
+            "horizons_max": (self.horizons_max, 1, 1000),
+            "chases_max": (self.chases_max, 0, 100),
             "cooldown_s": (self.cooldown_s, 0, 86_400),
+            "rank_buffer": (self.rank_buffer, 0.0, 10.0),
+            "newcomer_margin_bps": (self.newcomer_margin_bps, 0.0, 1000.0),
+            "turnover_penalty_bps": (self.turnover_penalty_bps, 0.0, 1000.0),
+            "side_band": (self.side_band, 0.0, 1.0),
+            "beta_band": (self.beta_band, 0.0, 10.0),
+            "stay_edge_bps": (self.stay_edge_bps, -1000.0, 1000.0),
+            "decay_decisions": (self.decay_decisions, 0, 3600),
             "top_k": (self.top_k, 1, 1000),
             "leverage": (self.leverage, 1, 150),
             "stale_s_max": (self.stale_s_max, 1, 30),
@@ -64,7 +90,19 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
             "confidence_margin_min": (self.confidence_margin_min, 0.0, 1.0),
             "margin_use_max": (self.margin_use_max, 0.0, 1.0),
             "symbol_share_max": (self.symbol_share_max, 0.0, 1.0),
+            "net_share_max": (self.net_share_max, 0.0, 1.0),
+            "cluster_share_max": (self.cluster_share_max, 0.0, 1.0),
             "depth_share_max": (self.depth_share_max, 0.0, 1.0),
+            "position_risk_bps": (self.position_risk_bps, 1e-3, 1e4),
+            "kelly_share": (self.kelly_share, 1e-6, 1.0),
+            "clock_skew_ms_max": (self.clock_skew_ms_max, 1, 2000),
+            "unknown_orders_max": (self.unknown_orders_max, 0, 100),
+            "refusals_per_minute_max": (self.refusals_per_minute_max, 1, 600),
+            "spread_bps_max": (self.spread_bps_max, 0.0, 5000.0),
+            "depth_usdt_min": (self.depth_usdt_min, 0.0, 1e12),
+            "lag_s_max": (self.lag_s_max, 1, 3600),
+            "stop_grace_s": (self.stop_grace_s, 0, 3600),
+            "bandit_weight": (self.bandit_weight, 0.0, 100.0),
             "daily_loss_limit": (self.daily_loss_limit, 1e-6, 1.0),
             "drawdown_max": (self.drawdown_max, 1e-6, 1.0),
             "stop_bps": (self.stop_bps, 1.0, 5000.0),

@@ -45,14 +45,16 @@ class Gate(enum.IntEnum):
     DEPTH = 20
     CONFIDENCE = 21
     MARGIN = 22
-    NET_EDGE = 23
-    RANK = 24  # beyond the top K of its side
-    ORDER_RATE = 25
-    SIZE = 26  # below the exchange's minimum
-    EXPOSURE = 27  # gross or symbol limit
-    MARGIN_USE = 28  # more of equity would be margin than may be
-    NET = 29  # longs and shorts would differ by more than they may
-    CLUSTER = 30  # likewise within the symbol's cluster
+    NET_EDGE = 23  # the expected move does not pay the round trip
+    TURNOVER = 24  # it does, but not the penalty for entering this symbol so often
+    RANK = 25  # beyond the top K of its side
+    NEUTRAL = 26  # would tilt the book to one side, or to the market, beyond the band
+    ORDER_RATE = 27
+    SIZE = 28  # below the exchange's minimum
+    EXPOSURE = 29  # gross or symbol limit
+    MARGIN_USE = 30  # more of equity would be margin than may be
+    NET = 31  # longs and shorts would differ by more than they may
+    CLUSTER = 32  # likewise within the symbol's cluster
 
 
 Gates = NDArray[np.uint8]
