@@ -82,25 +82,62 @@ def figures_of(returns: Returns) -> dict[str, float]:
     }
 
 
+class Tried(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """What MLflow holds of a source, before anything is made of it."""
+
+    performance: Floats  # (T, N) returns of the same minutes; the first column is what is judged
+    sharpes: list[float]  # of every backtest, NaN where it has none
+    trainings: int
+    backtests: int  # with the one that is judged
+    apart: int  # trials that cannot be compared minute by minute
+
+
+def collect(tracking: Tracking, source: str, own: Returns, *, training_run: str | None, own_run: str = "") -> Tried:
+    """Return everything that was tried on a source beside these returns.
+
+    Args:
+        training_run: of the model that was judged; None: nothing was learnt.
+        own_run: where these returns are logged, so that they are not found again; "": nowhere yet.
+    """
+    trainings = {run.info.run_id for run in tracking.finished(EXPERIMENT, f"tags.source = '{source}'")}
+    found = tracking.finished(EXPERIMENT_BACKTESTS, f"tags.source = '{source}' and tags.null = 'false'")
+    backtests = [run for run in found if run.info.run_id != own_run]
+    judged = {run.data.tags.get("training_run") for run in backtests} | {training_run}
+    columns, apart, sharpes = [own.value], 0, [moments(own.value).sharpe]
+    for run in backtests:
+        sharpes.append(run.data.metrics.get("sharpe_minute", math.nan))
+        theirs = stored_returns(tracking, run.info.run_id)
+        if theirs is None or not np.isin(own.second, theirs.second).all():
+            apart += 1
+            continue
+        columns.append(theirs.value[np.searchsorted(theirs.second, own.second)])
+    return Tried(
+        performance=np.stack(columns, axis=1),
+        sharpes=sharpes,
+        trainings=len(trainings),
+        backtests=len(backtests) + 1,
+        apart=apart + len(trainings - judged),
+    )
+
+
 def find(tracking: Tracking, source: str, own: Returns, *, training_run: str | None) -> Trials:
     """Return how a backtest that is about to be logged stands among what MLflow holds of its source.
 
     Args:
         training_run: of the model that was judged; None: nothing was learnt.
     """
-    trainings = {run.info.run_id for run in tracking.finished(EXPERIMENT, f"tags.source = '{source}'")}
-    backtests = tracking.finished(EXPERIMENT_BACKTESTS, f"tags.source = '{source}' and tags.null = 'false'")
-    judged = {run.data.tags.get("training_run") for run in backtests} | {training_run}
-    columns, apart, sharpes = [own.value], 0, [moments(own.value).sharpe]
-    for run in backtests:
-        sharpes.append(run.data.metrics.get("sharpe_minute", math.nan))
-        theirs = _stored(tracking, run.info.run_id)
-        if theirs is None or not np.isin(own.second, theirs.second).all():
-            apart += 1
-            continue
-        columns.append(theirs.value[np.searchsorted(theirs.second, own.second)])
-    return judge(np.stack(columns, axis=1), sharpes, trainings=len(trainings), backtests=len(backtests) + 1,
-                 apart=apart + len(trainings - judged))  # fmt: skip
+    return judge_tried(collect(tracking, source, own, training_run=training_run))
+
+
+def judge_tried(tried: Tried) -> Trials:
+    """Return the statistics of what was collected."""
+    return judge(
+        tried.performance,
+        tried.sharpes,
+        trainings=tried.trainings,
+        backtests=tried.backtests,
+        apart=tried.apart,
+    )
 
 
 def judge(performance: Floats, sharpes: list[float], *, trainings: int, backtests: int, apart: int) -> Trials:
@@ -166,7 +203,8 @@ def metrics_of(trials: Trials) -> dict[str, float]:
     }
 
 
-def _stored(tracking: Tracking, run_id: str) -> Returns | None:
+def stored_returns(tracking: Tracking, run_id: str) -> Returns | None:
+    """Return the returns that a backtest has logged; None where it has none."""
     path = tracking.artifact(run_id, f"backtest/{MINUTES_FILE}")
     if path is None:
         return None
