@@ -14,13 +14,14 @@ import numpy as np
 
 from shared.strategy import orders as life
 from shared.strategy import ranking
+from shared.strategy.clusters import cluster_of
 from shared.strategy.desk import Desk
-from shared.strategy.exact import ZERO
+from shared.strategy.exposure import Exposures
 from shared.strategy.pricing import Pricing
 from shared.strategy.ranking import Gate, Gates
-from shared.strategy.risk import Approved, Exposure
+from shared.strategy.risk import Approved, Conditions
 from shared.strategy.scores import Scores
-from shared.strategy.sizing import Refusal, entry_size, stop_price
+from shared.strategy.sizing import Refusal, caps, entry_size, sigma_bps, stop_price
 from shared.types import NS, Cause, Floats, OrderKind, PlaceOrder, Side
 
 
@@ -31,6 +32,7 @@ class Entries:
         wanted = set(desk.config.symbols) if desk.config.symbols else set(desk.symbols)
         self._unwanted = np.array([symbol not in wanted for symbol in desk.symbols], np.bool_)
         self._untradable = np.array([contract.status != "normal" for contract in desk.universe.contracts], np.bool_)
+        self._clusters = {contract.symbol: cluster_of(contract) for contract in desk.universe.contracts}
         self.why: Gates = np.full(n_symbols, Gate.NOT_ADOPTED, np.uint8)
         self.why_second = -1
 
@@ -64,16 +66,17 @@ class Entries:
         top_k = desk.config.top_k
         chosen = ranking.best(why, scores.direction, priority, draws, max(top_k - n_long, 0), max(top_k - n_short, 0))
         placed = 0
-        gross_usdt = desk.portfolio.gross_usdt + self._reserved_usdt()
+        exposures, silence_s = self._exposures(), desk.market.silence_s(second)
         for n in chosen:
-            verdict = self._propose(n, second, int(scores.direction[n]), float(depth_usdt[n]), gross_usdt)
+            conditions = self._conditions(n, second, silence_s.item(n), spread_bps.item(n), depth_usdt.item(n))
+            verdict = self._propose(n, second, int(scores.direction[n]), conditions, net_bps.item(n), exposures)
             if isinstance(verdict, Refusal):
                 why[n] = verdict.gate
                 continue
             quote = desk.market.quote(n)
             assert quote is not None, f"{desk.symbols[n]} passed the gates without a book"
-            desk.place(verdict, second, quote)
-            gross_usdt += verdict.order.size * quote.mid
+            order = desk.place(verdict, second, quote)
+            exposures.add(order.symbol, order.side, order.size * self._dearer(n, quote.mid))
             placed += 1
         return placed
 
@@ -90,6 +93,8 @@ class Entries:
             return Gate.LATE
         if desk.orders.n_unknown > config.unknown_orders_max:
             return Gate.UNKNOWN_ORDERS
+        if desk.risk.is_clock_off:
+            return Gate.CLOCK_SKEW
         return None
 
     def _ask_gates(self, second: int, scores: Scores, spread_bps: Floats, depth_usdt: Floats, net_bps: Floats) -> Gates:
@@ -127,33 +132,70 @@ class Entries:
         longs = sum(sign > 0 for sign in signs.values())
         return longs, len(signs) - longs
 
-    def _reserved_usdt(self) -> Decimal:
-        """Return the notional of entries that may still fill."""
-        reserved = ZERO
-        for order in self._desk.orders.working:
-            if not order.reduce_only and order.mid is not None:
-                reserved += order.remaining * order.mid
-        return reserved
+    def _exposures(self) -> Exposures:
+        """Return what is held and asked for, as the limits count it."""
+        desk = self._desk
+        return Exposures(
+            desk.portfolio.equity_usdt,
+            desk.portfolio.holdings.values(),
+            desk.orders.working,
+            price_of=lambda symbol: desk.market.mark(desk.at.get(symbol)),
+            leverage=desk.leverage,
+            clusters=self._clusters,
+        )
+
+    def _dearer(self, n: int, mid: Decimal) -> Decimal:
+        """Return mark or mid, whichever counts for more: what the limits value an entry at."""
+        mark = self._desk.market.mark(n)
+        return mid if mark is None else max(mid, mark)
+
+    def _conditions(
+        self, n: int, second: int, silence_s: int, spread_bps: float, depth_usdt: float
+    ) -> Conditions | None:
+        """Return the world as an entry in this symbol finds it; None: it has no book."""
+        desk = self._desk
+        quote = desk.market.quote(n)
+        if quote is None or quote.half_spread < 0:
+            return None
+        return Conditions(
+            is_linked=all(desk.links.values()),
+            lag_ns=desk.now_ns - (second + 1) * NS,
+            unknown_orders=desk.orders.n_unknown,
+            silence_s=silence_s,
+            spread_bps=spread_bps,
+            depth_usdt=depth_usdt,
+            half_spread=quote.half_spread,
+            tick=desk.universe.contracts[n].tick,
+        )
 
     def _propose(
-        self, n: int, second: int, direction: int, depth_usdt: float, gross_usdt: Decimal
+        self, n: int, second: int, direction: int, conditions: Conditions | None, net_bps: float, exposures: Exposures
     ) -> Approved | Refusal:
         """Size an entry and bring it before risk."""
         desk, config = self._desk, self._desk.config
         contract, symbol = desk.universe.contracts[n], desk.symbols[n]
         quote = desk.market.quote(n)
-        if quote is None or quote.half_spread < 0:
+        if quote is None or conditions is None:
             return Refusal(gate=Gate.NO_BOOK, reason="no book")
-        equity, leverage = desk.portfolio.equity_usdt, desk.leverage[symbol]
-        size = entry_size(
-            config,
-            contract,
-            equity=equity,
-            leverage=leverage,
-            price=quote.mid,
-            depth_usdt=depth_usdt,
-            is_minimum=self._is_null,
-        )
+        leverage = desk.leverage[symbol]
+        bounds = None  # a null's orders are the smallest ones
+        if not self._is_null:
+            sigma = sigma_bps(
+                config,
+                contract,
+                price=quote.mid,
+                half_spread=quote.half_spread,
+                volatility_bps=desk.market.volatility_bps(n, config.horizon_s),
+            )
+            bounds = caps(
+                config,
+                equity=desk.portfolio.equity_usdt,
+                leverage=leverage,
+                depth_usdt=conditions.depth_usdt,
+                sigma_bps=sigma,
+                edge_bps=net_bps,
+            )
+        size = entry_size(config, contract, price=quote.mid, bounds=bounds)
         if isinstance(size, Refusal):
             return size
         side = Side.BUY if direction > 0 else Side.SELL
@@ -177,5 +219,11 @@ class Entries:
             ),
             cause=Cause.ENTRY,
         )
-        exposure = Exposure(equity_usdt=equity, gross_usdt=gross_usdt, symbol_usdt=ZERO)
-        return desk.risk.approve_entry(order, desk.now_ns, price=quote.mid, leverage=leverage, exposure=exposure)
+        return desk.risk.approve_entry(
+            order,
+            desk.now_ns,
+            price=self._dearer(n, quote.mid),
+            leverage=leverage,
+            exposure=exposures.of(symbol, side),
+            conditions=conditions,
+        )

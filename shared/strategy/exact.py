@@ -57,9 +57,14 @@ def decimal_of(value: float) -> Decimal:
     return Decimal(repr(float(value)))
 
 
+# The quotient is cut in the direction of the rounding: half-even could lift 2.99…9 to the next whole number.
+_DIVIDING = {rounding: Context(prec=60, rounding=rounding) for rounding in (ROUND_FLOOR, ROUND_CEILING)}
+
+
 def _to_multiple(value: Decimal, step: Decimal, rounding: str) -> Decimal:
     assert step > 0, step
-    return EXACT.multiply(EXACT.divide(value, step).to_integral_value(rounding), step)
+    quotient = _DIVIDING.get(rounding, EXACT).divide(value, step)
+    return EXACT.multiply(quotient.to_integral_value(rounding), step)
 
 
 def floor_to(value: Decimal, step: Decimal) -> Decimal:
@@ -75,6 +80,16 @@ def ceil_to(value: Decimal, step: Decimal) -> Decimal:
 def nearest_to(value: Decimal, step: Decimal) -> Decimal:
     """Return the multiple of `step` nearest to `value`."""
     return _to_multiple(value, step, ROUND_HALF_EVEN)
+
+
+def divided_down(value: Decimal, by: Decimal) -> Decimal:
+    """Return a quotient that is never above the exact one: of a limit, not a digit too much."""
+    return _DIVIDING[ROUND_FLOOR].divide(value, by)
+
+
+def divided_up(value: Decimal, by: Decimal) -> Decimal:
+    """Return a quotient that is never below the exact one: of a need, not a digit too little."""
+    return _DIVIDING[ROUND_CEILING].divide(value, by)
 
 
 def average(total: Decimal, count: Decimal) -> Decimal:

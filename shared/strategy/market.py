@@ -12,6 +12,7 @@ from shared import costs
 from shared.features.sampler import COLUMNS
 from shared.strategy.exact import decimal_of, nearest_to
 from shared.strategy.portfolio import Quote
+from shared.strategy.volatility import Volatility
 from shared.types import Floats, Universe
 
 _AT = {name: c for c, name in enumerate(COLUMNS)}
@@ -19,7 +20,7 @@ _NEVER = -(1 << 62)
 
 
 class Market:
-    """Remembers one second, and since when each symbol has been silent."""
+    """Remembers one second, the volatility of two minutes, and since when each symbol has been silent."""
 
     def __init__(self, universe: Universe) -> None:
         self._ticks = tuple(contract.tick for contract in universe.contracts)
@@ -27,6 +28,7 @@ class Market:
         self.block: Floats | None = None  # (C, N); None before the first second
         self._book_second = np.full(len(universe.contracts), _NEVER, np.int64)
         self._ticker_second = np.full(len(universe.contracts), _NEVER, np.int64)
+        self._volatility = Volatility(len(universe.contracts))
         self._quotes: dict[int, Quote | None] = {}  # of this second, as far as anybody asked
         self._marks: dict[int, Decimal | None] = {}  # likewise
 
@@ -38,6 +40,7 @@ class Market:
         self._marks.clear()
         self._book_second[block[_AT["book_updates"]] > 0] = second
         self._ticker_second[block[_AT["ticker_updates"]] > 0] = second
+        self._volatility.take(second, block[_AT["bid_price_1"]], block[_AT["ask_price_1"]])
 
     def rows(self) -> dict[str, Floats]:
         """Return the second as a block of one row per column, as features and scorers take it."""
@@ -65,6 +68,10 @@ class Market:
     def depth_usdt(self) -> Floats:
         """Return the visible notional within 10 bps of the mid on the thinner side, NaN where there is no book."""
         return np.minimum(self.column("bid_depth_10bps_usdt"), self.column("ask_depth_10bps_usdt"))
+
+    def volatility_bps(self, n: int, horizon_s: int) -> float | None:
+        """Return one deviation of a symbol's mid over the horizon; None: too little has been seen."""
+        return self._volatility.bps(n, horizon_s)
 
     def quote(self, n: int | None) -> Quote | None:
         """Return mid and half spread in whole ticks; None for an unlisted symbol and where there is no book."""

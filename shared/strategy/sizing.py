@@ -1,25 +1,41 @@
 """Sizing: how much of one symbol, in the exchange's own steps.
 
-    notional = min(gross / (2 · top K),  symbol's share of gross,  share of visible depth)
+    notional = the smallest of
+        slot         gross / (2 · top K)
+        symbol       gross · symbol's share
+        volatility   equity · position risk / sigma      one deviation over the horizon moves equity by the risk at most
+        kelly        equity · share · edge / sigma²      a fraction of what would grow fastest, if the edge were true
+        depth        visible depth of the thinner side · share
     gross    = equity · min(leverage wanted, obtained) · share of equity that may be margin
 
 rounded *down* to the size step. A null scorer gets the smallest order that the exchange takes. What comes out below
-the exchange's minimum is refused with a reason, never rounded up: a small account gets an honest answer.
+the exchange's minimum is refused with the arithmetic, never rounded up: a small account gets an honest answer, and is
+told how much equity would be enough.
+
+sigma is `volatility.py`'s, and never less than a tick or half the spread: a price that did not move for two minutes can
+still move by one. Where it is not known yet, it is taken for as large as the stop is far away.
 """
 
 from __future__ import annotations
 
-from decimal import Decimal
+import math
+from collections.abc import Mapping
+from decimal import ROUND_CEILING, Decimal
 
 import msgspec
 
 from shared.strategy.config import EngineConfig
-from shared.strategy.exact import ceil_to, decimal_of, exactly, floor_to
+from shared.strategy.exact import ZERO, ceil_to, decimal_of, divided_down, divided_up, exactly, floor_to
 from shared.strategy.ranking import Gate
-from shared.types import Contract
+from shared.types import Contract, OrderKind, Universe
 
 MINIMUM_HEADROOM = Decimal("1.1")
 """The smallest order is sized above the minimum notional by this, since the price may move before it arrives."""
+
+BPS = Decimal(10_000)
+ONE = Decimal(1)
+CENT = Decimal("0.01")
+MILLIONTH = Decimal("1e-6")
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,9 +45,98 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class Cap(msgspec.Struct, frozen=True):
+    """One bound on an order's notional: equity · num / den, or an amount that equity does not move."""
+
+    name: str
+    usdt: Decimal
+    num: Decimal | None  # None: equity does not move it
+    den: Decimal
+    template: str  # how it came about, filled in only where somebody is told
+    values: tuple[object, ...]
+
+    @property
+    def arithmetic(self) -> str:
+        return self.template.format(*self.values)
+
+    @property
+    def forbids_all(self) -> bool:
+        """Claim that more equity would not loosen it."""
+        return not self.num
+
+
 def gross_max_usdt(config: EngineConfig, equity: Decimal, leverage: int) -> Decimal:
     """Return the largest sum of notionals that this equity may carry."""
     return equity * min(config.leverage, leverage) * decimal_of(config.margin_use_max)
+
+
+@exactly
+def smallest_size(contract: Contract, price: Decimal) -> Decimal:
+    """Return the smallest order that the exchange takes at this price, base coin."""
+    least = contract.notional_min_usdt * MINIMUM_HEADROOM / price
+    return ceil_to(max(contract.size_min, least), contract.size_step)
+
+
+@exactly
+def largest_size(contract: Contract, kind: OrderKind) -> Decimal | None:
+    """Return the largest order of a kind, in whole steps; None: the exchange states no bound."""
+    largest = contract.size_max_market if kind is OrderKind.MARKET else contract.size_max_limit
+    return floor_to(largest, contract.size_step) if largest is not None else None
+
+
+@exactly
+def sigma_bps(
+    config: EngineConfig, contract: Contract, *, price: Decimal, half_spread: Decimal, volatility_bps: float | None
+) -> Decimal:
+    """Return what one deviation over the horizon is taken for, > 0."""
+    if volatility_bps is None:
+        return decimal_of(config.stop_bps)
+    least = max(contract.tick, half_spread) / price * BPS
+    return max(decimal_of(volatility_bps), least)
+
+
+@exactly
+def caps(
+    config: EngineConfig,
+    *,
+    equity: Decimal,
+    leverage: int,
+    depth_usdt: float,
+    sigma_bps: Decimal,
+    edge_bps: float,
+) -> tuple[Cap, ...]:
+    """Return every bound on the notional of an entry; the smallest holds.
+
+    Args:
+        leverage: as obtained from the exchange.
+        depth_usdt: thinner side's visible depth within 10 bps.
+        sigma_bps: see `sigma_bps`.
+        edge_bps: expected after this symbol's costs.
+    """
+    used, use = Decimal(min(config.leverage, leverage)), decimal_of(config.margin_use_max)
+    share, risk = decimal_of(config.symbol_share_max), decimal_of(config.position_risk_bps)
+    kelly, edge = decimal_of(config.kelly_share), _counted(edge_bps)
+    depth, depth_share = _counted(depth_usdt), decimal_of(config.depth_share_max)
+    slots, gross = Decimal(2 * config.top_k), used * use
+
+    def of_equity(name: str, num: Decimal, den: Decimal, template: str, *values: object) -> Cap:
+        return Cap(name, divided_down(equity * num, den), num, den, template, (equity, *values))
+
+    return (
+        of_equity("slot", gross, slots, "{:.2f} x {} x {} / {} slots", used, use, slots),
+        of_equity("symbol", gross * share, ONE, "{:.2f} x {} x {} x {} a symbol", used, use, share),
+        of_equity("volatility", risk, sigma_bps, "{:.2f} x {} bps of risk / {:.2f} bps of volatility", risk, sigma_bps),
+        of_equity(
+            "kelly", kelly * edge * BPS, sigma_bps * sigma_bps,
+            "{:.2f} x {} x {:.2f} bps of edge / ({:.2f} bps of volatility)²", kelly, edge, sigma_bps,
+        ),
+        Cap("depth", depth * depth_share, None, ONE, "{:.2f} visible x {}", (depth, depth_share)),
+    )  # fmt: skip
+
+
+def _counted(value: float) -> Decimal:
+    """Return an observation in millionths; nothing where it is less, or no number: 1e-300 bps of edge is none."""
+    return floor_to(decimal_of(value), MILLIONTH) if 1e-6 <= value < math.inf else ZERO
 
 
 @exactly
@@ -39,41 +144,48 @@ def entry_size(
     config: EngineConfig,
     contract: Contract,
     *,
-    equity: Decimal,
-    leverage: int,
     price: Decimal,
-    depth_usdt: float,
-    is_minimum: bool,
+    bounds: tuple[Cap, ...] | None,
 ) -> Decimal | Refusal:
     """Return the size of an entry in base coin, or why there is none.
 
     Args:
-        leverage: as obtained from the exchange.
         price: mid at the decision: the same for a long and a short, so that a mirrored market mirrors sizes.
-        depth_usdt: thinner side's visible depth within 10 bps.
+        bounds: from `caps`; None: the smallest order that the exchange takes (a null claims no edge to size by).
     """
-    smallest = ceil_to(
-        max(contract.size_min, contract.notional_min_usdt * MINIMUM_HEADROOM / price), contract.size_step
-    )
-    gross = gross_max_usdt(config, equity, leverage)
-    if is_minimum:
-        size = smallest
-    else:
-        notional = min(
-            gross / (2 * config.top_k),
-            gross * decimal_of(config.symbol_share_max),
-            decimal_of(depth_usdt) * decimal_of(config.depth_share_max),
+    smallest, largest = smallest_size(contract, price), largest_size(contract, config.entry_kind)
+    if largest is not None and largest < smallest:
+        return Refusal(
+            gate=Gate.SIZE,
+            reason=f"the smallest order is {smallest} {contract.base}, the largest that may be sent is {largest}",
         )
-        size = floor_to(notional / price, contract.size_step)
-        if size < smallest:
-            return Refusal(
-                gate=Gate.SIZE,
-                reason=f"the smallest order is {smallest * price:.2f} USDT, {notional:.2f} USDT may be used",
-            )
-    largest = contract.size_max_market
-    if largest is not None and size > largest:
-        size = floor_to(largest, contract.size_step)
-    return size
+    if bounds is None:
+        return smallest
+    tightest = min(bounds, key=lambda cap: cap.usdt)
+    size = floor_to(divided_down(tightest.usdt, price), contract.size_step)
+    if size < smallest:
+        return Refusal(gate=Gate.SIZE, reason=_too_small(smallest * price, tightest, bounds))
+    return min(size, largest) if largest is not None else size
+
+
+def _too_small(needed_usdt: Decimal, tightest: Cap, bounds: tuple[Cap, ...]) -> str:
+    said = (
+        f"the smallest order is {needed_usdt:.2f} USDT, {tightest.usdt:.2f} USDT may be used "
+        f"({tightest.name}: {tightest.arithmetic})"
+    )
+    blocking = [cap for cap in bounds if cap.forbids_all and cap.usdt < needed_usdt]
+    if blocking:
+        return f"{said}: no equity would be enough while {blocking[0].name} allows {blocking[0].usdt:.2f}"
+    return f"{said}: {_enough(needed_usdt, bounds):.2f} USDT of equity would be enough"
+
+
+def _enough(needed_usdt: Decimal, bounds: tuple[Cap, ...]) -> Decimal:
+    """Return the equity at which no bound forbids an order of this notional, up to whole cents."""
+    return _cents(max(divided_up(needed_usdt * cap.den, cap.num) for cap in bounds if cap.num))
+
+
+def _cents(value: Decimal) -> Decimal:
+    return value.quantize(CENT, rounding=ROUND_CEILING)
 
 
 @exactly
@@ -83,3 +195,69 @@ def stop_price(contract: Contract, *, is_long: bool, reference: Decimal, stop_bp
     if is_long:
         return max(floor_to(reference - distance, contract.tick), contract.tick)
     return ceil_to(reference + distance, contract.tick)
+
+
+# ------------------------------------------------------------------------------------- what an account can trade
+
+
+class Affordable(msgspec.Struct, frozen=True, kw_only=True):
+    """What an equity could trade of a universe, by its slots alone: volatility, edge and depth change by the second."""
+
+    equity_usdt: Decimal
+    priced: int  # tradable symbols of which a price is known
+    tradable: int  # of those, symbols whose smallest order fits into a slot
+    smallest_order_usdt: Decimal | None  # of the cheapest symbol; None: no symbol has a price
+    equity_for_one_usdt: Decimal | None  # from which on anything could be traded
+    equity_for_half_usdt: Decimal | None
+    equity_for_all_usdt: Decimal | None
+
+    def __str__(self) -> str:
+        """Return it as a person reads it at the start of a session."""
+        if self.smallest_order_usdt is None:
+            return f"{self.equity_usdt:.2f} USDT: no symbol has a price yet"
+        return (
+            f"{self.equity_usdt:.2f} USDT could trade {self.tradable} of {self.priced} symbols "
+            f"(the smallest order costs {self.smallest_order_usdt:.2f} USDT; one symbol needs "
+            f"{self.equity_for_one_usdt:.2f} USDT of equity, half of them {self.equity_for_half_usdt:.2f}, "
+            f"all of them {self.equity_for_all_usdt:.2f})"
+        )
+
+
+@exactly
+def affordable(
+    config: EngineConfig, universe: Universe, prices: Mapping[str, Decimal], *, equity: Decimal, is_null: bool = False
+) -> Affordable:
+    """Return how many of the wanted symbols this equity could trade at all, and what more would take.
+
+    Args:
+        prices: symbol -> any recent price; symbols without one are left out.
+        is_null: its orders are the smallest ones, so that a symbol's share of gross bounds them, not a slot.
+    """
+    wanted = set(config.symbols) if config.symbols else set(universe.symbols)
+    needs: list[tuple[Decimal, Decimal]] = []  # (equity that is enough, smallest order)
+    share = decimal_of(config.symbol_share_max)
+    for contract in universe.contracts:
+        price = prices.get(contract.symbol)
+        if contract.symbol not in wanted or contract.status != "normal" or price is None or not price > 0:
+            continue
+        gross = gross_max_usdt(config, ONE, contract.leverage_max)  # for each USDT of equity
+        smallest = smallest_size(contract, price) * price
+        enough = divided_up(smallest, gross * share)
+        if not is_null:
+            enough = max(enough, divided_up(smallest * 2 * config.top_k, gross))
+        needs.append((enough, smallest))
+    if not needs:
+        return Affordable(
+            equity_usdt=equity, priced=0, tradable=0, smallest_order_usdt=None, equity_for_one_usdt=None,
+            equity_for_half_usdt=None, equity_for_all_usdt=None,
+        )  # fmt: skip
+    equities = sorted(need for need, _ in needs)
+    return Affordable(
+        equity_usdt=equity,
+        priced=len(needs),
+        tradable=sum(need <= equity for need in equities),
+        smallest_order_usdt=min(smallest for _, smallest in needs),
+        equity_for_one_usdt=_cents(equities[0]),
+        equity_for_half_usdt=_cents(equities[(len(equities) - 1) // 2]),
+        equity_for_all_usdt=_cents(equities[-1]),
+    )
