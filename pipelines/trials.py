@@ -5,8 +5,9 @@ a model or of rules. Nulls are none. From them:
 
     effective   independent trials: backtests over the very minutes of this one count by how little they resemble each
                 other (`evidence.effective_trials`); whatever was trained or backtested otherwise counts as one each
-    variance    of the Sharpe ratios of one minute among backtests; of fewer than `SHARPES_MIN` of them the variance
-                that worthless ones show by chance, 1 / (n − 1)
+    variance    of the Sharpe ratios of one minute: what worthless trials show by chance, 1 / (n − 1), or that among the
+                other backtests where it is larger. Losers count as 0, as not trading: nobody would have chosen them, so
+                how much they paid in costs says nothing about how good the best of many looks by luck
     DSR         probability that this Sharpe ratio is above 0 though it is the best of so many
     PBO         probability that the best of those backtests in one half of the minutes is below the median in the other
 """
@@ -145,13 +146,12 @@ def judge(performance: Floats, sharpes: list[float], *, trainings: int, backtest
 
     Args:
         performance: (T, N) returns of the same minutes; the first column is what is judged.
-        sharpes: of every backtest, NaN where it has none.
+        sharpes: of every backtest, the judged one first, NaN where it has none.
         apart: trials that cannot be compared minute by minute.
     """
     found = moments(performance[:, 0])
     effective = effective_trials(performance) + apart
-    known = np.unique([sharpe for sharpe in sharpes if math.isfinite(sharpe)])
-    variance = float(known.var(ddof=1)) if len(known) >= SHARPES_MIN else 1.0 / max(1, found.n - 1)
+    variance = max(1.0 / max(1, found.n - 1), _variance(sharpes[1:]))
     is_enough = found.n >= MINUTES_MIN
     distinct = np.unique(performance, axis=1)
     return Trials(
@@ -163,6 +163,12 @@ def judge(performance: Floats, sharpes: list[float], *, trainings: int, backtest
         sharpe_probability=probabilistic_sharpe(found) if is_enough else math.nan,
         overfitting=overfitting(distinct, n_blocks=BLOCKS),
     )
+
+
+def _variance(others: list[float]) -> float:
+    """Return the variance among the Sharpe ratios of the other backtests; 0 of fewer than `SHARPES_MIN`."""
+    different = np.unique([sharpe for sharpe in others if math.isfinite(sharpe)])
+    return float(np.maximum(different, 0.0).var(ddof=1)) if len(different) >= SHARPES_MIN else 0.0
 
 
 def words(trials: Trials) -> list[str]:

@@ -34,11 +34,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float = 0.99  # of the bound of net edge, one-sided
     deflated_sharpe_min: float = 0.95
     overfitting_max: float = 0.20
-    loss_max: float = 0.10  # probability that what was best in one half loses in the other
+    loss_max: float = 0.20  # probability that what was best in one half loses in the other
     calibration_error_max: float = 0.05
     unseen_confidence_z: float = 1.645
     null_errors_max: float = 3.0
     null_ic_max: float = 0.02
+    null_ic_share_max: float = 1 / 3  # of the model's own rank IC
     null_bps_max: float = 0.25
     replayed_ic_max: float = 0.01
     predict_p99_ms_max: float = 3.0
@@ -266,14 +267,17 @@ def _null_trades(evidence: Evidence, name: str, limits: Limits) -> Criterion:
 
 def _null_ic(evidence: Evidence, name: str, limits: Limits) -> Criterion:
     words = {"shuffled": "null: shuffled labels", "shifted": "null: shifted in time"}[name]
-    needed = f"a rank IC within {limits.null_errors_max:g} errors (or {limits.null_ic_max:g}) of 0"
+    needed = (
+        f"a rank IC within {limits.null_errors_max:g} errors, {limits.null_ic_max:g} or "
+        f"{limits.null_ic_share_max:.0%} of the model's own of 0"
+    )
     if evidence.scored is None:
         return _absent(evidence, "scored", words, needed)
     known = evidence.scored.ic_shuffled if name == "shuffled" else evidence.scored.ic_shifted
-    allowed = max(limits.null_errors_max * known.standard_error, limits.null_ic_max)
-    return Criterion(
-        name=words, passed=abs(known.mean) <= allowed, found=_ic(known), needed=needed, value=known.mean
-    )
+    own = abs(evidence.scored.ic.mean)
+    bounds = (limits.null_errors_max * known.standard_error, limits.null_ic_max, limits.null_ic_share_max * own)
+    passed = all(map(math.isfinite, bounds)) and abs(known.mean) <= max(bounds)
+    return Criterion(name=words, passed=passed, found=_ic(known), needed=needed, value=known.mean)
 
 
 def _replayed(evidence: Evidence, limits: Limits) -> Criterion:

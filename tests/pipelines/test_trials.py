@@ -58,10 +58,10 @@ def test_trials_are_what_mlflow_holds(tracking: Tracking, tmp_path: Path) -> Non
 
     same = np.stack([own.value, others[1].value[1:65], others[0].value], axis=1)
     effective = effective_trials(same) + 2  # the later window, and the model that was never backtested
-    sharpes = [moments(r.value).sharpe for r in (own, *others, later)]
+    sharpes = [max(0.0, moments(r.value).sharpe) for r in (*others, later)]
     assert (found.trainings, found.backtests) == (2, 4)
     assert found.effective == pytest.approx(effective)
-    expected = deflated_sharpe(moments(own.value), effective, float(np.var(sharpes, ddof=1)))
+    expected = deflated_sharpe(moments(own.value), effective, max(1 / 63, float(np.var(sharpes, ddof=1))))
     assert found.deflated_sharpe == pytest.approx(expected)
     assert found.overfitting.probability == pytest.approx(overfitting(same, n_blocks=16).probability)
     assert 0 < found.deflated_sharpe < found.sharpe_probability
@@ -101,6 +101,22 @@ def test_more_trials_never_raise_the_deflated_sharpe() -> None:
     assert found[0] - found[-1] > 0.1
     assert copies.effective == pytest.approx(1.0)
     assert copies.deflated_sharpe == pytest.approx(found[0])
+
+
+def test_how_badly_others_lost_is_no_reason() -> None:
+    """A coin that paid its costs, backtested beside, says nothing about luck: without this rule a few hopeless
+    backtests would make the variance among trials so large that nothing could ever pass."""
+    own = returns(1, mean=0.5).value
+    losers = [returns(k, mean=-m).value for k, m in ((2, 1.0), (3, 2.0), (4, 3.0), (5, 4.0))]
+    performance = np.stack([own, *losers], axis=1)
+    sharpes = [moments(column).sharpe for column in performance.T]
+
+    found = trials.judge(performance, sharpes, trainings=1, backtests=5, apart=0)
+
+    expected = deflated_sharpe(moments(own), effective_trials(performance), 1 / 63)
+    assert found.deflated_sharpe == pytest.approx(expected)
+    assert found.deflated_sharpe > 0.9
+    assert deflated_sharpe(moments(own), found.effective, float(np.var(sharpes, ddof=1))) < 0.01
 
 
 def test_only_what_passed_becomes_champion(tracking: Tracking) -> None:
