@@ -41,7 +41,7 @@ from shared.replay import make_scorer
 from shared.settings import check_books
 from shared.strategy.engine import Engine, EngineConfig
 from shared.strategy.truth import FILLS_BEFORE_ADOPTION_NS
-from shared.types import SCHEMA_VERSION, Adopted, BookChannels, Contract, Note, StopRequested, Universe
+from shared.types import SCHEMA_VERSION, Adopted, BookChannels, ClockRead, Contract, Note, StopRequested, Universe
 
 CLOCK_SKEW_MS_MAX: Final = 2000  # the engine's proof of absence allows clocks to differ by 2 s
 REQUEST_TIMEOUT_S: Final = 5.0  # Bitget answers within 0.3 s; what takes longer is asked for, not waited for
@@ -50,6 +50,7 @@ LEVERAGE_TOLD_EVERY_S: Final = 2.0
 LEVERAGE_AGAIN_S: Final = 2.0  # between tries of what was not answered: until then the symbol is not traded
 STOP_WITHIN_S: Final = 60.0  # an unknown placement takes 35 s to be proven absent; closing a position takes one
 LAST_TRUTH_WITHIN_S: Final = 10.0
+CLOCK_READ_WITHIN_S: Final = 1.0  # half a round trip is the error of a reading
 WARM_EVERY_S: Final = 20.0  # the client drops a connection that was idle for 60 s
 EQUITY_STEP: Final = Decimal("1e-8")  # Bitget cuts the equity it publishes to 8 places
 MEMORY_EVERY_S: Final = 10.0
@@ -61,6 +62,7 @@ _WARN: Final = frozenset(
         "account.unanswered",
         "cancel.unanswered",
         "channel.refused",
+        "clock.judged",
         "fill.unexpected",
         "funding.missed",
         "funding.unanswered",
@@ -418,10 +420,17 @@ class Session:
                 unreachable_s = None  # it answers, somehow
 
     async def _keep_warm(self, client: MeteredClient) -> None:
-        """Hold open as many connections as orders leave at once: a handshake costs more than an order may take."""
+        """Hold open as many connections as orders leave at once: a handshake costs more than an order may take.
+
+        One of the answers tells the engine how far the clocks are apart: none adds risk while that is too far.
+        """
         while True:
-            asks = (client.server_time() for _ in range(self._plan.config.orders_per_second_max))
-            await asyncio.gather(*asks, return_exceptions=True)
+            asks = (client.server_time() for _ in range(self._plan.config.orders_per_second_max - 1))
+            began_s = time.monotonic()
+            offset_ms, *_ = await asyncio.gather(client.sync_clock(), *asks, return_exceptions=True)
+            is_prompt = time.monotonic() - began_s <= CLOCK_READ_WITHIN_S
+            if isinstance(offset_ms, int) and is_prompt:
+                self._runner.tell(ClockRead(recv_ns=self._clock(), offset_ns=offset_ms * 1_000_000))
             await asyncio.sleep(WARM_EVERY_S)
 
     async def _remember(self, engine: Engine) -> None:

@@ -42,6 +42,7 @@ from shared.types import (
     Adopted,
     CancelOrder,
     CancelRefused,
+    ClockRead,
     Event,
     Filled,
     Floats,
@@ -84,6 +85,7 @@ AnyEvent = (
     | Filled
     | FundingPaid
     | LinkChanged
+    | ClockRead
     | StopRequested
 )
 """Every event but `SecondClosed`, which has a frame of its own."""

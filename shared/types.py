@@ -420,6 +420,12 @@ class LinkChanged(Event, frozen=True, kw_only=True):
     is_up: bool
 
 
+class ClockRead(Event, frozen=True, kw_only=True):
+    """The exchange's clock was read; while it differs too much from ours, nothing adds risk."""
+
+    offset_ns: int  # the exchange's is ahead of ours by this, half the round trip taken off
+
+
 class StopRequested(Event, frozen=True, kw_only=True):
     """Cancel everything, close everything, open nothing more."""
 

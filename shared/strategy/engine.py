@@ -64,6 +64,7 @@ from shared.types import (
     Adopted,
     CancelRefused,
     Cause,
+    ClockRead,
     Event,
     Filled,
     Floats,
@@ -129,7 +130,8 @@ class Engine:
         self.portfolio, self.orders, self.truth = desk.portfolio, desk.orders, desk.truth
         self.market, self.funding = desk.market, desk.funding
         pricing = Pricing(config, universe)
-        self._exits = Exits(desk, pricing, is_null=scorer.is_null)
+        self._pricing = pricing
+        self._exits = Exits(desk, is_null=scorer.is_null)
         self._entries = Entries(desk, pricing, is_null=scorer.is_null)
         self._news = News(desk, self._exits)
         self.graph = FeatureGraph(FEATURES, self.symbols) if scorer.needs_features else None
@@ -149,6 +151,7 @@ class Engine:
             Filled: self._news.filled,
             FundingPaid: self._news.funding_paid,
             LinkChanged: self._on_link,
+            ClockRead: self._news.clock_read,
             StopRequested: self._on_stop,
         }
 
@@ -230,9 +233,14 @@ class Engine:
         if latched is not None:
             desk.say_latched(latched)
         is_decision = second % self.config.decision_seconds == 0
-        n_exits = self._exits.send(second, self._scores, is_decision=is_decision)
+        view = challengers = None
         if is_decision:
-            n_entries = self._entries.send(second, self._scores)
+            assert self._scores is not None, f"second {second} is a decision and has no scores"
+            view = self._pricing.look(second, self._scores, desk.market)
+            challengers = self._entries.judge(second, view)
+        n_exits = self._exits.send(second, view, challengers)
+        n_entries = self._entries.send(second, view)
+        if is_decision:
             desk.note(
                 "decision.made",
                 second=second,
@@ -250,6 +258,8 @@ class Engine:
         """Remember the second: market, marks, features and scores."""
         desk = self._desk
         desk.market.take(event.second, cast(Floats, event.columns))
+        desk.betas.take(event.second, desk.market.column("bid_price_1"), desk.market.column("ask_price_1"))
+        desk.forget_entries(event.second)
         for symbol in desk.portfolio.holdings:
             mark = desk.market.mark(desk.at.get(symbol))
             if mark is not None:
@@ -328,7 +338,8 @@ class Engine:
         for order in list(desk.orders.working):
             order.wants_cancel = order.wants_cancel or order.rests
             desk.cancel_if_wanted(order)
-        self._exits.send(desk.now_ns // NS, self._scores, is_decision=False)
+        desk.chases.clear()
+        self._exits.send(desk.now_ns // NS, None)
 
 
 def _digest(*arrays: NDArray[Any]) -> str:

@@ -20,6 +20,7 @@ from shared.types import (
     Adopted,
     CancelRefused,
     Cause,
+    ClockRead,
     Filled,
     FundingPaid,
     OrderAbsent,
@@ -150,11 +151,27 @@ class News:
 
     # -------------------------------------------------------------------------------------------- fills and bills
 
+    def clock_read(self, event: ClockRead) -> None:
+        desk = self._desk
+        was_off = desk.risk.is_clock_off
+        desk.risk.read_clock(event.offset_ns)
+        if desk.risk.is_clock_off is not was_off:
+            desk.note("clock.judged", is_off=desk.risk.is_clock_off, offset_ms=event.offset_ns / 1e6)
+
+    def _hear(self, fill: Filled) -> None:
+        """Let risk see the stamp of a fill: one that lies in our future proves that the clocks differ."""
+        desk = self._desk
+        was_off = desk.risk.is_clock_off
+        desk.risk.heard(fill.exch_ns, fill.recv_ns)
+        if desk.risk.is_clock_off and not was_off:
+            desk.note("clock.judged", is_off=True, offset_ms=(fill.exch_ns - fill.recv_ns) / 1e6)
+
     def filled(self, event: Filled) -> None:
         desk = self._desk
         if self._key(event) in self._seen_fills:
             return
         self._see(event)
+        self._hear(event)
         if not desk.is_adopted:
             self._fill_before_adoption = True  # the truth that is being read may or may not contain it
             return

@@ -39,6 +39,7 @@ Told = (
     | types.Filled
     | types.FundingPaid
     | types.LinkChanged
+    | types.ClockRead
     | types.StopRequested
 )
 Wanted = types.PlaceOrder | types.CancelOrder | types.QueryOrder | types.QueryAccount | types.Note

@@ -14,8 +14,8 @@ from shared.strategy.config import EngineConfig
 from shared.strategy.exposure import Exposure
 from shared.strategy.ranking import Gate
 from shared.strategy.risk import DAY_NS, Approved, Conditions, Latch, Risk, RiskState
-from shared.types import NS, Cause, OrderKind, PlaceOrder, Side
-from tests.shared.strategy.made import D
+from shared.types import NS, Cause, ClockRead, Filled, OrderKind, PlaceOrder, Side
+from tests.shared.strategy.made import D, Script, notes, places, scores
 
 ONE, NEAR_STOP = D(1), D(99)
 
@@ -196,16 +196,16 @@ def test_nothing_is_approved_before_equity_was_seen_or_while_latched() -> None:
 
 
 def test_clocks_that_differ_let_nothing_in_until_a_reading_says_otherwise() -> None:
-    """A reading beyond a second either way refuses; so does a stamp from our future; one from our past may be delay."""
+    """A reading beyond two seconds either way refuses; so does a stamp from our future; one from our past may be delay."""
     risk = opened()
     risk.heard(exch_ns=0, recv_ns=30 * NS)
     assert not risk.is_clock_off
-    for offset_ns, is_off in ((-NS, False), (NS + 1, True), (-NS - 1, True), (NS, False)):
+    for offset_ns, is_off in ((-2 * NS, False), (2 * NS + 1, True), (-2 * NS - 1, True), (2 * NS, False)):
         risk.read_clock(offset_ns)
         assert risk.is_clock_off is is_off
         assert ask(risk) is (Gate.CLOCK_SKEW if is_off else None)
 
-    risk.heard(exch_ns=100 * NS + NS + 1, recv_ns=100 * NS)
+    risk.heard(exch_ns=102 * NS + 1, recv_ns=100 * NS)
     assert ask(risk) is Gate.CLOCK_SKEW
     risk.heard(exch_ns=101 * NS, recv_ns=102 * NS)
     assert ask(risk) is Gate.CLOCK_SKEW
@@ -236,3 +236,30 @@ def test_refusals_latch_only_when_they_come_in_a_storm() -> None:
     assert not any(calm.note_refusal(k * 60 * NS) for k in range(60))
     assert [k for k in range(31) if storm.note_refusal(k * NS)] == [30]
     assert storm.latch is Latch.REFUSALS
+
+
+def test_the_engine_enters_nothing_while_the_clocks_differ() -> None:
+    """A reading of three seconds names the gate and says so once; a fill that bears a stamp from our future, too."""
+    script = Script(1)
+    script.tell(ClockRead(recv_ns=script.wait(), offset_ns=-3 * NS))
+    actions = script.close_second(scores([1]))
+
+    assert not places(actions)
+    assert script.reasons == ["clock_skew"]
+    assert len(notes(script.log, "clock.judged")) == 1
+
+    script.tell(ClockRead(recv_ns=script.wait(), offset_ns=0))
+    [entry] = places(script.close_second(scores([1])))
+    script.now_ns -= 3 * NS  # the next fill is heard three seconds before it happened
+    script.accept(entry)
+    script.engine.on_event(
+        Filled(
+            recv_ns=script.now_ns, client_oid=entry.client_oid, order_id="1", trade_id="1", symbol=entry.symbol,
+            side=entry.side, price=D("100.01"), size=entry.size, fee_usdt=D(0), is_maker=False,
+            exch_ns=script.now_ns + 3 * NS,
+        )
+    )  # fmt: skip
+    script.now_ns += 3 * NS
+    script.close_second()
+    assert script.reasons == ["clock_skew"]
+    assert script.engine.portfolio.size(entry.symbol) == entry.size
