@@ -62,7 +62,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     daily_loss_limit: float = 0.10  # DAILY_LOSS_LIMIT [1] of the UTC day's first equity
     drawdown_max: float = 0.15  # MAX_DRAWDOWN_PCT [1] of peak equity
     orders_per_second_max: int = 8  # Bitget: 10 placements a second and account; two are left for a person
-    clock_skew_ms_max: int = 1000  # our clock and the exchange's may differ by this; beyond it: no new risk
+    clock_skew_ms_max: int = 2000  # our clock and the exchange's may differ by this; beyond it: no new risk
     unknown_orders_max: int = 2  # more unresolved placements than this: no new risk
     refusals_per_minute_max: int = 30  # more than this: latched, something is wrong with us
     bandit_weight: float = 1.0  # 0 switches the bandit off
