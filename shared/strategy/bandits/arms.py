@@ -80,10 +80,10 @@ class Evidence(msgspec.Struct):
 def window_evidence(arm: NDArray[np.intp], net_bps: Floats, n_arms: int) -> Evidence:
     """Return the evidence of the last trades, each counted once (Garivier & Moulines 2008, sliding window)."""
     weight = np.bincount(arm, minlength=n_arms).astype(np.float64)
-    total = np.bincount(arm, net_bps, n_arms)
+    total = _sums(arm, net_bps, n_arms)
     mean = total / np.maximum(weight, 1.0)
     apart = net_bps - mean[arm]
-    return Evidence(weight, total, np.bincount(arm, apart * apart, n_arms), np.maximum(weight - 1.0, 0.0))
+    return Evidence(weight, total, _sums(arm, apart * apart, n_arms), np.maximum(weight - 1.0, 0.0))
 
 
 class Belief(msgspec.Struct, frozen=True):
@@ -152,5 +152,9 @@ def grouped_sum(values: Floats, group: NDArray[np.intp], n_groups: int) -> Float
     """Return sums over the last axis by group, (…, n_groups), added in the order of that axis."""
     flat = values.reshape(-1, values.shape[-1])
     at = group + n_groups * np.arange(len(flat))[:, None]
-    sums = np.bincount(at.ravel(), flat.ravel(), n_groups * len(flat))
-    return sums.reshape(*values.shape[:-1], n_groups)
+    return _sums(at.ravel(), flat.ravel(), n_groups * len(flat)).reshape(*values.shape[:-1], n_groups)
+
+
+def _sums(at: NDArray[np.intp], values: Floats, n: int) -> Floats:
+    sums: Floats = np.bincount(at, values, n).astype(np.float64, copy=False)
+    return sums

@@ -4,8 +4,8 @@ Philox gives whole numbers, and `random_raw` is the part of numpy's interface wh
 lets the methods of `Generator`, `normal` among them, change with any release, and its ziggurat calls libm's exp and
 log, which differ between machines). So: 53 bits make a uniform in (0, 1), the inverse of the normal distribution
 function makes it a normal. The inverse is a quotient of polynomials (Wichura 1988, AS 241, PPND7: seven digits); its
-tails need a logarithm, which is the portable one of the features. A sum of twelve uniforms would be simpler, but its
-tails end (one draw in 370 should lie beyond three, there one in 490 does), and a Thompson sampler explores by its tails.
+tails need a logarithm, which is the portable one of the features. A sum of twelve uniforms would be simpler, but it has
+thin tails (one draw in 370 should lie beyond three, there one in 490 does), and Thompson explores by its tails.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from shared.features.ops import OPERATORS
 from shared.types import Floats
 
-_STREAM: Final = 1  # in the counter's last word: the engine's own draws of a decision have 0 there
+SYMBOLS: Final = 1  # in the counter's last word: the engine's own draws of a decision have 0 there
+VARIANTS: Final = 2
 _TWO_53: Final = 2.0**-53
 
 # Wichura 1988, AS 241, PPND7: numerator and denominator, highest power first.
@@ -37,11 +38,14 @@ _FAR: Final = (
 
 
 class Draws:
-    """The uniforms of one decision, in order: two engines with the same seed take the same ones."""
+    """The uniforms of one decision, in order: two engines with the same seed take the same ones.
 
-    def __init__(self, seed: int, decision: int) -> None:
-        # Philox alone: the tests forbid every other generator here.
-        self._bits = np.random.Philox(key=[seed, decision], counter=[0, 0, 0, _STREAM])
+    Args:
+        level: SYMBOLS or VARIANTS, which have streams of their own.
+    """
+
+    def __init__(self, seed: int, decision: int, level: int = SYMBOLS) -> None:
+        self._bits = np.random.Philox(key=[seed, decision], counter=[0, 0, 0, level])
 
     def uniforms(self, *shape: int) -> Floats:
         """Return values in (0, 1), never 0 nor 1: the middles of 2^53 equal cells."""

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from shared.strategy.bandits.arms import Belief, Evidence, Prior, believe, window_evidence
 from shared.strategy.bandits.budget import FLOOR_BPS, Budget
 from shared.strategy.bandits.choice import Lottery, Mask, lottery
-from shared.strategy.bandits.draws import Draws
+from shared.strategy.bandits.draws import VARIANTS, Draws
 from shared.strategy.bandits.policies import optimism_bps, thompson_bps
 from shared.strategy.bandits.records import Record, record_of
 from shared.strategy.bandits.state import ArmState, BanditState, Mode, Permit, Policy, Window
@@ -127,8 +127,8 @@ class Bandit:
         turn = self._turn = _Turn(second=second)
         if self._n_variants == 1:
             return 0
-        draws = Draws(self._seed, -second - 1 & _WORD)
-        uniforms, ties = draws.uniforms(2), np.arange(self._n_variants) * 1.0
+        draws = Draws(self._seed, second, VARIANTS)
+        uniforms, ties = draws.uniforms(2), np.arange(self._n_variants).astype(np.float64)
         known = self._known()[1]
         shifts = self._proposals(known, self._variant_cluster, 1, np.arange(self._n_variants), draws)
         mean = known.belief.mean_bps
@@ -272,7 +272,7 @@ class Bandit:
             spent=self._budget.state(),
         )
 
-    # ----------------------------------------------------------------------------------------------------- what it shows
+    # ------------------------------------------------------------------------------------------------- what it shows
 
     @property
     def n_pending(self) -> int:
@@ -309,7 +309,7 @@ class Bandit:
             told[level] = sorted(found, key=lambda record: (-record.trades, record.arm))
         return told
 
-    # ------------------------------------------------------------------------------------------------------ small things
+    # ------------------------------------------------------------------------------------------------- small things
 
     def _bounded(self, values: Floats, belief: Belief) -> Floats:
         """Return how far arms stand above the mean of everything, within the bound."""
