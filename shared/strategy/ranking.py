@@ -49,12 +49,13 @@ class Gate(enum.IntEnum):
     TURNOVER = 24  # it does, but not the penalty for entering this symbol so often
     RANK = 25  # beyond the top K of its side
     NEUTRAL = 26  # would tilt the book to one side, or to the market, beyond the band
-    ORDER_RATE = 27
-    SIZE = 28  # below the exchange's minimum
-    EXPOSURE = 29  # gross or symbol limit
-    MARGIN_USE = 30  # more of equity would be margin than may be
-    NET = 31  # longs and shorts would differ by more than they may
-    CLUSTER = 32  # likewise within the symbol's cluster
+    BUDGET = 27  # would explore, and the day's budget for that has not so much left
+    ORDER_RATE = 28
+    SIZE = 29  # below the exchange's minimum
+    EXPOSURE = 30  # gross or symbol limit
+    MARGIN_USE = 31  # more of equity would be margin than may be
+    NET = 32  # longs and shorts would differ by more than they may
+    CLUSTER = 33  # likewise within the symbol's cluster
 
 
 Gates = NDArray[np.uint8]
