@@ -22,7 +22,7 @@ from pipelines.moments import second_of, when
 from pipelines.report import verdict, write_report
 from pipelines.resources import resolve_source
 from pipelines.simulation import Backtest, Outcome, run_backtest
-from pipelines.tracking import EXPERIMENT_BACKTESTS, Tracking, code_commit
+from pipelines.tracking import EXPERIMENT_BACKTESTS, Run, Tracking, code_commit
 from pipelines.trades import trades_frame
 from pipelines.trials import Trials
 from pipelines.validation import LeakySplit
@@ -169,6 +169,7 @@ def judge(
             run.log_metrics(trials.figures_of(returns))
             run.log_curve("equity_usdt", outcome.equity_usdt[::60].tolist())
             if not is_main:
+                log_trades(run, outcome)
                 continue
             run.log_metrics({"rank_ic": backtest.ic.mean, "rank_ic_se": backtest.ic.standard_error})
             run.log_metrics(trials.metrics_of(tried))
@@ -234,6 +235,13 @@ def write_outputs(folder: Path, outcome: Outcome, run: str) -> None:
     frame.write_csv(folder / "trades.csv")
     values = {k: None if math.isnan(v) else v for k, v in outcome.metrics.items()}
     pl.DataFrame([values], schema=dict.fromkeys(values, pl.Float64)).write_csv(folder / "metrics.csv")
+
+
+def log_trades(run: Run, outcome: Outcome) -> None:
+    """Keep the trades of a null with its run: the gate asks what it earned before costs."""
+    with tempfile.TemporaryDirectory() as temporary:
+        trades_frame(outcome.trades, run.run_id).write_parquet(Path(temporary) / "trades.parquet")
+        run.log_folder(Path(temporary), "backtest")
 
 
 def write_trades(lake: Path, source: str, outcome: Outcome, run: str) -> None:

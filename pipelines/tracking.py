@@ -23,12 +23,13 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from shared.errors import ModelError, ModelMismatch, ModelMissing
+from shared.model import PASSED, PASSED_ON_PAPER
 from shared.settings import ROOT
 
 EXPERIMENT = "crosscut"
 EXPERIMENT_BACKTESTS = "crosscut-backtests"
 MODEL = "crosscut"
-ALIAS, CHAMPION = "challenger", "champion"
+ALIAS, CHAMPION, PAPER_CHAMPION = "challenger", "champion", "champion-paper"
 
 MINUTES_FILE = "minutes.csv"
 """Artifact of a run: what it did minute by minute, so that trials can be compared (`pipelines.trials`)."""
@@ -157,20 +158,31 @@ class Tracking:
         self.client.set_registered_model_alias(MODEL, alias, version.version)
         return int(version.version)
 
-    def promote(self, wanted: str) -> int:
-        """Move the alias `champion` to a version that the gate has passed; return its number.
+    def promote(self, wanted: str, alias: str = CHAMPION) -> int:
+        """Move a champion's alias to a version that the gate has passed; return its number.
 
         Raises:
             ModelMissing: no such version.
             ModelMismatch: it was not judged, or did not pass.
         """
+        version = self.check_passed(wanted, alias)
+        self.client.set_registered_model_alias(MODEL, alias, str(version))
+        return version
+
+    def check_passed(self, wanted: str, alias: str = CHAMPION) -> int:
+        """Return the number of a version that may have a champion's alias.
+
+        Raises:
+            ModelMissing: no such version.
+            ModelMismatch: it was not judged, did not pass, or passed on paper where the real market is meant.
+        """
         version = self.resolve(wanted)
-        if (found := version.tags.get("validation")) != "passed":
+        enough = (PASSED,) if alias == CHAMPION else (PASSED, PASSED_ON_PAPER)
+        if (found := version.tags.get("validation")) not in enough:
             raise ModelMismatch(
-                f"model version {version.version} must have passed the honest-edge gate to be {CHAMPION}, "
-                f"found {found!r}: judge it first"
+                f"model version {version.version} must have passed the honest-edge gate to be {alias}, "
+                f"found {found!r}: judge it first (python -m pipelines.gate --model {version.version})"
             )
-        self.client.set_registered_model_alias(MODEL, CHAMPION, version.version)
         return int(version.version)
 
     def resolve(self, wanted: str) -> Any:

@@ -23,6 +23,9 @@ FLAT, LONG, SHORT = 0, 1, 2
 CLASSES = ("flat", "long", "short")
 MODEL_FILE, BUNDLE_FILE = "model.lgb", "bundle.json"
 
+NOT_JUDGED, PASSED, PASSED_ON_PAPER = "not judged", "passed", "passed on paper"
+"""What the honest-edge gate said: `PASSED` is of a model of the real market, the only word that real money takes."""
+
 
 class BundleCosts(msgspec.Struct, frozen=True, kw_only=True):
     """Costs that the labels were made with."""
@@ -81,7 +84,7 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
     absent: tuple[str, ...] = ()  # features that the training source never had (NaN in every row): not required
     calibration: Calibration | None = None  # None: the booster's probabilities as they are
     lineage: Lineage = Lineage()
-    gate: str = "not judged"  # "passed" once the honest-edge gate said so
+    gate: str = NOT_JUDGED  # what the honest-edge gate said (`write_gate`); no part of any digest
     format_version: int = FORMAT_VERSION
 
 
@@ -140,6 +143,18 @@ def save(directory: Path, booster_text: str, bundle: Bundle) -> Bundle:
     (directory / MODEL_FILE).write_bytes(booster_text.encode())
     (directory / BUNDLE_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(bundle), indent=2))
     return bundle
+
+
+def write_gate(directory: Path, said: str) -> None:
+    """Write what the gate said into the bundle of a model directory, whole or not at all.
+
+    Raises:
+        ModelMissing, ModelMismatch: there is no bundle of this format.
+    """
+    bundle = msgspec.structs.replace(read_bundle(directory), gate=said)
+    draft = directory / f".{BUNDLE_FILE}.draft"
+    draft.write_bytes(msgspec.json.format(msgspec.json.encode(bundle), indent=2))
+    draft.replace(directory / BUNDLE_FILE)
 
 
 def read_bundle(directory: Path) -> Bundle:
@@ -221,7 +236,7 @@ def load(
         raise ModelMismatch(
             f"model {name} must be trained on source {source}, found {bundle.source}: train on {source} data"
         )
-    if must_have_passed and bundle.gate != "passed":
+    if must_have_passed and bundle.gate != PASSED:
         raise ModelMismatch(
             f"model {name} must have passed the honest-edge gate, found {bundle.gate!r}: judge it first"
         )

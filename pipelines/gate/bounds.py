@@ -10,8 +10,8 @@ whatever happened together stays together.
    the number of trades varies.
 2. The standard error of that ratio comes from the blocks' residuals. The longest error over block lengths counts:
    too short a block takes one long cluster for many (batch means).
-3. Blocks are drawn with replacement, `RESAMPLES` times; each draw has a mean and an error of its own, and the quantile of
-   (mean* − mean) / error* stands in for the normal one (bootstrap-t: it knows of few blocks, of skew and fat tails).
+3. Blocks are drawn with replacement, `RESAMPLES` times; each draw has a mean and an error of its own, and the quantile
+   of (mean* − mean) / error* stands in for the normal one (bootstrap-t: it knows of few blocks, skew and fat tails).
 
 Sources: Künsch 1989 (blocks); Efron & Tibshirani 1993, §12.5 (bootstrap-t); Hall 1988 (why t: its bound's error falls
 with 1/n, a percentile's with 1/√n). Everything is drawn from Philox(seed): the same trades give the same bound.
@@ -51,9 +51,7 @@ class Bound(msgspec.Struct, frozen=True):
         return math.isfinite(self.lower)
 
 
-def lower_bound(
-    second: Ints, value: Floats, start_s: int, end_s: int, *, confidence: float, seed: int = SEED
-) -> Bound:
+def lower_bound(second: Ints, value: Floats, start_s: int, end_s: int, *, confidence: float, seed: int = SEED) -> Bound:
     """Return the mean of values that happened at seconds of [start_s, end_s), with its lower confidence bound.
 
     Args:

@@ -1,7 +1,7 @@
 """The verdict: a plain function of evidence. Every criterion must hold, and one without evidence does not.
 
-Why so many: each catches what the others cannot see. A lucky week passes the bound now and then, the best of fifty tries
-passes it always (deflated Sharpe, overfitting); a model that knows symbols by name earns on them and on no others
+Why so many: each catches what the others cannot see. A lucky week passes the bound now and then, the best of fifty
+tries passes it always (deflated Sharpe, overfitting); a model that knows symbols by name earns on them and on no others
 (unseen symbols); a backtest that leaks pays its nulls, too (coin, shuffled scores); a leak in the stored features is
 told by the second computation of both features and scores; and what earns on a generated market has earned from its
 generator. docs/gate.md says of each where its threshold comes from.
@@ -212,7 +212,7 @@ def _overfitting(evidence: Evidence, limits: Limits) -> Criterion:
     said = (
         f"undefined ({track.found.n} minutes)"
         if math.isnan(known.probability)
-        else f"{known.probability:.3f}, of a loss {known.loss:.3f}, among {known.n_trials} different ideas and not trading"
+        else f"{known.probability:.3f}, of a loss {known.loss:.3f}, among {known.n_trials} ideas and not trading"
     )
     return Criterion(
         name=name,
@@ -282,7 +282,8 @@ def _null_ic(evidence: Evidence, name: str, limits: Limits) -> Criterion:
 
 def _replayed(evidence: Evidence, limits: Limits) -> Criterion:
     """Training scored stored features, the backtest scored what the graph made of seconds: one model, one answer."""
-    name, needed = "scored twice", f"the same rank IC in training and backtest, to {limits.replayed_ic_max:g} or 3 errors"
+    name = "scored twice"
+    needed = f"the same rank IC in training and backtest, to {limits.replayed_ic_max:g} or 3 errors"
     scored, replayed = evidence.scored, evidence.replayed
     if scored is None or replayed is None:
         return _absent(evidence, "scored" if scored is None else "replayed", name, needed)

@@ -28,7 +28,7 @@ _LOOKBACK_S: Final = lookback_of(FEATURES)
 
 
 def gap_of(horizon_s: int) -> int:
-    """Return the least distance in seconds between what a model of this horizon learnt from and what it is judged on."""
+    """Return the least distance in seconds between what a model learnt from and what it is judged on."""
     return gap_s(Rule(horizon_s=horizon_s).reach_s, _LOOKBACK_S)
 
 

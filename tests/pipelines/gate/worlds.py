@@ -151,10 +151,12 @@ def trade(second: Ints, gross_bps: Floats, signal_bps: Floats, cost_bps: float) 
         signal = np.where((free_s <= now) & np.isfinite(signal_bps[t]), signal_bps[t], 0.0)
         order = np.argsort(signal, kind="stable")
         for n in order[-TOP_K:][signal[order[-TOP_K:]] > cost_bps]:
-            entries.append(now), earned.append(float(gross_bps[t, n]))
+            entries.append(now)
+            earned.append(float(gross_bps[t, n]))
             free_s[n] = now + HORIZON_S + 1
         for n in order[:TOP_K][signal[order[:TOP_K]] < -cost_bps]:
-            entries.append(now), earned.append(-float(gross_bps[t, n]))
+            entries.append(now)
+            earned.append(-float(gross_bps[t, n]))
             free_s[n] = now + HORIZON_S + 1
     return np.array(entries, np.int64), np.array(earned)
 
