@@ -63,11 +63,11 @@ def test_query_reads_one_file_though_it_is_replaced_meanwhile(
     write.write_table(tmp_path, "seconds", r.SOURCE, r.HOUR, seconds_frame(r.HOUR, 50, value=1.0), {})
     whole, calls = getattr(module, step), []
 
-    def replace_then(*args: object) -> object:
+    def replace_then(*args: object, **options: object) -> object:
         calls.append(args)
         if len(calls) == 1:
             write.write_table(tmp_path, "seconds", r.SOURCE, r.HOUR, seconds_frame(r.HOUR, 70, value=2.0), {})
-        return whole(*args)
+        return whole(*args, **options)
 
     rows = read.scan(tmp_path, "seconds", r.SOURCE).select("mark", "last")
     monkeypatch.setattr(module, step, replace_then)
