@@ -9,7 +9,8 @@ import msgspec
 
 from shared.costs import BPS, maker_round_trip_bps, taker_round_trip_bps
 from shared.errors import SettingsError
-from shared.types import OrderKind, Universe
+from shared.strategy.bandits.state import Mode, Policy
+from shared.types import Contract, OrderKind, Universe
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,11 +66,24 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     clock_skew_ms_max: int = 2000  # our clock and the exchange's may differ by this; beyond it: no new risk
     unknown_orders_max: int = 2  # more unresolved placements than this: no new risk
     refusals_per_minute_max: int = 30  # more than this: latched, something is wrong with us
-    bandit_weight: float = 1.0  # 0 switches the bandit off
+
+    # bandit (docs/bandit.md)
+    bandit_mode: Mode = Mode.SHADOW  # BANDIT_MODE: act only with a permit of pipelines.bandit
+    bandit_policy: Policy = Policy.THOMPSON
+    bandit_weight: float = 1.0  # [1] of what an arm's past says that is added to net edge; 0: nothing
+    bandit_discount: float = 0.9995  # [1] an older trade's weight, per later trade of any arm: the last 2000 count
+    bandit_window: int = 2000  # trades that the sliding window and the records look back on
+    bandit_epsilon: float = 0.05  # [1] of decisions give their last slot to a candidate picked evenly
+    explore_bps_per_day: float = 0.0  # EXPLORE_BPS_PER_DAY: of equity, expected cost of all exploration in a UTC day
 
     def __post_init__(self) -> None:
         whole = {
             "decision_seconds": (self.decision_seconds, 1, 60),
+            "bandit_weight": (self.bandit_weight, 0.0, 1.0),
+            "bandit_discount": (self.bandit_discount, 0.5, 1.0),
+            "bandit_window": (self.bandit_window, 10, 100_000),
+            "bandit_epsilon": (self.bandit_epsilon, 0.0, 0.5),
+            "explore_bps_per_day": (self.explore_bps_per_day, 0.0, 100.0),
             "horizon_s": (self.horizon_s, 1, 3600),
             "entry_wait_s": (self.entry_wait_s, 1, 3600),
             "horizons_max": (self.horizons_max, 1, 1000),
@@ -118,13 +132,17 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
         """Return what an entry of the configured kind and a taker exit cost."""
         if self.entry_kind is OrderKind.POST_ONLY:
             return maker_round_trip_bps(maker_fee, taker_fee, spread_bps) + self.slippage_bps
+        return self.taker_bps(taker_fee, spread_bps)
+
+    def taker_bps(self, taker_fee: float, spread_bps: float = 0.0) -> float:
+        """Return what an entry and an exit cost that both take."""
         return taker_round_trip_bps(spread_bps, taker_fee, self.slippage_bps)
 
     def check(self, universe: Universe) -> None:
         """Refuse what cannot earn or cannot mean anything in this universe.
 
         Raises:
-            SettingsError: the target lies below the cheapest round trip, with the arithmetic; or no symbol is left.
+            SettingsError: the target lies below a round trip that may be made, with the arithmetic; or none is left.
         """
         unlisted = sorted(set(self.symbols) - set(universe.symbols))
         if unlisted:
@@ -134,14 +152,27 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
             )
         if self.target_bps is None or not universe.contracts:
             return
-        cheapest = min(universe.contracts, key=lambda c: (c.maker_fee + c.taker_fee, c.symbol))
-        maker_fee, taker_fee = float(cheapest.maker_fee), float(cheapest.taker_fee)
-        cost = self.round_trip_bps(maker_fee, taker_fee)
+        traded = [c for c in universe.contracts if not self.symbols or c.symbol in self.symbols]
+        dearest = max(traded, key=lambda c: (self._dearest_bps(c), c.symbol))
+        cost = self._dearest_bps(dearest)
         if not self.target_bps > cost:
-            entry_fee = maker_fee if self.entry_kind is OrderKind.POST_ONLY else taker_fee
-            entry_slip = 0.0 if self.entry_kind is OrderKind.POST_ONLY else self.slippage_bps
+            is_maker = self.entry_kind is OrderKind.POST_ONLY and not self.entry_fallback
+            entry_fee = float(dearest.maker_fee if is_maker else dearest.taker_fee) * BPS
+            exit_fee = float(dearest.taker_fee) * BPS
+            way = "a post-only entry"
+            if not is_maker:
+                way = "an entry" if self.entry_kind is OrderKind.MARKET else "an entry that falls back to taking"
             raise SettingsError(
-                f"target_bps must exceed the round trip's cost, found {self.target_bps:g} against "
-                f"{entry_fee * BPS:g} (entry fee) + {taker_fee * BPS:g} (exit fee) + {entry_slip:g} + "
-                f"{self.slippage_bps:g} (slippage) = {cost:g} bps before any spread: raise the target or trade cheaper"
+                f"target_bps must exceed the round trip's cost, found {self.target_bps:g} against {entry_fee:g} "
+                f"(fee of {way} in {dearest.symbol}) + {exit_fee:g} (exit fee) + "
+                f"{0.0 if is_maker else self.slippage_bps:g} + {self.slippage_bps:g} (slippage) = {cost:g} bps before "
+                "any spread: raise the target or trade cheaper"
             )
+
+    def _dearest_bps(self, contract: Contract) -> float:
+        """Return what the dearest round trip costs that this configuration may make in a contract, without spread."""
+        maker_fee, taker_fee = float(contract.maker_fee), float(contract.taker_fee)
+        cost = self.round_trip_bps(maker_fee, taker_fee)
+        if self.entry_kind is OrderKind.POST_ONLY and self.entry_fallback:
+            return max(cost, self.taker_bps(taker_fee))
+        return cost

@@ -6,6 +6,7 @@ actions of the event at hand. It decides nothing: `exits`, `entries` and `news` 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
@@ -13,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.strategy import orders as life
-from shared.strategy.bandit import Bandit
+from shared.strategy.bandits.learner import Bandit
+from shared.strategy.betas import Betas
 from shared.strategy.config import EngineConfig
+from shared.strategy.exact import ZERO
 from shared.strategy.funding import Funding
 from shared.strategy.market import Market
 from shared.strategy.orders import Order, Orders, State
@@ -22,6 +25,34 @@ from shared.strategy.portfolio import Portfolio, Quote, Trade
 from shared.strategy.risk import Approved, Risk
 from shared.strategy.truth import Truth
 from shared.types import NS, Action, CancelOrder, Note, QueryOrder, Universe
+
+TURNOVER_S = 60
+
+
+class Chase:
+    """A post-only entry on its way through the orders that carry it, one at a time (chase.py)."""
+
+    __slots__ = (
+        "client_oid",
+        "deadline_ns",
+        "filled",
+        "half_spread",
+        "mid",
+        "n",
+        "n_moves",
+        "sign",
+        "symbol",
+        "wanted",
+    )
+
+    def __init__(self, order: Order, n: int, *, deadline_ns: int) -> None:
+        self.symbol, self.n, self.sign = order.symbol, n, order.side.sign
+        self.wanted = order.size  # in all
+        self.filled = ZERO  # by the orders before the one that carries it now
+        self.client_oid = order.client_oid
+        self.mid, self.half_spread = order.mid, order.half_spread  # at the decision to enter
+        self.deadline_ns = deadline_ns
+        self.n_moves = 0
 
 
 class Desk:
@@ -39,8 +70,10 @@ class Desk:
         self.orders = Orders()
         self.truth = Truth(self.portfolio, self.orders, lambda action: self.actions.append(action))
         self.market = Market(universe)
+        self.betas = Betas(len(self.symbols))
         self.funding = Funding(universe, self.portfolio, self.market)
         self.risk, self.bandit = risk, bandit
+        self.chases: dict[str, Chase] = {}  # symbol -> the post-only entry that is on its way in it
         self.trades: list[Trade] = []  # closed round trips, oldest first; the caller may take them away
 
         self.now_ns = 0
@@ -51,6 +84,8 @@ class Desk:
         self.leverage: dict[str, int] = {}  # as the exchange confirmed it
         self.no_leverage = np.ones(len(self.symbols), np.bool_)
         self.rests_until = np.full(len(self.symbols), -(1 << 62), np.int64)  # second, cooldown
+        self.turnover = np.zeros(len(self.symbols))  # entries of the last TURNOVER_S seconds
+        self._entered: deque[tuple[int, int]] = deque()  # (second, n) of these, oldest first
 
     def note(self, event: str, **fields: str | int | float | bool | None) -> None:
         self.actions.append(Note(event=event, fields=fields))
@@ -75,6 +110,16 @@ class Desk:
         if n is not None:
             self.rests_until[n] = max(int(self.rests_until[n]), self.now_ns // NS + seconds)
 
+    def count_entry(self, second: int, n: int) -> None:
+        """Count an entry into a symbol as turnover."""
+        self.turnover[n] += 1.0
+        self._entered.append((second, n))
+
+    def forget_entries(self, second: int) -> None:
+        """Let go of entries that are older than the window."""
+        while self._entered and self._entered[0][0] <= second - TURNOVER_S:
+            self.turnover[self._entered.popleft()[1]] -= 1.0
+
     # --------------------------------------------------------------------------------------- acts upon orders
 
     def place(self, approved: Approved, second: int, quote: Quote | None) -> Order:
@@ -82,6 +127,7 @@ class Desk:
         place = approved.order
         mid: Decimal | None = quote.mid if quote is not None else None
         half_spread = quote.half_spread if quote is not None else None
+        assert not self.orders.working_in(place.symbol), f"{place.symbol} has an order that is not done"
         order = Order(place, sent_ns=self.now_ns, decision=second, mid=mid, half_spread=half_spread)
         self.orders.add(order)
         self.actions.append(place)
@@ -91,8 +137,11 @@ class Desk:
         """Cancel what is known to exist: a cancel could overtake a placement that is still unknown."""
         if not order.wants_cancel or order.state not in (State.LIVE, State.PARTIALLY_FILLED):
             return
-        if order.cancel_sent_ns and self.now_ns - order.cancel_sent_ns < life.CANCEL_AGAIN_NS:
-            return
+        if order.cancel_sent_ns:
+            # Sent again only on evidence that it lives: what became of a cancel is learnt by asking about its order.
+            is_told = order.news_ns > order.cancel_sent_ns
+            if not is_told or self.now_ns - order.cancel_sent_ns < life.CANCEL_AGAIN_NS:
+                return
         order.cancel_sent_ns = self.now_ns
         self.actions.append(CancelOrder(client_oid=order.client_oid, order_id=order.order_id, symbol=order.symbol))
 

@@ -45,7 +45,8 @@ from shared.features.catalog import FEATURES
 from shared.features.graph import FeatureGraph
 from shared.strategy import orders as life
 from shared.strategy import ranking
-from shared.strategy.bandit import Bandit, BanditState
+from shared.strategy.bandits.learner import Bandit
+from shared.strategy.bandits.state import BanditState, Permit
 from shared.strategy.config import EngineConfig
 from shared.strategy.desk import Desk
 from shared.strategy.entries import Entries
@@ -90,6 +91,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
 
     risk: RiskState | None = None
     bandit: BanditState = BanditState()
+    permit: Permit | None = None  # None: the bandit may not act
 
 
 class Engine:
@@ -101,6 +103,8 @@ class Engine:
         session: part of every client_oid: two sessions never share one.
         seed: with the decision's second, the key of all randomness.
         memory: of the session before; None: begin afresh.
+        alternatives: further scorers; the bandit says which one scores a decision. A second then brings the scores of
+            all of them as a tuple, or none.
     """
 
     def __init__(
@@ -112,6 +116,7 @@ class Engine:
         session: str,
         seed: int,
         memory: Memory | None = None,
+        alternatives: tuple[Scorer, ...] = (),
     ) -> None:
         config.check(universe)
         if scorer.horizon_s is not None and scorer.horizon_s != config.horizon_s:
@@ -119,13 +124,22 @@ class Engine:
                 f"horizon_s must be that of the scores, found {config.horizon_s} against {scorer.horizon_s} of "
                 f"{scorer.name}: set horizon_s={scorer.horizon_s}"
             )
+        self._scorers = (scorer, *alternatives)
+        variants = [(variant_name(s, config), s.horizon_s or config.horizon_s) for s in self._scorers]
+        if alternatives and (len(set(variants)) < len(variants) or any(s.is_null for s in self._scorers)):
+            raise SettingsError(
+                f"variants must differ in scorer or horizon and claim an edge, found "
+                f"{', '.join(name for name, _ in variants)}: leave out what repeats, and the coin"
+            )
         memory = memory if memory is not None else Memory()
         self.config, self.universe, self.scorer = config, universe, scorer
         self.session, self.seed = session, seed
         self.symbols = universe.symbols
 
         self.risk = Risk(config, memory.risk)
-        self.bandit = Bandit(self.symbols, memory.bandit)
+        self.bandit = Bandit(
+            config, universe, seed=seed, variants=variants, state=memory.bandit, permit=memory.permit
+        )
         self._desk = desk = Desk(config, universe, session=session, seed=seed, risk=self.risk, bandit=self.bandit)
         self.portfolio, self.orders, self.truth = desk.portfolio, desk.orders, desk.truth
         self.market, self.funding = desk.market, desk.funding
@@ -134,7 +148,8 @@ class Engine:
         self._exits = Exits(desk, is_null=scorer.is_null)
         self._entries = Entries(desk, pricing, is_null=scorer.is_null)
         self._news = News(desk, self._exits)
-        self.graph = FeatureGraph(FEATURES, self.symbols) if scorer.needs_features else None
+        needs_features = any(s.needs_features for s in self._scorers)
+        self.graph = FeatureGraph(FEATURES, self.symbols) if needs_features else None
 
         self._private_was_lost = False
         self._features: NDArray[np.float32] | None = None
@@ -182,7 +197,7 @@ class Engine:
     @property
     def memory(self) -> Memory:
         """Return what the next session should start from."""
-        return Memory(risk=self.risk.state(), bandit=self.bandit.state())
+        return Memory(risk=self.risk.state(), bandit=self.bandit.state(), permit=self.bandit.permit)
 
     @property
     def digests(self) -> dict[str, str]:
@@ -265,14 +280,17 @@ class Engine:
             if mark is not None:
                 desk.portfolio.mark(symbol, mark)
         self._features = self._scores = None
+        is_decision = event.second % self.config.decision_seconds == 0
+        variant = self.bandit.choose_variant(event.second, desk.now_ns) if is_decision else 0
         if event.scores is not None:
-            self._scores = cast(Scores, event.scores)
+            given = event.scores[variant] if isinstance(event.scores, tuple) else event.scores
+            self._scores = cast(Scores, given)
             return
         block = desk.market.rows()
         if self.graph is not None:
             self._features = self.graph.step(block, event.second)
-        if event.second % self.config.decision_seconds == 0:
-            self._scores = self.scorer.score(self._features, block, event.second).row(0)
+        if is_decision:
+            self._scores = self._scorers[variant].score(self._features, block, event.second).row(0)
 
     # ------------------------------------------------------------------------------------- 2. keep the orders
 
@@ -340,6 +358,11 @@ class Engine:
             desk.cancel_if_wanted(order)
         desk.chases.clear()
         self._exits.send(desk.now_ns // NS, None)
+
+
+def variant_name(scorer: Scorer, config: EngineConfig) -> str:
+    """Return what a scorer is remembered by: what scores, and how far it looks ahead."""
+    return f"{scorer.name}/{scorer.horizon_s or config.horizon_s}s"
 
 
 def _digest(*arrays: NDArray[Any]) -> str:

@@ -1,9 +1,14 @@
-"""Entries: gates, ranking, size, risk, order, once per decision; every symbol gets its "why not".
+"""Entries: gates, ranking, size, neutrality, risk, order, once per decision; every symbol gets its "why not".
 
 1. a blanket gate (a latch, a link that is down, a late second) stops everybody
 2. the gates of each symbol, as arrays over N (`ranking.first_no`)
-3. what passes is ranked by net edge and the bandit's bps, the best K on each side stay
-4. each of the chosen is sized and brought before risk, best first; a refusal is its "why not"
+3. what passes is ranked by net edge less the penalty for turnover, and the bandit's bps; the best K on each side stay
+4. each of the chosen is sized, best first
+5. whoever keeps the book neutral within its bands comes before risk; who does not waits for a counterweight among the
+   other chosen, and is refused where there is none
+6. a post-only entry is followed by its chase, which comes before what is new (chase.py)
+
+Python touches what was chosen, arrays do the rest.
 """
 
 from __future__ import annotations
@@ -14,71 +19,136 @@ import numpy as np
 
 from shared.strategy import orders as life
 from shared.strategy import ranking
+from shared.strategy.chase import Chases, Next
 from shared.strategy.clusters import cluster_of
 from shared.strategy.desk import Desk
+from shared.strategy.exact import decimal_of
+from shared.strategy.exits import Challengers
 from shared.strategy.exposure import Exposures
-from shared.strategy.pricing import Pricing
+from shared.strategy.neutral import Tilt
+from shared.strategy.orders import Order
+from shared.strategy.portfolio import Quote
+from shared.strategy.pricing import Pricing, View
 from shared.strategy.ranking import Gate, Gates
-from shared.strategy.risk import Approved, Conditions
-from shared.strategy.scores import Scores
-from shared.strategy.sizing import Refusal, caps, entry_size, sigma_bps, stop_price
+from shared.strategy.risk import Conditions
+from shared.strategy.sizing import Refusal, caps, entry_size, gross_max_usdt, sigma_bps, smallest_size, stop_price
 from shared.types import NS, Cause, Floats, OrderKind, PlaceOrder, Side
 
 
 class Entries:
     def __init__(self, desk: Desk, pricing: Pricing, *, is_null: bool) -> None:
-        self._desk, self._pricing, self._is_null = desk, pricing, is_null
+        self._desk, self._is_null = desk, is_null
+        self._chases = Chases(desk, pricing, is_null=is_null)
         n_symbols = len(desk.symbols)
         wanted = set(desk.config.symbols) if desk.config.symbols else set(desk.symbols)
         self._unwanted = np.array([symbol not in wanted for symbol in desk.symbols], np.bool_)
         self._untradable = np.array([contract.status != "normal" for contract in desk.universe.contracts], np.bool_)
         self._clusters = {contract.symbol: cluster_of(contract) for contract in desk.universe.contracts}
+        self._less: Floats = np.zeros(n_symbols)  # net edge less the penalty for turnover, of the last decision, bps
         self.why: Gates = np.full(n_symbols, Gate.NOT_ADOPTED, np.uint8)
         self.why_second = -1
+        self.view: View | None = None  # of the last decision; None: before the first
 
     def explain(self, second: int, gate: Gate) -> None:
         """Say one reason for everybody."""
         self.why = np.full(len(self._desk.symbols), gate, np.uint8)
-        self.why_second = second
+        self.why_second, self.view = second, None
 
-    def send(self, second: int, scores: Scores | None) -> int:
-        """Send the entries of this decision and return how many."""
-        desk = self._desk
+    def judge(self, second: int, view: View) -> Challengers:
+        """Ask every gate of every symbol, and return what passes: who wants the places of those whose time is up."""
         blanket = self._blanket(second)
         if blanket is not None:
             self.explain(second, blanket)
-            return 0
-        assert scores is not None, f"second {second} is a decision and has no scores"
-        spread_bps, depth_usdt = desk.market.spread_bps(), desk.market.depth_usdt()
+            self.view = view
+            return Challengers()
+        desk, config, direction = self._desk, self._desk.config, view.scores.direction
         with np.errstate(invalid="ignore"):
-            net_bps = scores.edge_bps * scores.direction - self._pricing.round_trip_bps(spread_bps)
-        why = self._ask_gates(second, scores, spread_bps, depth_usdt, net_bps)
-        self.why, self.why_second = why, second
-        if why.all():
-            return 0
-
-        draws = np.random.Generator(np.random.Philox(key=[desk.seed, second])).random(len(desk.symbols))
+            less = view.net_bps - config.turnover_penalty_bps * desk.turnover
+        why = self._ask_gates(view, less)
+        self.why, self.why_second, self.view = why, second, view
+        self._less = less
         if self._is_null:
-            priority = np.zeros(len(desk.symbols))
-        else:
-            priority = net_bps + desk.config.bandit_weight * desk.bandit.bonus_bps()
-        n_long, n_short = self._n_sides()
-        top_k = desk.config.top_k
-        chosen = ranking.best(why, scores.direction, priority, draws, max(top_k - n_long, 0), max(top_k - n_short, 0))
-        placed = 0
+            return Challengers()
+        worth_bps = desk.bandit.worth_bps(less)
+        passed = np.flatnonzero(why == Gate.CHOSEN)
+        is_long = direction[passed] > 0
+        return Challengers(worth_bps[passed[is_long]], worth_bps[passed[~is_long]])
+
+    def send(self, second: int, view: View | None) -> int:
+        """Carry chases on, send the entries of this decision, and return how many orders were sent.
+
+        Args:
+            view: as it was judged; None: no decision is due, and chases alone go on.
+        """
+        desk = self._desk
+        if self._blanket(second) is not None:
+            desk.chases.clear()
+            return 0
+        following = self._chases.due(view)
+        chosen = self._choose(second, view) if view is not None and self.why_second == second else []
+        if view is None or not (following or chosen):
+            return 0
         exposures, silence_s = self._exposures(), desk.market.silence_s(second)
+        placed = sum(self._carry_on(step, second, view, silence_s.item(step.chase.n), exposures) for step in following)
+        wanted: dict[int, PlaceOrder] = {}
         for n in chosen:
-            conditions = self._conditions(n, second, silence_s.item(n), spread_bps.item(n), depth_usdt.item(n))
-            verdict = self._propose(n, second, int(scores.direction[n]), conditions, net_bps.item(n), exposures)
-            if isinstance(verdict, Refusal):
-                why[n] = verdict.gate
+            order = self._order_of(n, second, view)
+            if isinstance(order, Refusal):
+                self.why[n] = order.gate
+            else:
+                wanted[n] = order
+        tilt = self._tilt() if wanted else None
+        while wanted:
+            assert tilt is not None
+            for n, place in wanted.items():
+                notional = place.size * self._dearer(n, self._quote(n).mid)
+                if tilt.allows(place.side.sign, notional, self._beta(n)):
+                    break
+            else:
+                for n in wanted:
+                    self.why[n] = Gate.NEUTRAL
+                break
+            del wanted[n]
+            if not desk.bandit.pay(n, desk.now_ns, float(notional / desk.portfolio.equity_usdt)):
+                self.why[n] = Gate.BUDGET
                 continue
-            quote = desk.market.quote(n)
-            assert quote is not None, f"{desk.symbols[n]} passed the gates without a book"
-            order = desk.place(verdict, second, quote)
-            exposures.add(order.symbol, order.side, order.size * self._dearer(n, quote.mid))
+            sent = self._submit(place, n, second, view, silence_s.item(n), exposures)
+            if isinstance(sent, Refusal):
+                self.why[n] = sent.gate
+                continue
+            desk.bandit.asked(place.symbol)
+            tilt.add(place.side.sign, notional, self._beta(n))
+            desk.count_entry(second, n)
+            if sent.rests:
+                self._chases.begin(sent, n)
             placed += 1
         return placed
+
+    # ---------------------------------------------------------------------------------------- gates and ranking
+
+    def _choose(self, second: int, view: View) -> list[int]:
+        """Return who may enter, best first; the others' "why not" says that they ranked too low."""
+        desk, why = self._desk, self.why
+        if why.all():
+            return []
+        draws = np.random.Generator(np.random.Philox(key=[desk.seed, second])).random(len(desk.symbols))
+        n_long, n_short = self._n_sides()
+        top_k = desk.config.top_k
+        slots = max(top_k - n_long, 0), max(top_k - n_short, 0)
+        ordered = desk.bandit.order(
+            second,
+            desk.now_ns,
+            net_bps=self._less,
+            direction=view.scores.direction,
+            is_candidate=why == Gate.CHOSEN,
+            ties=draws,
+            slots=slots,
+            is_null=self._is_null,
+        )
+        chosen = ranking.best(why, view.scores.direction, ordered.values, draws, *slots)
+        if chosen:
+            desk.note("bandit.chose", **ordered.note)
+        return chosen
 
     def _blanket(self, second: int) -> Gate | None:
         """Return the gate that stops every entry now, None where none does."""
@@ -97,28 +167,30 @@ class Entries:
             return Gate.CLOCK_SKEW
         return None
 
-    def _ask_gates(self, second: int, scores: Scores, spread_bps: Floats, depth_usdt: Floats, net_bps: Floats) -> Gates:
+    def _ask_gates(self, view: View, less: Floats) -> Gates:
         desk, config, market = self._desk, self._desk.config, self._desk.market
+        busy = [*(order.symbol for order in desk.orders.working), *desk.chases]
         verdicts = [
             (Gate.NOT_WANTED, self._unwanted),
             (Gate.NOT_TRADABLE, self._untradable),
             (Gate.LEVERAGE_ABSENT, desk.no_leverage),
             (Gate.HAS_POSITION, desk.mask(desk.portfolio.holdings)),
-            (Gate.HAS_ORDER, desk.mask(order.symbol for order in desk.orders.working)),
+            (Gate.HAS_ORDER, desk.mask(busy)),
             (Gate.IN_DOUBT, desk.mask(desk.truth.doubts)),
-            (Gate.COOLDOWN, desk.rests_until > second),
-            (Gate.NO_BOOK, ~np.isfinite(spread_bps)),
-            (Gate.STALE_BOOK, market.silence_s(second) > config.stale_s_max),
+            (Gate.COOLDOWN, desk.rests_until > view.second),
+            (Gate.NO_BOOK, ~np.isfinite(view.spread_bps)),
+            (Gate.STALE_BOOK, market.silence_s(view.second) > config.stale_s_max),
             (Gate.NOT_COVERED, ~np.isfinite(market.column("buy_volume_usdt"))),
-            (Gate.WARMING_UP, ~scores.is_valid),
-            (Gate.SPREAD, ~(spread_bps <= config.spread_bps_max)),
-            (Gate.DEPTH, ~(depth_usdt >= config.depth_usdt_min)),
+            (Gate.WARMING_UP, ~view.scores.is_valid),
+            (Gate.SPREAD, ~(view.spread_bps <= config.spread_bps_max)),
+            (Gate.DEPTH, ~(view.depth_usdt >= config.depth_usdt_min)),
         ]
         if not self._is_null:
             verdicts += [
-                (Gate.CONFIDENCE, ~(scores.confidence >= config.confidence_min)),
-                (Gate.MARGIN, ~(scores.margin >= config.confidence_margin_min)),
-                (Gate.NET_EDGE, ~(net_bps > 0.0)),
+                (Gate.CONFIDENCE, view.is_unsure),
+                (Gate.MARGIN, view.is_narrow),
+                (Gate.NET_EDGE, view.is_dear),
+                (Gate.TURNOVER, ~(less > 0.0)),
             ]
         return ranking.first_no(len(desk.symbols), verdicts)
 
@@ -129,8 +201,12 @@ class Entries:
             sign = life.entry_sign(order)
             if sign:
                 signs.setdefault(order.symbol, sign)
+        for symbol, chase in self._desk.chases.items():
+            signs.setdefault(symbol, chase.sign)
         longs = sum(sign > 0 for sign in signs.values())
         return longs, len(signs) - longs
+
+    # ------------------------------------------------------------------------------------ size, neutrality, risk
 
     def _exposures(self) -> Exposures:
         """Return what is held and asked for, as the limits count it."""
@@ -168,16 +244,34 @@ class Entries:
             tick=desk.universe.contracts[n].tick,
         )
 
-    def _propose(
-        self, n: int, second: int, direction: int, conditions: Conditions | None, net_bps: float, exposures: Exposures
-    ) -> Approved | Refusal:
-        """Size an entry and bring it before risk."""
+    def _tilt(self) -> Tilt:
+        """Return how far the book leans, and how far it may."""
+        desk, config = self._desk, self._desk.config
+        gross_max = gross_max_usdt(config, desk.portfolio.equity_usdt, config.leverage)
+        tilt = Tilt(gross_max * decimal_of(config.side_band), gross_max * decimal_of(config.beta_band))
+        for symbol, holding in desk.portfolio.holdings.items():
+            tilt.add(holding.side.sign, holding.notional_usdt, self._beta(desk.at.get(symbol)))
+        for order in desk.orders.working:
+            sign = life.entry_sign(order)
+            if sign and order.mid is not None:
+                tilt.add(sign, order.remaining * order.mid, self._beta(desk.at.get(order.symbol)))
+        return tilt
+
+    def _beta(self, n: int | None) -> int:
+        return int(self._desk.betas.hundredths[n]) if n is not None else 100
+
+    def _quote(self, n: int) -> Quote:
+        quote = self._desk.market.quote(n)
+        assert quote is not None, f"{self._desk.symbols[n]} passed the gates without a book"
+        return quote
+
+    def _order_of(self, n: int, second: int, view: View) -> PlaceOrder | Refusal:
+        """Size an entry."""
         desk, config = self._desk, self._desk.config
         contract, symbol = desk.universe.contracts[n], desk.symbols[n]
         quote = desk.market.quote(n)
-        if quote is None or conditions is None:
+        if quote is None or quote.half_spread < 0:
             return Refusal(gate=Gate.NO_BOOK, reason="no book")
-        leverage = desk.leverage[symbol]
         bounds = None  # a null's orders are the smallest ones
         if not self._is_null:
             sigma = sigma_bps(
@@ -190,40 +284,91 @@ class Entries:
             bounds = caps(
                 config,
                 equity=desk.portfolio.equity_usdt,
-                leverage=leverage,
-                depth_usdt=conditions.depth_usdt,
+                leverage=desk.leverage[symbol],
+                depth_usdt=view.depth_usdt.item(n),
                 sigma_bps=sigma,
-                edge_bps=net_bps,
+                edge_bps=view.net_bps.item(n),
             )
         size = entry_size(config, contract, price=quote.mid, bounds=bounds)
         if isinstance(size, Refusal):
             return size
-        side = Side.BUY if direction > 0 else Side.SELL
+        side = Side.BUY if view.scores.direction.item(n) > 0 else Side.SELL
+        return self._entry(n, second, side, config.entry_kind, size, leg="entry")
+
+    def _entry(self, n: int, second: int, side: Side, kind: OrderKind, size: Decimal, *, leg: str) -> PlaceOrder:
+        """Return an entry at the touch of its own side, or a market order, with the stop that rides on it."""
+        desk, quote = self._desk, self._quote(n)
         mark = desk.market.mark(n)
         references = [quote.mid] if mark is None else [quote.mid, mark]
-        is_post_only = config.entry_kind is OrderKind.POST_ONLY
-        order = PlaceOrder(
-            client_oid=life.client_oid(desk.session, second, symbol, "entry"),
-            symbol=symbol,
+        return PlaceOrder(
+            client_oid=life.client_oid(desk.session, second, desk.symbols[n], leg),
+            symbol=desk.symbols[n],
             side=side,
-            kind=config.entry_kind,
+            kind=kind,
             size=size,
-            price=quote.touch(side.opposite) if is_post_only else None,
+            price=quote.touch(side.opposite) if kind is OrderKind.POST_ONLY else None,
             reduce_only=False,
             # Bitget refuses a stop on the wrong side of the *mark* (40917).
             stop_price=stop_price(
-                contract,
+                desk.universe.contracts[n],
                 is_long=side is Side.BUY,
                 reference=min(references) if side is Side.BUY else max(references),
-                stop_bps=config.stop_bps,
+                stop_bps=desk.config.stop_bps,
             ),
             cause=Cause.ENTRY,
         )
-        return desk.risk.approve_entry(
-            order,
+
+    def _submit(
+        self,
+        place: PlaceOrder,
+        n: int,
+        second: int,
+        view: View,
+        silence_s: int,
+        exposures: Exposures,
+        decided: Quote | None = None,
+    ) -> Order | Refusal:
+        """Bring an entry before risk and send it.
+
+        Args:
+            decided: the market when it was decided to enter, against which the fill is measured; None: now.
+        """
+        desk, quote = self._desk, self._quote(n)
+        conditions = self._conditions(n, second, silence_s, view.spread_bps.item(n), view.depth_usdt.item(n))
+        if conditions is None:
+            return Refusal(gate=Gate.NO_BOOK, reason="no book")
+        price = self._dearer(n, quote.mid)
+        verdict = desk.risk.approve_entry(
+            place,
             desk.now_ns,
-            price=self._dearer(n, quote.mid),
-            leverage=leverage,
-            exposure=exposures.of(symbol, side),
+            price=price,
+            leverage=desk.leverage[place.symbol],
+            exposure=exposures.of(place.symbol, place.side),
             conditions=conditions,
         )
+        if isinstance(verdict, Refusal):
+            return verdict
+        order = desk.place(verdict, second, decided if decided is not None else quote)
+        exposures.add(order.symbol, order.side, order.size * price)
+        return order
+
+    def _carry_on(self, step: Next, second: int, view: View, silence_s: int, exposures: Exposures) -> bool:
+        """Send the next order of a chase; what is refused ends it, but for a second whose placements are used up."""
+        chase, desk = step.chase, self._desk
+        contract, n = desk.universe.contracts[chase.n], chase.n
+        quote = desk.market.quote(n)
+        if quote is None or step.size < smallest_size(contract, quote.mid) or chase.symbol not in desk.leverage:
+            self._chases.end(chase)
+            return False
+        side = Side.BUY if chase.sign > 0 else Side.SELL
+        place = self._entry(n, second, side, step.kind, step.size, leg=f"entry-{chase.n_moves + 1}")
+        decided = None
+        if chase.mid is not None and chase.half_spread is not None:
+            decided = Quote(mid=chase.mid, half_spread=chase.half_spread)
+        sent = self._submit(place, n, second, view, silence_s, exposures, decided)
+        if isinstance(sent, Refusal):
+            if sent.gate is not Gate.ORDER_RATE:
+                self._chases.end(chase)
+            return False
+        self._chases.sent(chase, sent)
+        return True

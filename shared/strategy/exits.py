@@ -4,40 +4,70 @@
     RISK      a limit is latched
     STOP      the exchange's own stop should have closed it by now, and has not
     TARGET    the mid has come as far as was hoped for
-    HORIZON   it was held as long as the scores look ahead
-    REVERSAL  the scores would enter against it
+    HORIZON   it was held as long as the scores look ahead, and they do not renew it
+    REVERSAL  the scores would enter against it, cost and all
+    DECAY     the score that entered is gone: for some decisions in a row its edge did not pay for staying
 
 The first that applies is the cause. The first three act every second, the others when a decision is due.
+
+Hysteresis: to enter, an edge must pay a round trip; to stay, only what staying costs (`stay_edge_bps` and the funding
+that falls due), because the exit is paid now or later. A position whose horizon ends while its edge pays to stay is
+renewed, unless better ones wait: it must rank within top_k x (1 + `rank_buffer`) of its side, where a newcomer, net of
+its own round trip, counts as better only by `newcomer_margin_bps`. What a null scorer or another hand opened is never
+renewed and never decays.
 """
 
 from __future__ import annotations
 
-from shared import costs
+import math
+
+import numpy as np
+
 from shared.strategy import orders as life
 from shared.strategy.desk import Desk
 from shared.strategy.exact import decimal_of, floor_to
 from shared.strategy.portfolio import Holding
-from shared.strategy.pricing import Pricing
-from shared.strategy.scores import Scores
+from shared.strategy.pricing import View
 from shared.strategy.sizing import Refusal
-from shared.types import NS, Cause, OrderKind, PlaceOrder
+from shared.types import NS, Cause, Floats, OrderKind, PlaceOrder
 
 EXIT_BACKOFF_S_MAX = 16
-URGENT = (Cause.OPERATOR, Cause.RISK, Cause.STOP)
+
+NOBODY = np.zeros(0)
+
+
+class Challengers:
+    """The newcomers of a decision by side: their priorities, bps net of their round trips."""
+
+    def __init__(self, long_bps: Floats = NOBODY, short_bps: Floats = NOBODY) -> None:
+        self._bps = {1: long_bps, -1: short_bps}
+
+    def n_above(self, sign: int, bps: float) -> int:
+        return int(np.count_nonzero(self._bps[sign] > bps))
 
 
 class Exits:
-    def __init__(self, desk: Desk, pricing: Pricing, *, is_null: bool) -> None:
-        self._desk, self._pricing, self._is_null = desk, pricing, is_null
+    def __init__(self, desk: Desk, *, is_null: bool) -> None:
+        self._desk, self._is_null = desk, is_null
         self._waits: dict[str, tuple[int, int]] = {}  # symbol -> (ns until which no exit is tried, tries)
 
-    def send(self, second: int, scores: Scores | None, *, is_decision: bool) -> int:
-        """Send the exits that are due and return how many."""
+    def send(self, second: int, view: View | None, challengers: Challengers | None = None) -> int:
+        """Send the exits that are due and return how many.
+
+        Args:
+            view: of this second's decision; None: it is none, and only what is urgent acts.
+        """
         desk, placed = self._desk, 0
+        leavers = []
+        due = self._due(second, view)
         for symbol, holding in sorted(desk.portfolio.holdings.items()):
-            cause = self._cause(symbol, holding, second, scores)
-            if cause is None or not (is_decision or cause in URGENT):
-                continue
+            cause = self._urgent_cause(holding, second)
+            if cause is None and view is not None:
+                cause = self._cause(symbol, holding, second, view, due, challengers or Challengers())
+            if cause is not None:
+                leavers.append((symbol, holding, cause))
+        for symbol, holding, cause in leavers:
+            desk.chases.pop(symbol, None)
             working = desk.orders.working_in(symbol)
             if any(order.reduce_only for order in working) or symbol in desk.truth.doubts:
                 continue
@@ -61,22 +91,51 @@ class Exits:
         """Forget the refusals of a position that is gone."""
         self._waits.pop(symbol, None)
 
-    def _cause(self, symbol: str, holding: Holding, second: int, scores: Scores | None) -> Cause | None:
+    # ---------------------------------------------------------------------------------------------- the causes
+
+    def _urgent_cause(self, holding: Holding, second: int) -> Cause | None:
         desk = self._desk
         if desk.is_stopping:
             return Cause.OPERATOR
         if desk.risk.latch is not None:
             return Cause.RISK
-        if self._is_beyond_stop(holding, second):
-            return Cause.STOP
-        n = desk.at.get(symbol)
+        return Cause.STOP if self._is_beyond_stop(holding, second) else None
+
+    def _due(self, second: int, view: View | None) -> dict[str, float]:
+        """Return whose horizon ends now, and by how much the edge of each pays more than staying costs, bps."""
+        due: dict[str, float] = {}
+        if view is None:
+            return due
+        for symbol, holding in self._desk.portfolio.holdings.items():
+            if holding.until_second is None:
+                holding.until_second = holding.entry_second + self._desk.bandit.horizon_s(symbol)
+            if second >= holding.until_second:
+                n = self._desk.at.get(symbol)
+                has_opinion = n is not None and not self._is_null and holding.entry_cause is Cause.ENTRY
+                due[symbol] = self._stay_bps(holding, n, view) if n is not None and has_opinion else math.nan
+        return due
+
+    def _cause(
+        self,
+        symbol: str,
+        holding: Holding,
+        second: int,
+        view: View,
+        due: dict[str, float],
+        challengers: Challengers,
+    ) -> Cause | None:
+        n = self._desk.at.get(symbol)
         if n is not None and self._is_target_reached(holding, n):
             return Cause.TARGET
-        if second >= holding.entry_second + desk.config.horizon_s:
-            return Cause.HORIZON
-        if n is not None and self._says_other_side(holding, n, scores):
+        if symbol in due:
+            if not self._renews(symbol, holding, second, due, challengers):
+                return Cause.HORIZON
+            holding.until_second = second + self._desk.bandit.horizon_s(symbol)
+        if n is None or self._is_null:
+            return None
+        if view.is_sure(n, -holding.side.sign):
             return Cause.REVERSAL
-        return None
+        return Cause.DECAY if self._has_decayed(holding, n, view) else None
 
     def _is_beyond_stop(self, holding: Holding, second: int) -> bool:
         """Say whether the exchange's own stop should have closed this by now and has not."""
@@ -84,7 +143,7 @@ class Exits:
         stop = holding.stop_price
         if stop is None:  # adopted: nothing rides on it that we know of
             stop = holding.entry_price * (1 - sign * decimal_of(config.stop_bps) / 10_000)
-        if holding.mark is None or sign * (holding.mark - stop) > 0:
+        if holding.mark is None or (holding.mark > stop if sign > 0 else holding.mark < stop):
             holding.stop_second = 0
             return False
         holding.stop_second = holding.stop_second or second
@@ -100,18 +159,34 @@ class Exits:
         entry = holding.entry_price
         return holding.side.sign * (quote.mid - entry) * 10_000 >= decimal_of(target_bps) * entry
 
-    def _says_other_side(self, holding: Holding, n: int, scores: Scores | None) -> bool:
-        """Say whether the scores would enter against this position, by the same gates as an entry."""
-        config, market = self._desk.config, self._desk.market
-        if scores is None or self._is_null or not scores.is_valid[n]:
+    def _stay_bps(self, holding: Holding, n: int, view: View) -> float:
+        """Return by how much the edge pays more than staying costs; NaN where there is no score."""
+        sign = holding.side.sign
+        return view.edge_toward(n, sign) - self._desk.config.stay_edge_bps - view.funding_toward(n, sign)
+
+    def _renews(
+        self, symbol: str, holding: Holding, second: int, due: dict[str, float], challengers: Challengers
+    ) -> bool:
+        """Say whether a position whose horizon ends is held for another one."""
+        config, stay_bps = self._desk.config, due[symbol]
+        if not stay_bps > 0.0:  # NaN: nobody says that it should stay
             return False
-        if scores.direction.item(n) != -holding.side.sign or scores.confidence.item(n) < config.confidence_min:
+        if second - holding.entry_second > (config.horizons_max - 1) * config.horizon_s:
             return False
-        if not scores.margin_of(n) >= config.confidence_margin_min:
+        rank = 1 + challengers.n_above(holding.side.sign, stay_bps + config.newcomer_margin_bps)
+        for name, other in self._desk.portfolio.holdings.items():
+            if other.side is holding.side and name != symbol:
+                rank += due.get(name, math.inf) > stay_bps  # who is not due is not asked: he stays
+        return rank <= config.top_k * (1.0 + config.rank_buffer)
+
+    def _has_decayed(self, holding: Holding, n: int, view: View) -> bool:
+        config = self._desk.config
+        if not config.decay_decisions or holding.entry_cause is not Cause.ENTRY:
             return False
-        edge_bps = float(scores.edge_bps[n]) * int(scores.direction[n])
-        spread = costs.spread_bps(market.value("bid_price_1", n), market.value("ask_price_1", n))
-        return edge_bps > self._pricing.round_trip_bps_of(n, spread)
+        holding.faded = holding.faded + 1 if self._stay_bps(holding, n, view) < 0.0 else 0
+        return holding.faded >= config.decay_decisions
+
+    # ----------------------------------------------------------------------------------------------- the order
 
     def _place(self, symbol: str, holding: Holding, cause: Cause, second: int) -> bool:
         desk = self._desk

@@ -216,6 +216,11 @@ class News:
         if holding is not None and order is not None and order.stop_price is not None and holding.stop_price is None:
             holding.stop_price = order.stop_price
         self._close(closed)
+        if holding is not None and (held == 0 or closed):
+            if order is not None and order.cause is Cause.ENTRY:
+                desk.bandit.opened(event.symbol, order.decision)
+            else:
+                desk.bandit.disowned(event.symbol)
 
     @staticmethod
     def _key(fill: Filled) -> tuple[str, str, str]:
@@ -248,8 +253,9 @@ class News:
         for trade in trades:
             desk.trades.append(trade)
             self._exits.closed(trade.symbol)
-            if Cause.ADOPTED not in (trade.entry_cause, trade.exit_cause):
-                desk.bandit.reward(trade.symbol, trade.net_bps)
+            if Cause.ADOPTED in (trade.entry_cause, trade.exit_cause):
+                desk.bandit.disowned(trade.symbol)
+            learnt = desk.bandit.reward(trade.symbol, trade.net_bps)
             desk.rest(trade.symbol, desk.config.cooldown_s)
             desk.note(
                 "trade.closed",
@@ -260,6 +266,7 @@ class News:
                 net_usdt=float(trade.net_usdt),
                 net_bps=trade.net_bps,
                 fees_usdt=float(trade.fees_usdt),
+                decision=learnt.decision if learnt is not None else None,
             )
 
     def funding_paid(self, event: FundingPaid) -> None:

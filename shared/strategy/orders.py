@@ -153,6 +153,7 @@ class Order:
         "mid",
         "news_ns",
         "order_id",
+        "price",
         "reduce_only",
         "reported_filled",
         "sent_ns",
@@ -173,6 +174,7 @@ class Order:
         self.side = place.side
         self.kind = place.kind
         self.size = place.size
+        self.price = place.price  # None: a market order
         self.reduce_only = place.reduce_only
         self.stop_price = place.stop_price
         self.cause = place.cause

@@ -85,6 +85,7 @@ class Holding:
         "exit_mid_value",
         "exit_size",
         "exit_value",
+        "faded",
         "fees",
         "funding",
         "mark",
@@ -96,6 +97,7 @@ class Holding:
         "stop_price",
         "stop_second",
         "symbol",
+        "until_second",
     )
 
     def __init__(self, symbol: str, side: Side, *, entry_ns: int, entry_second: int, cause: Cause) -> None:
@@ -106,6 +108,8 @@ class Holding:
         self.mark: Decimal | None = None  # None: adopted, and no mark has been seen since
         self.stop_price: Decimal | None = None  # None: adopted, or the entry carried none
         self.stop_second = 0  # since when the mark is beyond the stop; 0: it is not
+        self.until_second: int | None = None  # when its horizon ends; None: nobody has asked yet
+        self.faded = 0  # decisions in a row at which its edge did not pay for staying
         self.entry_ns = entry_ns
         self.entry_second = entry_second
         self.entry_cause = cause

@@ -1,9 +1,9 @@
 """The bandit as the engine uses it: it orders the candidates of a decision, and learns from the trades that close.
 
-    choose_variant   before a second is scored: which scorer and horizon decide now (the second level of arms)
-    order            the candidates that cleared every gate: who gets the slots, each with its probability
-    pay              for an entry that was chosen for what it teaches, at the notional that is sent
-    opened, reward   a position came from this decision and variant; it is closed, and earned that much
+    choose_variant          before a second is scored: which scorer and horizon decide now (the second level of arms)
+    order                   the candidates that cleared every gate: who gets the slots, each with its probability
+    pay                     for an entry that was chosen for what it teaches, at the notional that is sent
+    asked, opened, reward   an entry was sent; its first fill came; the position is closed, and earned that much
 
 Two plans are made of every decision: *shadow* ranks by net edge alone, *act* by net edge plus what the arms' past
 says, bounded by `BONUS_BPS_MAX`. The mode says which is done; of the other only the probabilities are kept. From
@@ -76,7 +76,7 @@ class Bandit:
     """Learn, and order.
 
     Args:
-        variants: names of what can score, the configured one first.
+        variants: what can score, as (name, seconds it looks ahead), the configured one first; (): one without a name.
         permit: None: it never acts, whatever the configuration says.
     """
 
@@ -86,20 +86,21 @@ class Bandit:
         universe: Universe,
         *,
         seed: int,
-        variants: Sequence[str] = ("",),
+        variants: Sequence[tuple[str, int]] = (),
         state: BanditState | None = None,
         permit: Permit | None = None,
     ) -> None:
         state = _modernised(state if state is not None else BanditState())
         self._config, self._seed = config, seed
-        self._n_symbols, self._n_variants = len(universe.symbols), len(variants)
+        names, self._horizons_s = zip(*(variants or [("", config.horizon_s)]), strict=True)
+        self._n_symbols, self._n_variants = len(universe.symbols), len(names)
         clusters = clusters_of(universe)
         self.clusters = tuple(sorted({str(cluster) for cluster in clusters}))
         self._symbol_cluster = np.array([self.clusters.index(str(cluster)) for cluster in clusters], np.intp)
         self._variant_cluster = np.zeros(self._n_variants, np.intp)
         # What is not listed, or not offered, now: kept and discounted like the rest, never used.
         self._symbols = _Arms(universe.symbols, state.arms, state.window.symbols)
-        self._variants = _Arms(tuple(variants), state.variants, state.window.variants)
+        self._variants = _Arms(names, state.variants, state.window.variants)
         places = zip(state.window.symbol, state.window.variant, state.window.net_bps, strict=True)
         self._window: deque[tuple[int, int, float]] = deque(
             (
@@ -111,16 +112,17 @@ class Bandit:
         self._budget = Budget(config.explore_bps_per_day, state.spent)
         self.mode = Mode.ACT if config.bandit_mode is Mode.ACT and permit is not None else Mode.SHADOW
         self.permit = permit
+        self._asked: dict[str, Opened] = {}  # by symbol, the last entry that was sent; a symbol has one at a time
         self._opened: dict[str, Opened] = {}
         self._turn = _Turn()
         self._beliefs: tuple[_Known, _Known] | None = None  # of symbols and variants; None: a reward came since
 
     # ------------------------------------------------------------------------------------------------ what it chooses
 
-    @property
-    def variant(self) -> int:
-        """Return the variant of the decision at hand."""
-        return self._turn.variant
+    def horizon_s(self, symbol: str) -> int:
+        """Return how long a position is held: as long as the variant that opened it looks ahead."""
+        opened = self._opened.get(symbol)
+        return self._horizons_s[opened.variant] if opened is not None else self._config.horizon_s
 
     def choose_variant(self, second: int, now_ns: int) -> int:
         """Return which variant scores this decision; always the only one where there is one."""
@@ -152,12 +154,12 @@ class Bandit:
         self,
         second: int,
         now_ns: int,
+        *,
         net_bps: Floats,
         direction: NDArray[np.int8],
         is_candidate: Mask,
         ties: Floats,
         slots: tuple[int, int],
-        *,
         is_null: bool = False,
     ) -> Ordered:
         """Return what to rank the candidates by: those chosen come first on their side.
@@ -216,6 +218,14 @@ class Bandit:
                 turn.short_bps[int(at[position])] = short_bps
         return Ordered(values=values, note=self._note(record))
 
+    def worth_bps(self, net_bps: Floats) -> Floats:
+        """Return what somebody who does not explore ranks by, (N,): in shadow net edge alone."""
+        if self.mode is Mode.SHADOW:
+            return net_bps
+        belief = self._known()[0].belief
+        worth: Floats = net_bps + self._config.bandit_weight * self._bounded(belief.mean_bps, belief)
+        return worth
+
     def pay(self, n: int, now_ns: int, share: float) -> bool:
         """Charge what an entry in symbol n costs beyond exploiting; False: it may not be sent.
 
@@ -231,12 +241,24 @@ class Bandit:
 
     # --------------------------------------------------------------------------------------------------- what it learns
 
-    def opened(self, symbol: str, decision: int, variant: int) -> None:
-        """A fill of this decision's entry has opened a position: what it earns is this decision's."""
-        self._opened[symbol] = Opened(decision, variant)
+    def asked(self, symbol: str) -> None:
+        """Hear that an entry of the decision at hand was sent. Whatever it takes to be filled, it is this decision's."""
+        self._asked[symbol] = Opened(self._turn.second, self._turn.variant)
+
+    def opened(self, symbol: str, sent_second: int) -> None:
+        """Hear that a fill has opened a position: what it will earn was earned by the decision that asked for it.
+
+        Args:
+            sent_second: when the order was sent; one that is older than what was asked last belongs to nobody.
+        """
+        asked = self._asked.pop(symbol, None)
+        if asked is not None and sent_second >= asked.decision:
+            self._opened[symbol] = asked
+        else:
+            self._opened.pop(symbol, None)
 
     def disowned(self, symbol: str) -> None:
-        """A position in this symbol is, or was corrected to be, nobody's decision here: it teaches nothing."""
+        """Hear that a position is nobody's decision here: adopted, or corrected. It teaches nothing."""
         self._opened.pop(symbol, None)
 
     def reward(self, symbol: str, net_bps: float) -> Opened | None:

@@ -224,9 +224,10 @@ class Script:
         order_id: str = "",
         trade_id: str = "",
     ) -> list[Action]:
-        """Fill an order, at the touch and completely if nothing else is said."""
+        """Fill an order, at the touch (at the mark where there is none) and completely if nothing else is said."""
         n = self.symbols.index(order.symbol)
         touch = self.market[AT["ask_price_1" if order.side is Side.BUY else "bid_price_1"], n]
+        touch = touch if np.isfinite(touch) else self.market[AT["mark"], n]
         at = D(price) if price is not None else D(repr(float(touch)))
         size = order.size if size is None else size
         return self.tell(

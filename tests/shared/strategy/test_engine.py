@@ -28,6 +28,7 @@ from shared.types import (
     Position,
     Side,
     StopRequested,
+    Universe,
 )
 from tests.shared.strategy.made import (
     AT,
@@ -38,6 +39,7 @@ from tests.shared.strategy.made import (
     account_queries,
     cancels,
     columns,
+    contract,
     notes,
     places,
     queries,
@@ -184,8 +186,29 @@ def test_target_ends_a_position() -> None:
 
 def test_target_below_round_trip_cost_is_refused_with_the_arithmetic() -> None:
     """A target of 10 bps against 6 + 6 bps of fees and 2 + 2 of slippage does not start, and the message adds it up."""
-    with pytest.raises(SettingsError, match=r"found 10 against 6 \(entry fee\) \+ 6 \(exit fee\) \+ 2 \+ 2 .*= 16 bps"):
+    arithmetic = r"found 10 against 6 \(fee of an entry in AAAUSDT\) \+ 6 \(exit fee\) \+ 2 \+ 2 .*= 16 bps"
+    with pytest.raises(SettingsError, match=arithmetic):
         Script(1, config(target_bps=10.0))
+
+
+def test_target_of_a_maker_is_held_against_what_its_entry_may_become() -> None:
+    """Post-only costs 2 + 6 + 2 bps; where it may fall back to taking, the target must pay a taker's 16."""
+    assert Script(1, config(target_bps=11.0, entry_kind=OrderKind.POST_ONLY, entry_fallback=False))
+    with pytest.raises(SettingsError, match=r"2 \(fee of a post-only entry in AAAUSDT\) .*= 10 bps"):
+        Script(1, config(target_bps=10.0, entry_kind=OrderKind.POST_ONLY, entry_fallback=False))
+    with pytest.raises(SettingsError, match=r"6 \(fee of an entry that falls back to taking in AAAUSDT\) .*= 16 bps"):
+        Script(1, config(target_bps=15.0, entry_kind=OrderKind.POST_ONLY))
+
+
+def test_target_is_held_against_the_dearest_symbol_that_is_traded() -> None:
+    """One symbol whose own fees eat the target refuses the start by its name, unless it is not traded."""
+    fees = {"BAAUSDT": {"taker_fee": D("0.0010")}}
+    contracts = tuple(contract(symbol, **fees.get(symbol, {})) for symbol in ("AAAUSDT", "BAAUSDT"))
+    listed = Universe(source="simulator-made", as_of_ns=0, contracts=contracts)
+
+    assert Script(config=config(target_bps=20.0, symbols=("AAAUSDT",)), listed=listed)
+    with pytest.raises(SettingsError, match=r"10 \(fee of an entry in BAAUSDT\) \+ 10 \(exit fee\) .*= 24 bps"):
+        Script(config=config(target_bps=20.0), listed=listed)
 
 
 def test_decisions_fall_on_seconds_divisible_by_the_interval() -> None:
@@ -905,7 +928,8 @@ def test_lost_fill_is_corrected_after_five_seconds_of_equal_readings() -> None:
 
 def test_daily_loss_latches_flattens_and_ends_with_the_day() -> None:
     """A loss of the day's limit closes everything with cause risk; the next UTC day may trade again."""
-    script = Script(1, config(daily_loss_limit=0.01, horizon_s=3600, stop_bps=5000.0, cooldown_s=0))
+    far = {"stop_bps": 3000.0, "position_risk_bps": 1000.0, "kelly_share": 1.0}
+    script = Script(1, config(daily_loss_limit=0.001, horizon_s=3600, cooldown_s=0, **far))
     script.open_position()
 
     actions = script.close_second(market=columns(1, 80.0))
@@ -923,7 +947,8 @@ def test_daily_loss_latches_flattens_and_ends_with_the_day() -> None:
 
 def test_drawdown_latch_survives_a_restart() -> None:
     """A drawdown stays latched over midnight and over a restart that hands the memory on."""
-    script = Script(1, config(drawdown_max=0.01, daily_loss_limit=1.0, horizon_s=3600, stop_bps=5000.0))
+    far = {"stop_bps": 3000.0, "position_risk_bps": 1000.0, "kelly_share": 1.0}
+    script = Script(1, config(drawdown_max=0.001, daily_loss_limit=1.0, horizon_s=3600, **far))
     script.open_position()
     [leave] = places(script.close_second(market=columns(1, 80.0)))
     script.complete(leave)
