@@ -1,0 +1,406 @@
+"""The exchange as an engine meets it over a network: actions go in, events come out in order of receipt.
+
+Theory of operation
+
+* One agenda, by time: requests on their way in, answers and pushes on their way out, funding, listings. Between two
+  items the market moves: `_pass` takes in what the tape shows of the symbols that concern us, in order, and stops
+  where something happened to us (its push is on the agenda then, and may come before everything else there).
+* At one instant the market comes first, then requests in order of sending, as in hftbacktest.
+* Symbols concern us while an order of ours rests there (`resting`: books and trades, but only the rows that matter to
+  it) or a position is held there (marks: stops, liquidation). All others cost nothing.
+* A request meets the book of its arrival, not of its decision, less what we took before (`impact`).
+* Nothing is told that live would not be told: funding comes with a reading of the account alone, a lost answer is a
+  time-out after `PATIENCE_NS`, a cancel that comes after the fill is refused.
+
+Money, rules and orders are the venue's (`shared.simulator.venue`): Decimal, Bitget's codes.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+from functools import partial
+
+import msgspec
+
+from pipelines.exact.impact import Impact, beyond
+from pipelines.exact.latency import Draws, Latencies
+from pipelines.exact.queues import QueueModel, RiskAverse
+from pipelines.exact.resting import WHOLE, Resting
+from pipelines.exact.tape import NEVER_NS, Marks, Tape
+from pipelines.venue_side import ACCOUNT, VenueSide
+from shared.lake.tiers import Ladder
+from shared.simulator.venue.orders import Accepted, FeeTier, OrderRequest, Refusal
+from shared.strategy.exact import ZERO
+from shared.types import (
+    NS,
+    Action,
+    CancelOrder,
+    CancelRefused,
+    Contract,
+    Event,
+    Filled,
+    FundingPaid,
+    OrderAbsent,
+    OrderAccepted,
+    OrderKind,
+    OrderRefused,
+    OrderReported,
+    OrderTimedOut,
+    PlaceOrder,
+    QueryAccount,
+    QueryOrder,
+    Side,
+    Universe,
+)
+
+HOUR_NS = 3600 * NS
+DAY_NS = 24 * HOUR_NS
+
+PATIENCE_NS = 5 * NS
+"""Live asks for what was not answered by then (`live.session.REQUEST_TIMEOUT_S`)."""
+
+PUSHED_NS = NS // 5
+"""Live reads the account no sooner than this after its last placement was answered (`live.executor`)."""
+
+
+class Assumptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the exact tier takes for granted: printed in its report, because no recording says it."""
+
+    latencies: Latencies = Latencies()
+    queue: QueueModel = RiskAverse()
+    impact_half_life_s: float = 10.0  # of what our takers took; 0: they leave no trace
+    fee_tiers: tuple[FeeTier, ...] = ()  # (): the contracts' own fees
+    volume_before_usdt: Decimal = ZERO  # traded by the account in the month before
+
+    def words(self) -> str:
+        """Return them in one line."""
+        queue = self.queue.__struct_config__.tag
+        power = f" (n {self.queue.n:g})" if not isinstance(self.queue, RiskAverse) else ""
+        impact = f"half-life {self.impact_half_life_s:g} s" if self.impact_half_life_s else "none"
+        medians = ", ".join(
+            f"{name} {getattr(self.latencies, name).quantile_ms(0.5):g} ms"
+            for name in ("decide", "entry", "answer", "push")
+        )
+        return f"median latencies {medians}; queue {queue}{power}; impact {impact}; fee tiers {len(self.fee_tiers)}"
+
+
+class Change(msgspec.Struct, frozen=True):
+    """Rules of a symbol from a time on."""
+
+    at_ns: int
+    contract: Contract
+    is_gone: bool  # taken off the exchange: what is held is settled
+
+
+class Exchange(VenueSide):
+    """One account, its orders and positions, behind the latencies.
+
+    Args:
+        universe: every symbol that is listed at some time; who is not yet has status "listed".
+        start_ns: of the run; no event and no action lies before it.
+        changes: of rules and listings, oldest first.
+        ladders: maintenance tiers, where they are known.
+    """
+
+    def __init__(
+        self,
+        universe: Universe,
+        equity_usdt: Decimal,
+        leverage: int,
+        *,
+        tape: Tape,
+        assumptions: Assumptions,
+        seed: int,
+        start_ns: int,
+        changes: Iterable[Change] = (),
+        ladders: dict[str, Ladder] | None = None,
+        keeps_executions: bool = False,
+    ) -> None:
+        super().__init__(universe, equity_usdt, leverage, keeps_executions=keeps_executions)
+        for symbol, ladder in (ladders or {}).items():
+            self.venue.set_tiers(symbol, ladder.tiers)
+        if assumptions.fee_tiers:
+            self.venue.rules = msgspec.structs.replace(self.venue.rules, fee_tiers=assumptions.fee_tiers)
+            self.venue.note_traded(ACCOUNT, start_ns // DAY_NS - 1, assumptions.volume_before_usdt)
+        self._tape, self._assumptions = tape, assumptions
+        self._draws = Draws(assumptions.latencies, seed)
+        self._impact = Impact(assumptions.impact_half_life_s)
+        self._agenda: list[tuple[int, int, Event | Callable[[int], None]]] = []
+        self._n_items = 0
+        self._now_ns = start_ns  # of the market: everything up to and including it has happened
+        self._resting: dict[str, Resting] = {}
+        self._unmatched: set[str] = set()
+        self._marks: dict[str, Marks] = {}  # of held symbols
+        self._pushed_ns = start_ns
+        self._at_rest_ns = start_ns  # when every placement so far has been answered and told
+        self._bills: list[FundingPaid] = []  # not told yet
+        self.fills: list[Filled] = []  # as they happened, `recv_ns` = when
+        self.venue.settle_funding(start_ns)
+        self._plan((start_ns // HOUR_NS + 1) * HOUR_NS, self._fund)
+        for change in changes:
+            self._plan(max(change.at_ns, start_ns), partial(self._change, change))
+
+    # ------------------------------------------------------------------------------------------------- outside
+
+    def send(self, action: Action, now_ns: int) -> None:
+        """Take a request that leaves us now."""
+        assert now_ns >= self._now_ns, f"sent at {now_ns}, the market is at {self._now_ns}"
+        trip = self._draws.trip(_name(action), now_ns)
+        answered_ns = None if trip.answered_ns is None else now_ns + trip.answered_ns
+        if isinstance(action, PlaceOrder):
+            self.orders += 1
+            if answered_ns is None or answered_ns > now_ns + PATIENCE_NS:
+                self._tell(OrderTimedOut(recv_ns=now_ns + PATIENCE_NS, client_oid=action.client_oid))
+                answered_ns = None
+            at_rest_ns = answered_ns if answered_ns is not None else now_ns + PATIENCE_NS
+            self._at_rest_ns = max(self._at_rest_ns, at_rest_ns + PUSHED_NS)
+            place = partial(self._place, action, answered_ns, now_ns + trip.matched_ns)
+            self._plan(now_ns + trip.accepted_ns, place)
+            return
+        if answered_ns is None:
+            answered_ns = now_ns + PATIENCE_NS  # only placements are lost
+        if isinstance(action, CancelOrder):
+            self._plan(now_ns + trip.matched_ns, partial(self._cancel, action, answered_ns))
+        elif isinstance(action, QueryOrder):
+            self._plan((now_ns + answered_ns) // 2, partial(self._query, action, answered_ns))
+        elif isinstance(action, QueryAccount):
+            wait_ns = max(self._at_rest_ns - now_ns, 0)
+            read = partial(self._read_account, action.fills_since_ns, answered_ns + wait_ns)
+            self._plan((now_ns + answered_ns) // 2 + wait_ns, read)
+        else:
+            raise TypeError(f"no request: {type(action).__name__}")
+
+    def next_event(self, until_ns: int) -> Event | None:
+        """Return what we are told next, None where nothing comes up to and including `until_ns`."""
+        while True:
+            due_ns = min(self._agenda[0][0], until_ns) if self._agenda else until_ns
+            if self._pass(due_ns):
+                continue
+            if not self._agenda or self._agenda[0][0] > until_ns:
+                return None
+            now_ns, _, item = heapq.heappop(self._agenda)
+            if isinstance(item, Event):
+                return item
+            item(now_ns)
+
+    # ---------------------------------------------------------------------------------------------- the agenda
+
+    def _plan(self, at_ns: int, item: Event | Callable[[int], None]) -> None:
+        self._n_items += 1
+        heapq.heappush(self._agenda, (at_ns, self._n_items, item))
+
+    def _tell(self, event: Event) -> None:
+        self._plan(event.recv_ns, event)
+
+    def _place(self, action: PlaceOrder, answered_ns: int | None, matched_ns: int, now_ns: int) -> None:
+        """An order reaches the exchange: it is taken or refused."""
+        self._show(action.symbol, now_ns)
+        request = OrderRequest(
+            symbol=action.symbol,
+            side=action.side,
+            kind=action.kind,
+            size=action.size,
+            price=action.price,
+            reduce_only=action.reduce_only,
+            client_oid=action.client_oid,
+            stop_loss=action.stop_price,
+        )
+        answer = self.venue.accept(ACCOUNT, request, now_ns)
+        oid = action.client_oid
+        if isinstance(answer, Refusal):
+            self._count(answer)
+            if answered_ns is not None:
+                self._tell(OrderRefused(recv_ns=answered_ns, client_oid=oid, code=answer.code, message=answer.message))
+            return
+        if answered_ns is not None:
+            self._tell(OrderAccepted(recv_ns=answered_ns, client_oid=oid, order_id=answer.order_id))
+        if matched_ns <= now_ns:
+            self._match(action.symbol, answer.order_id, now_ns)
+            return
+        self._unmatched.add(answer.order_id)
+        self._happened(now_ns)
+        self._plan(matched_ns, partial(self._match, action.symbol, answer.order_id))
+
+    def _match(self, symbol: str, order_id: str, now_ns: int) -> None:
+        self._unmatched.discard(order_id)
+        self._show(symbol, now_ns)
+        self.venue.match(ACCOUNT, order_id, now_ns)
+        self._happened(now_ns)
+
+    def _cancel(self, action: CancelOrder, answered_ns: int, now_ns: int) -> None:
+        outcome = self.venue.cancel(
+            ACCOUNT, action.symbol, now_ns, order_id=action.order_id or None, client_oid=action.client_oid or None
+        )
+        if not isinstance(outcome, Accepted):
+            self._count(outcome)
+            self._tell(
+                CancelRefused(
+                    recv_ns=answered_ns, client_oid=action.client_oid, code=outcome.code, message=outcome.message
+                )
+            )
+        self._happened(now_ns)
+
+    def _query(self, action: QueryOrder, answered_ns: int, now_ns: int) -> None:
+        order = self.venue.order(ACCOUNT, client_oid=action.client_oid)
+        if order is None:
+            self._tell(OrderAbsent(recv_ns=answered_ns, client_oid=action.client_oid))
+            return
+        for fill in self.fills:
+            if fill.order_id == order.order_id:
+                self._tell(msgspec.structs.replace(fill, recv_ns=answered_ns))
+        self._tell(
+            OrderReported(
+                recv_ns=answered_ns,
+                client_oid=order.client_oid,
+                order_id=order.order_id,
+                status=order.status,
+                filled=order.filled,
+                reason=order.cancel_reason,
+            )
+        )
+
+    def _read_account(self, fills_since_ns: int, answered_ns: int, now_ns: int) -> None:
+        bills, self._bills = self._bills, []
+        for bill in bills:
+            self._tell(msgspec.structs.replace(bill, recv_ns=answered_ns))
+        since = tuple(
+            msgspec.structs.replace(fill, recv_ns=answered_ns) for fill in self.fills if fill.exch_ns >= fills_since_ns
+        )
+        self._tell(msgspec.structs.replace(self.adopted(answered_ns), fills=since))
+
+    def _fund(self, now_ns: int) -> None:
+        for held in self.venue.positions(ACCOUNT):
+            self._show(held.symbol, now_ns)
+        self.venue.settle_funding(now_ns)
+        self._happened(now_ns)
+        self._plan(now_ns + HOUR_NS, self._fund)
+
+    def _change(self, change: Change, now_ns: int) -> None:
+        self.venue.set_contract(change.contract)
+        if change.is_gone:
+            self.venue.delist(change.contract.symbol, now_ns)
+            self._happened(now_ns)
+
+    # ---------------------------------------------------------------------------------------------- the market
+
+    def _pass(self, until_ns: int) -> bool:
+        """Let the market move up to and including a time; True as soon as something has happened to us."""
+        while True:
+            # The first of all that concerns us, and the second: up to there the first goes on alone.
+            first_ns = second_ns = until_ns + 1
+            order: Resting | None = None
+            symbol = ""
+            for resting in self._resting.values():
+                at_ns = self._next_of(resting, until_ns)
+                if at_ns < first_ns:
+                    first_ns, second_ns, order = at_ns, first_ns, resting
+                elif at_ns < second_ns:
+                    second_ns = at_ns
+            for held, marks in self._marks.items():
+                at_ns = marks.next_ns(until_ns)
+                if at_ns < first_ns:
+                    first_ns, second_ns, symbol, order = at_ns, first_ns, held, None
+                elif at_ns < second_ns:
+                    second_ns = at_ns
+            if first_ns > until_ns:
+                self._now_ns = max(self._now_ns, until_ns)
+                return False
+            if order is not None:
+                steps, self._now_ns = order.take(min(second_ns, until_ns))
+                if steps and self._fill(order, steps, self._now_ns):
+                    return True
+            else:
+                self._now_ns = first_ns
+                self._marks[symbol].take()
+                self._show(symbol, first_ns)
+                if self._happened(first_ns):
+                    return True
+
+    def _next_of(self, resting: Resting, until_ns: int) -> int:
+        while resting.next_ns == NEVER_NS and resting.seen_ns < until_ns:
+            resting.look(self._tape.block(resting.symbol, resting.seen_ns + 1))
+        return resting.next_ns
+
+    def _fill(self, resting: Resting, steps: int, now_ns: int) -> bool:
+        order = self.venue.order(ACCOUNT, order_id=resting.order_id)
+        assert order is not None, resting.order_id
+        self._show(resting.symbol, now_ns)
+        size = order.remaining
+        if steps < WHOLE:
+            size = min(size, steps * self.venue.contracts[resting.symbol].size_step)
+        self.venue.fill_resting(ACCOUNT, resting.order_id, size, now_ns)
+        return self._happened(now_ns)
+
+    def _show(self, symbol: str, now_ns: int) -> None:
+        """Show the venue the market of one symbol as it is for us now."""
+        block = self._tape.block(symbol, now_ns)
+        row = block.book_at(now_ns)
+        if row < 0:
+            self.venue.show_book(symbol, (), ())
+        else:
+            bids, asks = self._last_book[symbol] = block.bids[row], block.asks[row]
+            step = self.venue.contracts[symbol].size_step
+            self.venue.show_book(
+                symbol,
+                beyond(bids, self._impact.owed(symbol, Side.BUY, step, now_ns)),
+                beyond(asks, self._impact.owed(symbol, Side.SELL, step, now_ns)),
+            )
+        at = block.mark_at(now_ns)
+        if at >= 0:
+            mark, index, rate = block.mark.item(at), block.index.item(at), block.rate.item(at)
+            self.venue.set_mark(symbol, mark, index, rate, now_ns)
+
+    # ------------------------------------------------------------------------------------ what happened to us
+
+    def _happened(self, now_ns: int) -> bool:
+        """Put what the venue has to tell on its way; True where there is something."""
+        told = self._drained()
+        if not told:
+            return False
+        self._pushed_ns = max(self._pushed_ns, now_ns + self._draws.push_ns(now_ns))
+        for event in told:
+            if isinstance(event, FundingPaid):
+                self._bills.append(event)
+                continue
+            if isinstance(event, Filled):
+                self.fills.append(event)
+                if not event.is_maker:
+                    self._impact.took(event.symbol, event.side, event.size, now_ns)
+            self._tell(msgspec.structs.replace(event, recv_ns=self._pushed_ns))
+        self._follow(now_ns)
+        return True
+
+    def _follow(self, now_ns: int) -> None:
+        """See to it that exactly what rests and what is held is followed."""
+        rests = {
+            order.order_id: order
+            for order in self.venue.pending(ACCOUNT)
+            if order.kind in (OrderKind.LIMIT, OrderKind.POST_ONLY) and order.order_id not in self._unmatched
+        }
+        for order_id in [order_id for order_id in self._resting if order_id not in rests]:
+            del self._resting[order_id]
+        for order_id, order in rests.items():
+            if order_id not in self._resting:
+                assert order.price is not None
+                self._resting[order_id] = Resting(
+                    order_id,
+                    order.symbol,
+                    order.side,
+                    float(order.price),
+                    step=float(self.venue.contracts[order.symbol].size_step),
+                    model=self._assumptions.queue,
+                    block=self._tape.block(order.symbol, now_ns),
+                    now_ns=now_ns,
+                )
+        held = {position.symbol for position in self.venue.positions(ACCOUNT)}
+        for symbol in [symbol for symbol in self._marks if symbol not in held]:
+            del self._marks[symbol]
+        for symbol in sorted(held - set(self._marks)):
+            self._marks[symbol] = Marks(self._tape, symbol, now_ns)
+
+
+def _name(action: Action) -> str:
+    oid = action.client_oid if isinstance(action, PlaceOrder | CancelOrder | QueryOrder) else ""
+    return f"{type(action).__name__} {oid}"
