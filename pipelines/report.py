@@ -222,7 +222,7 @@ def _draw_nulls(picture: Any, backtest: Backtest) -> None:
 
 def _draw_ic(picture: Any, backtest: Backtest) -> None:
     axes = picture.subplots()
-    values = backtest.ic_by_minute
+    values = backtest.skill.ic_by_minute
     axes.bar(np.arange(len(values)), values, color=_NULL, width=0.9)  # a minute without an IC has no bar
     if math.isfinite(backtest.ic.mean):
         axes.axhline(backtest.ic.mean, color=_GOOD if backtest.ic.mean > 0 else _BAD, linewidth=1.2)

@@ -1,7 +1,6 @@
 """The live engine against the simulated venue over seconds of the lake, and its nulls beside it.
 
-1. Features and scores are computed block by block with the graph and the scorer that live runs; cut invariance
-   makes them the bits that the engine would have computed second by second.
+1. Features and scores come block by block (`pipelines.scoring`), once for all engines that read them.
 2. Each second: the venue shows the row, executes what was decided on the row before (five visible levels), its fills go
    back to the engine as events, then the engine decides. At the end everything is closed and must be flat.
 3. Beside the model run its nulls, through the same engine and venue: a *coin* (minimum size, no gate for
@@ -13,29 +12,24 @@ What is not simulated: latency other than one second, market impact beyond the v
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
-from itertools import pairwise
 from pathlib import Path
 
 import msgspec
 import numpy as np
-import polars as pl
 
 from pipelines.moments import when
-from pipelines.seconds import stored
-from pipelines.trades import MINUTE_S, metrics_of, net_bps
-from pipelines.validation import RankIC, rank_ic
+from pipelines.scoring import Block, outcomes_of, scored_blocks, turned
+from pipelines.skill import NO_SKILL, Skill, SkillMeter
+from pipelines.trades import NO_EXPOSURE, Execution, Exposure, metrics_of, net_bps
+from pipelines.validation import RankIC
 from pipelines.venue_side import Tape, VenueSide, end_of
-from shared.errors import CrosscutError, NotEnoughData, TableEmpty
-from shared.features.catalog import FEATURES
-from shared.features.graph import FeatureGraph
-from shared.features.sampler import COLUMNS
+from shared.errors import CrosscutError, NotEnoughData
 from shared.lake import read
 from shared.strategy.config import EngineConfig
 from shared.strategy.engine import Engine
-from shared.strategy.portfolio import Trade
+from shared.strategy.portfolio import Portfolio, Trade
 from shared.strategy.scores import CoinScorer, Scorer, Scores
 from shared.types import (
     NS,
@@ -47,15 +41,11 @@ from shared.types import (
     QueryAccount,
     QueryOrder,
     SecondClosed,
-    Seconds,
     StopRequested,
     Universe,
 )
 
 EQUITY_USDT = Decimal(10_000)
-
-BLOCK_S = 900
-"""Rows computed at once; also the length that shuffled scores are turned in."""
 
 FLATTEN_S = 15
 """Seconds before the end at which the engine is asked to stop."""
@@ -64,6 +54,9 @@ OVERTIME_S = 60
 """Rows the last one is repeated for, while something is still open."""
 
 WINDOW_S_MIN = 120
+
+EXPOSURE_EVERY_S = 10
+"""Seconds between two looks at what is held."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -78,6 +71,8 @@ class Outcome(msgspec.Struct, frozen=True):
     gates: dict[str, int]  # why not -> symbol-seconds
     metrics: dict[str, float]
     net_bps: float  # of the notional opened; NaN without a trade
+    exposure: Exposure = NO_EXPOSURE
+    executions: tuple[Execution, ...] = ()  # with the book that each met; () where they were not kept
 
 
 class Backtest(msgspec.Struct, frozen=True):
@@ -92,8 +87,11 @@ class Backtest(msgspec.Struct, frozen=True):
     symbols: int
     main: Outcome
     nulls: tuple[Outcome, ...]
-    ic: RankIC  # of the scores with what followed; NaN where there are no labels
-    ic_by_minute: Floats  # (minutes,)
+    skill: Skill = NO_SKILL  # of the scores; nothing where there are no labels
+
+    @property
+    def ic(self) -> RankIC:
+        return self.skill.ic
 
     @property
     def is_generated(self) -> bool:
@@ -104,15 +102,24 @@ class Simulation:
     """One engine and its venue, fed row by row."""
 
     def __init__(
-        self, name: str, universe: Universe, config: EngineConfig, scorer: Scorer, *, seed: int, equity_usdt: Decimal
+        self,
+        name: str,
+        universe: Universe,
+        config: EngineConfig,
+        scorer: Scorer,
+        *,
+        seed: int,
+        equity_usdt: Decimal,
+        keeps_executions: bool = False,
     ) -> None:
         self.name, self.scorer = name, scorer
-        self.side = VenueSide(universe, equity_usdt, config.leverage)
+        self.side = VenueSide(universe, equity_usdt, config.leverage, keeps_executions=keeps_executions)
         self.engine = Engine(config, universe, scorer, session=f"backtest-{name}", seed=seed)
         self.start_usdt = equity_usdt
         self.equity = [float(equity_usdt)]
         self.trades: list[Trade] = []
         self.gates: dict[str, int] = {}
+        self._exposure = ExposureMeter()
         self._wanted: list[Action] = []
 
     def start(self, second: int) -> None:
@@ -127,6 +134,7 @@ class Simulation:
         self._execute(tape, t, now_ns)
         self._tell([SecondClosed(recv_ns=now_ns, second=second, columns=row, scores=scores)])
         self.equity.append(float(self.side.equity_usdt))
+        self._exposure.look(second, self.engine.portfolio)
 
     def stop(self, second: int) -> None:
         self._tell([StopRequested(recv_ns=second * NS, reason="the window ends")])
@@ -161,6 +169,8 @@ class Simulation:
             gates=self.gates,
             metrics=metrics_of(self.trades, equity, self.start_usdt),
             net_bps=net_bps(self.trades),
+            exposure=self._exposure.found(),
+            executions=tuple(self.side.executions),
         )
 
     def _execute(self, tape: Tape, t: int, now_ns: int, *, keep_books: bool = False) -> None:
@@ -188,6 +198,46 @@ class Simulation:
                     self.gates[name[3:]] = self.gates.get(name[3:], 0) + value
 
 
+class ExposureMeter:
+    """Looks at what is held, every `EXPOSURE_EVERY_S`."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[int, float, float, int]] = []
+
+    def look(self, second: int, portfolio: Portfolio) -> None:
+        if second % EXPOSURE_EVERY_S:
+            return
+        gross = net = 0.0
+        for holding in portfolio.holdings.values():
+            notional = float(holding.notional_usdt)
+            gross += notional
+            net += holding.side.sign * notional
+        self._rows.append((second, gross, net, len(portfolio.holdings)))
+
+    def found(self) -> Exposure:
+        rows = np.array(self._rows, np.float64).reshape(-1, 4)
+        return Exposure(rows[:, 0].astype(np.int64), rows[:, 1], rows[:, 2], rows[:, 3].astype(np.int64))
+
+
+class Run(msgspec.Struct, frozen=True):
+    """An engine, and which scores of a block it reads."""
+
+    simulation: Simulation
+    scores: Callable[[Block], Scores]
+
+
+def own_scores(block: Block) -> Scores:
+    return block.scores
+
+
+def turned_scores(block: Block) -> Scores:
+    return turned(block.scores)
+
+
+def coin_scores(coin: CoinScorer) -> Callable[[Block], Scores]:
+    return lambda block: coin.score(None, block.columns, block.first_second)
+
+
 def run_backtest(
     lake: Path,
     source: str,
@@ -199,6 +249,7 @@ def run_backtest(
     seed: int,
     holdout_from_s: int | None = None,
     equity_usdt: Decimal = EQUITY_USDT,
+    with_nulls: bool = True,
     on_progress: Callable[[float], None] = lambda share: None,
 ) -> Backtest:
     """Run the scorer and its nulls over [start_s, end_s) of the lake's seconds.
@@ -207,40 +258,25 @@ def run_backtest(
         NotEnoughData: the window is shorter than two minutes.
         TableEmpty: the lake holds no seconds in it.
     """
-    if end_s - start_s < WINDOW_S_MIN:
-        raise NotEnoughData(
-            f"a window of {WINDOW_S_MIN} s at least is needed, found {max(0, end_s - start_s)} s of {source} "
-            f"from {when(start_s)}: record more, or train on less (--to)"
-        )
+    check_window(source, start_s, end_s)
     universe = read.universe_between(lake, source, start_s * NS, end_s * NS, rules="first")
-    simulations = [Simulation(scorer.name, universe, config, scorer, seed=seed, equity_usdt=equity_usdt)]
-    if not scorer.is_null:
+
+    def simulation(name: str, by: Scorer) -> Simulation:
+        return Simulation(
+            name, universe, config, by, seed=seed, equity_usdt=equity_usdt, keeps_executions=name == scorer.name
+        )
+
+    runs = [Run(simulation(scorer.name, scorer), own_scores)]
+    if with_nulls and not scorer.is_null:
         coin = CoinScorer(seed)
-        simulations += [
-            Simulation("coin", universe, config, coin, seed=seed, equity_usdt=equity_usdt),
-            Simulation("shuffled", universe, config, scorer, seed=seed, equity_usdt=equity_usdt),
+        runs += [
+            Run(simulation("coin", coin), coin_scores(coin)),
+            Run(simulation("shuffled", scorer), turned_scores),
         ]
-    for simulation in simulations:
-        simulation.start(start_s)
-    edges: list[Floats] = []
-    for seconds, scores in scored_blocks(lake, source, universe, scorer, start_s, end_s):
-        stacks = [scores]
-        if not scorer.is_null:
-            stacks += [coin.score(None, seconds.columns, seconds.first_second), turned(scores)]
-        rows = np.stack([seconds.columns[name] for name in COLUMNS], axis=1)  # (T, C, N)
-        tape = Tape(dict(seconds.columns))
-        for t in range(len(rows)):
-            second = seconds.first_second + t
-            for simulation, stack in zip(simulations, stacks, strict=True):
-                if second == end_s - FLATTEN_S:
-                    simulation.stop(second)
-                simulation.step(tape, t, second, rows[t], stack.row(t))
-        edges.append(np.where(scores.is_valid, scores.edge_bps, math.nan))
-        on_progress((seconds.first_second + len(rows) - start_s) / (end_s - start_s))
-    for simulation, stack in zip(simulations, stacks, strict=True):
-        simulation.overtime(tape, end_s - 1, rows[-1], stack.row(len(rows) - 1))
-    outcomes = [simulation.outcome() for simulation in simulations]
-    ic, by_minute = _ic(lake, source, universe.symbols, np.concatenate(edges), start_s, end_s)
+    meter = SkillMeter(start_s, end_s)
+    outcomes = drive(
+        lake, source, universe, scorer, runs, start_s=start_s, end_s=end_s, meter=meter, on_progress=on_progress
+    )
     return Backtest(
         source=source,
         start_s=start_s,
@@ -251,58 +287,63 @@ def run_backtest(
         symbols=len(universe.symbols),
         main=outcomes[0],
         nulls=tuple(outcomes[1:]),
-        ic=ic,
-        ic_by_minute=by_minute,
+        skill=meter.found(),
     )
 
 
-def scored_blocks(
-    lake: Path, source: str, universe: Universe, scorer: Scorer, start_s: int, end_s: int
-) -> Iterator[tuple[Seconds, Scores]]:
-    """Yield the window in blocks of about `BLOCK_S` rows with their scores; the graph carries its state across."""
-    symbols = universe.symbols
-    graph = FeatureGraph(FEATURES, symbols) if scorer.needs_features else None
-    if graph is not None:
-        graph.step(stored(lake, source, start_s - graph.lookback, start_s, symbols).columns, start_s - graph.lookback)
-    n_blocks = max(1, round((end_s - start_s) / BLOCK_S))
-    bounds = [start_s + round((end_s - start_s) * k / n_blocks) for k in range(n_blocks + 1)]
-    for begin, end in pairwise(bounds):
-        seconds = stored(lake, source, begin, end, symbols)
-        features = graph.step(seconds.columns, begin) if graph is not None else None
-        yield seconds, scorer.score(features, seconds.columns, begin)
+def check_window(source: str, start_s: int, end_s: int) -> None:
+    """Refuse a window in which nothing can be judged.
 
-
-def turned(scores: Scores) -> Scores:
-    """Return the scores of half a block earlier or later, valid where both are."""
-    half = len(scores.is_valid) // 2
-    rolled = {name: np.roll(getattr(scores, name), half, axis=0) for name in scores.__struct_fields__}
-    rolled["is_valid"] = rolled["is_valid"] & scores.is_valid
-    return Scores(**rolled)
-
-
-def _ic(
-    lake: Path, source: str, symbols: tuple[str, ...], edge_bps: Floats, start_s: int, end_s: int
-) -> tuple[RankIC, Floats]:
-    """Return the rank IC of the scores with what followed, over all and by minute; NaN without labels."""
-    n_minutes = -(-(end_s - start_s) // MINUTE_S)
-    try:
-        frame = read.collect(
-            read.scan(lake, "labels", source, start_s=start_s, end_s=end_s, symbols=symbols, is_sorted=False)
-            .select("second", "symbol", "mid_bps")
-            .with_columns(pl.col("mid_bps").fill_null(math.nan))
+    Raises:
+        NotEnoughData: it is too short.
+    """
+    if end_s - start_s < WINDOW_S_MIN:
+        raise NotEnoughData(
+            f"a window of {WINDOW_S_MIN} s at least is needed, found {max(0, end_s - start_s)} s of {source} "
+            f"from {when(start_s)}: record more, or train on less (--to)"
         )
-    except TableEmpty:
-        return RankIC(math.nan, math.nan, 0), np.full(n_minutes, math.nan)
-    moved = read.to_arrays(frame, start_s, end_s, symbols)["mid_bps"]
-    second = np.repeat(np.arange(start_s, end_s), len(symbols))
-    minutes = np.array(
-        [
-            rank_ic(
-                second[m * MINUTE_S * len(symbols) : (m + 1) * MINUTE_S * len(symbols)],
-                edge_bps[m * MINUTE_S : (m + 1) * MINUTE_S].ravel(),
-                moved[m * MINUTE_S : (m + 1) * MINUTE_S].ravel(),
-            ).mean
-            for m in range(n_minutes)
-        ]
-    )
-    return rank_ic(second, edge_bps.ravel(), moved.ravel()), minutes
+
+
+def drive(
+    lake: Path,
+    source: str,
+    universe: Universe,
+    scorer: Scorer,
+    runs: Sequence[Run],
+    *,
+    start_s: int,
+    end_s: int,
+    meter: SkillMeter | None = None,
+    on_progress: Callable[[float], None] = lambda share: None,
+) -> list[Outcome]:
+    """Live through a window with several engines; features and scores are computed once for all of them.
+
+    Args:
+        meter: gathers what the scores knew; None: nobody asks.
+    """
+    for run in runs:
+        run.simulation.start(start_s)
+    last: tuple[Block, list[Scores]] | None = None
+    for block in scored_blocks(lake, source, universe, scorer, start_s, end_s):
+        tape = Tape(block.values)
+        stacks = [run.scores(block) for run in runs]
+        stop_at = end_s - FLATTEN_S - block.first_second
+        # Engine after engine, not second after second: what one of them touches stays in the cache.
+        for run, stack in zip(runs, stacks, strict=True):
+            simulation = run.simulation
+            for t in range(block.n_seconds):
+                second = block.first_second + t
+                if t == stop_at:
+                    simulation.stop(second)
+                simulation.step(tape, t, second, block.row(t), stack.row(t))
+        if meter is not None:
+            found = outcomes_of(lake, source, universe.symbols, block.first_second, block.n_seconds)
+            meter.add(block.first_second, block.scores, found)
+        on_progress((block.first_second + block.n_seconds - start_s) / (end_s - start_s))
+        last = block, stacks
+    assert last is not None, "a window has a block"
+    block, stacks = last
+    tape = Tape(block.values)
+    for run, stack in zip(runs, stacks, strict=True):
+        run.simulation.overtime(tape, end_s - 1, block.row(block.n_seconds - 1), stack.row(block.n_seconds - 1))
+    return [run.simulation.outcome() for run in runs]

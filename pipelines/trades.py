@@ -15,12 +15,13 @@ import math
 from collections.abc import Sequence
 from decimal import Decimal
 
+import msgspec
 import numpy as np
 import polars as pl
 
 from shared.lake.layout import TABLES
 from shared.strategy.portfolio import Trade
-from shared.types import Floats
+from shared.types import Floats, Ints
 
 ZERO = Decimal(0)
 
@@ -47,6 +48,32 @@ METRICS = (
     "max_drawdown",
 )
 """Keys of metrics.csv and of the MLflow run, in this order."""
+
+
+class Execution(msgspec.Struct, frozen=True, kw_only=True):
+    """A fill and the visible book that it met."""
+
+    symbol: str
+    sign: int  # +1 bought, -1 sold
+    time_ns: int
+    price: float
+    size: float  # base coin
+    fee_usdt: float
+    is_maker: bool
+    bids: Floats  # (LEVELS, 2): price, size, best first, before the fill
+    asks: Floats
+
+
+class Exposure(msgspec.Struct, frozen=True):
+    """What was held, look after look."""
+
+    second: Ints
+    gross_usdt: Floats
+    net_usdt: Floats
+    positions: Ints
+
+
+NO_EXPOSURE = Exposure(np.empty(0, np.int64), np.empty(0), np.empty(0), np.empty(0, np.int64))
 
 
 def trades_frame(trades: Sequence[Trade], run: str) -> pl.DataFrame:

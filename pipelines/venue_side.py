@@ -8,12 +8,15 @@ is what trades between two rows: a post-only entry fills later and worse here th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from decimal import Decimal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.trades import Execution
+from shared.features.sampler import COLUMNS
 from shared.simulator.venue.orders import Accepted, Fill, FundingReport, OrderReport, OrderRequest, Refusal
 from shared.simulator.venue.venue import Venue
 from shared.types import (
@@ -42,27 +45,50 @@ ACCOUNT = "backtest"
 LEVELS = 5
 
 
+_AT = {name: c for c, name in enumerate(COLUMNS)}
+
+
+def _cells(side: str) -> NDArray[np.intp]:
+    levels = range(1, LEVELS + 1)
+    return np.array([[_AT[f"{side}_price_{k}"], _AT[f"{side}_size_{k}"]] for k in levels], np.intp)
+
+
+_BIDS, _ASKS = _cells("bid"), _cells("ask")
+_MARK, _INDEX, _RATE = (_AT[name] for name in ("mark", "index", "funding_rate"))
+
+
 class Tape:
-    """A block of seconds as the venue reads it: books and marks by row and symbol."""
+    """A block of seconds as the venue reads it: books and marks by row and symbol.
 
-    def __init__(self, columns: dict[str, Floats]) -> None:
-        self.bids = _book(columns, "bid")  # (T, N, LEVELS, 2): price, size
-        self.asks = _book(columns, "ask")
-        self.mark, self.index, self.rate = (columns[name] for name in ("mark", "index", "funding_rate"))
+    Args:
+        values: (C, T, N) in the order of `sampler.COLUMNS`.
+    """
 
+    def __init__(self, values: Floats) -> None:
+        assert len(values) == len(COLUMNS), f"a block has {len(COLUMNS)} columns, found {len(values)}"
+        self._values = values
 
-def _book(columns: dict[str, Floats], side: str) -> NDArray[np.float64]:
-    rows = [
-        np.stack([columns[f"{side}_price_{level}"], columns[f"{side}_size_{level}"]], axis=-1)
-        for level in range(1, LEVELS + 1)
-    ]
-    return np.ascontiguousarray(np.stack(rows, axis=2))
+    def bids(self, t: int, n: int) -> Floats:
+        """Return the visible bids, (LEVELS, 2): price, size."""
+        book: Floats = self._values[_BIDS, t, n]
+        return book
+
+    def asks(self, t: int, n: int) -> Floats:
+        book: Floats = self._values[_ASKS, t, n]
+        return book
+
+    def mark(self, t: int, n: int) -> tuple[float, float, float]:
+        """Return mark, index and running funding rate."""
+        values = self._values
+        return values.item(_MARK, t, n), values.item(_INDEX, t, n), values.item(_RATE, t, n)
 
 
 class VenueSide:
     """One account at a venue of its own."""
 
-    def __init__(self, universe: Universe, equity_usdt: Decimal, leverage: int) -> None:
+    def __init__(
+        self, universe: Universe, equity_usdt: Decimal, leverage: int, *, keeps_executions: bool = False
+    ) -> None:
         self.venue = Venue(universe.contracts)
         self.venue.open_account(ACCOUNT, equity_usdt)
         self._at = universe.index()
@@ -74,6 +100,8 @@ class VenueSide:
         self._last_book: dict[str, tuple[Floats, Floats]] = {}
         self.refusals: dict[str, int] = {}  # "code message" -> how often
         self.orders = 0
+        self.executions: list[Execution] = []  # every fill with its book; [] unless they are kept
+        self._keeps_executions = keeps_executions
 
     @property
     def equity_usdt(self) -> Decimal:
@@ -125,15 +153,17 @@ class VenueSide:
         touched = {a.symbol for a in actions if isinstance(a, PlaceOrder)}
         touched |= {held.symbol for held in self.venue.positions(ACCOUNT)}
         touched |= {order.symbol for order in self.venue.pending(ACCOUNT)}
+        marks = []
         for symbol in sorted(touched):
             n = self._at[symbol]
-            bids, asks = tape.bids[t, n], tape.asks[t, n]
-            if keep_books and not (np.isfinite(bids[0, 0]) and np.isfinite(asks[0, 0])):
+            bids, asks = tape.bids(t, n), tape.asks(t, n)
+            if keep_books and not (math.isfinite(bids[0, 0]) and math.isfinite(asks[0, 0])):
                 bids, asks = self._last_book.get(symbol, (bids, asks))
             else:
                 self._last_book[symbol] = (bids, asks)
             self.venue.set_book(symbol, bids, asks, now_ns)
-            self.venue.set_mark(symbol, float(tape.mark[t, n]), float(tape.index[t, n]), float(tape.rate[t, n]), now_ns)
+            marks.append((symbol, *tape.mark(t, n)))
+        self.venue.set_marks(marks, now_ns)
         self.venue.settle_funding(now_ns)
         events = self._drained()
         for action in actions:
@@ -188,6 +218,8 @@ class VenueSide:
         events: list[Event] = []
         for told in self.venue.drain():
             if isinstance(told, Fill):
+                if self._keeps_executions:
+                    self._keep(told)
                 events.append(
                     Filled(
                         recv_ns=told.time_ns,
@@ -216,6 +248,22 @@ class VenueSide:
             elif isinstance(told, OrderReport):
                 events.append(_reported(told, told.time_ns))
         return events
+
+    def _keep(self, fill: Fill) -> None:
+        bids, asks = self._last_book[fill.symbol]
+        self.executions.append(
+            Execution(
+                symbol=fill.symbol,
+                sign=fill.side.sign,
+                time_ns=fill.time_ns,
+                price=float(fill.price),
+                size=float(fill.size),
+                fee_usdt=float(fill.fee_usdt),
+                is_maker=fill.is_maker,
+                bids=bids,
+                asks=asks,
+            )
+        )
 
     def _count(self, refusal: Refusal) -> None:
         name = f"{refusal.code} {refusal.message}"

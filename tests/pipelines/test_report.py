@@ -12,6 +12,7 @@ import pytest
 
 from pipelines.report import figure, verdict, write_report
 from pipelines.simulation import Backtest, Outcome
+from pipelines.skill import NO_SKILL
 from pipelines.trades import metrics_of, net_bps
 from pipelines.validation import RankIC
 from shared.strategy.portfolio import Trade
@@ -31,7 +32,9 @@ def backtest(source: str, trades: tuple[Trade, ...]) -> Backtest:
     return Backtest(
         source=source, start_s=1_760_000_000, end_s=1_760_000_300, holdout_from_s=1_760_000_000, style="market",
         seed=7, symbols=4, main=outcome("model", trades), nulls=(outcome("coin", (round_trip("100", "99", "1"),)),),
-        ic=RankIC(0.05, 0.02, 300), ic_by_minute=np.array([0.1, math.nan, 0.0, 0.05, 0.02]),
+        skill=msgspec.structs.replace(
+            NO_SKILL, ic=RankIC(0.05, 0.02, 300), ic_by_minute=np.array([0.1, math.nan, 0.0, 0.05, 0.02])
+        ),
     )  # fmt: skip
 
 

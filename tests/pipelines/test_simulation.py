@@ -9,13 +9,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from pipelines import simulation
-from pipelines.simulation import Backtest, run_backtest, turned
+from pipelines import scoring, simulation
+from pipelines.scoring import turned
+from pipelines.simulation import Backtest, run_backtest
 from pipelines.validation import gap_s
 from pipelines.venue_side import Tape, VenueSide, end_of
 from shared.errors import NotEnoughData
 from shared.features.catalog import FEATURES
 from shared.features.graph import lookback_of
+from shared.features.sampler import COLUMNS
 from shared.lake import read, write
 from shared.lake.layout import HOUR_S
 from shared.limits import HORIZON_S, config_of
@@ -113,7 +115,7 @@ def test_same_window_and_seed_give_the_same_trades_however_it_is_cut(
     lake: Path, planted: Backtest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Blocks of 50 rows instead of one of 420: scores, and so trades, do not know the difference."""
-    monkeypatch.setattr(simulation, "BLOCK_S", 50)
+    monkeypatch.setattr(scoring, "BLOCK_S", 50)
 
     again = run(lake, PlantedScorer())
 
@@ -142,7 +144,7 @@ def test_order_decided_on_a_row_meets_the_touch_of_the_next() -> None:
     """A market buy is filled at the ask of the row it is shown, level after level, never at that of its decision."""
     listed = universe(1, 0)
     seconds = market(1000, 3, 1, seed=1)
-    tape = Tape(dict(seconds.columns))
+    tape = Tape(np.stack([seconds.columns[name] for name in COLUMNS]))
     side = VenueSide(listed, Decimal(1_000_000), 5)
     order = PlaceOrder(
         client_oid="a1", symbol="S00USDT", side=Side.BUY, kind=OrderKind.MARKET, size=Decimal(300), price=None,
@@ -212,8 +214,8 @@ def test_what_is_delisted_later_is_traded_until_then(tmp_path: Path) -> None:
 
 def test_turned_scores_have_not_seen_their_outcome() -> None:
     """Half the shortest block is more than a score looks back and an outcome lies ahead: the null stays a null."""
-    windows = range(simulation.WINDOW_S_MIN, 4 * simulation.BLOCK_S)
-    shortest = min(window // max(1, round(window / simulation.BLOCK_S)) for window in windows)
+    windows = range(simulation.WINDOW_S_MIN, 4 * scoring.BLOCK_S)
+    shortest = min(window // max(1, round(window / scoring.BLOCK_S)) for window in windows)
 
     assert shortest // 2 > gap_s(HORIZON_S, lookback_of(FEATURES))
 

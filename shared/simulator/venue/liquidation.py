@@ -22,7 +22,7 @@ loses on that is `insurance_usdt`: the loss beyond a bankruptcy is the fund's, s
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import ROUND_CEILING, ROUND_DOWN, Decimal
 
 from shared.simulator.venue.accounts import Account
@@ -53,6 +53,25 @@ class Liquidation(Checks):
                     self._lose_isolated(account, position, now_ns)
             if has_crossed and self._is_lost(held):
                 self._lose_crossed(account, held, now_ns)
+
+    def _watch_all(self, symbols: Sequence[str], now_ns: int) -> bool:
+        """Look at everybody who holds one of these, once; return whether anything was liquidated."""
+        crossed: dict[str, None] = {}
+        is_any = False
+        for symbol in symbols:
+            for account in sorted(self._holders.get(symbol, ())):
+                for position in self._accounts[account].of_symbol(symbol):
+                    if position.margin_mode == "crossed":
+                        crossed[account] = None
+                    elif self._is_isolated_lost(position):
+                        self._lose_isolated(account, position, now_ns)
+                        is_any = True
+        for account in crossed:
+            held = self._accounts[account]
+            if self._is_lost(held):
+                self._lose_crossed(account, held, now_ns)
+                is_any = True
+        return is_any
 
     def _is_lost(self, held: Account) -> bool:
         equity, required = self._cross_risk(held)

@@ -126,6 +126,29 @@ class Venue(Liquidation):
             self._watch(symbol, now_ns)
             self._follow(symbol, now_ns)
 
+    def set_marks(self, marks: Iterable[tuple[str, Any, Any, Any]], now_ns: int) -> None:
+        """Set (symbol, mark, index, funding rate) of several symbols as of one instant.
+
+        As `set_mark` for each of them, but that no account is liquidated between two marks of the same instant: stops
+        follow symbol by symbol, then each account is looked at once. So it costs positions, not their square.
+        """
+        symbols = []
+        for symbol, mark, index, funding_rate in marks:
+            symbols.append(symbol)
+            if mark == mark:
+                self._marks[symbol] = mark
+            if index == index:
+                self._indices[symbol] = index
+            if funding_rate == funding_rate:
+                self._rates[symbol] = funding_rate
+        planned = self.plans.symbols()
+        for symbol in symbols:
+            if symbol in planned:
+                self.plans.watch(symbol, now_ns, "mark_price")
+        if self._watch_all(symbols, now_ns):
+            for symbol in symbols:
+                self._follow(symbol, now_ns)
+
     def trade(self, symbol: str, price: Any, size: Any, taker_side: Side, now_ns: int) -> None:
         """Tell of a public trade: it fills resting orders at a worse price, and at its price after those ahead."""
         self._last[symbol] = price
