@@ -32,8 +32,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     rank_buffer: float = 0.5  # [1] a holder stays while it ranks within top_k x (1 + this) of its side
     newcomer_margin_bps: float = 2.0  # a newcomer ranks before a holder only if it is better by this
     turnover_penalty_bps: float = 1.0  # off the net edge for each entry into the symbol in the last minute or so
-    side_band: float = 0.5  # [1] of the gross limit: longs and shorts may differ by so much when one is opened
-    beta_band: float = 0.5  # [1] likewise, each position weighted by its beta to the market
+    side_band: float = 0.25  # [1] of the gross limit: longs and shorts may differ by so much when one is opened
+    beta_band: float = 0.25  # [1] likewise, each position weighted by its beta to the market
 
     # gates
     confidence_min: float = 0.60  # CONFIDENCE_MIN [1]
