@@ -130,6 +130,21 @@ def test_flipped_bit_is_named_or_harmless(
         read.verify(path)
 
 
+def test_damage_between_two_stretches_costs_nothing(small: tuple[Path, pl.DataFrame, bytes], tmp_path: Path) -> None:
+    """Two stretches of one file are read by themselves: polars would like to read the file once, unchecked parts too."""
+    _, frame, whole = small
+    path = layout.partition_path(tmp_path, "seconds", r.SOURCE, r.HOUR)
+    path.parent.mkdir(parents=True)
+    content = bytearray(whole)
+    content[4] ^= 1  # the first page's header, in a row group that the query leaves out
+    path.write_bytes(bytes(content))
+    symbols, columns = ["EEEUSDT", "龙虾USDT"], ["second", "symbol", "mark"]
+
+    rows = asked(tmp_path, symbols, columns, None, 3)
+
+    assert_frame_equal(rows, expected(frame, symbols, columns, None, 3))
+
+
 def test_damage_elsewhere_costs_nothing(small: tuple[Path, pl.DataFrame, bytes], tmp_path: Path) -> None:
     """What is not read is not looked at: other columns and other symbols of a damaged file can be had."""
     _, frame, whole = small
