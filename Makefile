@@ -19,7 +19,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .tools/uv/bin/uv)
 # Give a folder in the layout of docs/recordings.md to run the demo on real order books.
 RECORDING ?=
 
-.PHONY: help setup setup-live demo test nightly lint format bench bench-long ui lock clean
+.PHONY: help setup setup-live demo test nightly oracles lint format bench bench-long ui lock clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,14 @@ test: setup ## the tests
 
 nightly: setup ## the long sweeps as well
 	@$(BIN)/python -m pytest -n auto --dist loadfile -m ""
+
+oracles: setup .venv-oracles/.ready ## the same orders through the exact tier and through hftbacktest, in an environment of its own
+	@$(BIN)/python -m pytest tests/oracles
+
+.venv-oracles/.ready: requirements-oracles.lock | .venv/.ready
+	@test -x .venv-oracles/bin/python || $(UV) venv -q --python $(BIN)/python .venv-oracles
+	$(UV) pip sync -q --python .venv-oracles/bin/python --require-hashes requirements-oracles.lock
+	@touch $@
 
 lint: setup ## ruff, mypy --strict, import contracts, secret scan
 	@$(BIN)/ruff check .
@@ -76,6 +84,8 @@ lock: setup ## resolve requirements.lock and requirements-live.lock anew
 		--custom-compile-command "make lock" --group dev pyproject.toml -o requirements.lock
 	@$(UV) pip compile -q --upgrade --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-annotate \
 		--custom-compile-command "make lock" -c requirements.lock pyproject.toml -o requirements-live.lock
+	@$(UV) pip compile -q --upgrade --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-annotate \
+		--custom-compile-command "make lock" --group oracles -o requirements-oracles.lock
 
 clean: ## remove environments and caches; the lake and MLflow stay
-	@rm -rf .venv .venv-live .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .venv .venv-live .venv-oracles .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -32,7 +32,7 @@ def test_secret_scan_finds_a_planted_key(tmp_path: Path) -> None:
     assert "9f86d081" not in " ".join(found)
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-live.lock"])
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-live.lock", "requirements-oracles.lock"])
 def test_locks_hold_names_and_hashes_only(lock: str) -> None:
     """A lock names no index, is hashed throughout, and pulls in no compiler of numeric code."""
     text = (ROOT / lock).read_text()

@@ -16,6 +16,8 @@ that joins there stands behind what was last seen at its price, or behind the la
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 import numpy as np
 
 from pipelines.exact.queues import QueueModel
@@ -25,6 +27,8 @@ from shared.types import NS, Floats, Side
 LOOK_NS = 2 * NS
 
 _TRADED, _THROUGH, _CHANGED, _CROSSED = range(4)
+
+_WHEN = itemgetter(0, 1)
 
 WHOLE = 1 << 62
 """Steps that an order fills which was traded through: all that it has."""
@@ -69,7 +73,8 @@ class Resting:
         after_ns, until_ns = self.seen_ns, min(self.seen_ns + LOOK_NS, block.end_ns - 1)
         self.seen_ns = until_ns
         found = self._trades(block, after_ns, until_ns) + self._books(block, after_ns, until_ns)
-        found.sort(reverse=True)
+        found.sort(key=_WHEN)  # stable: rows of one instant stay in their order
+        found.reverse()
         self._found = found
         self.next_ns = found[-1][0] if found else NEVER_NS
 

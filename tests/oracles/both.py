@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pipelines.exact.exchange import Assumptions, Exchange
 from pipelines.exact.latency import Constant, Latencies
 from pipelines.exact.queues import PowerProbability, QueueModel, RiskAverse
 from pipelines.exact.tape import ArraysTape, Block
+from shared.lake.tiers import Ladder
 from shared.types import (
     NS,
     CancelOrder,
@@ -26,10 +29,12 @@ from shared.types import (
     Contract,
     Filled,
     Floats,
+    Ints,
     OrderKind,
     OrderReported,
     PlaceOrder,
     Side,
+    Tier,
     Universe,
 )
 
@@ -41,6 +46,10 @@ EXCH, LOCAL, BUY, SELL = 1 << 31, 1 << 30, 1 << 29, 1 << 28
 DEPTH, TRADE = 1, 2
 TIFS = {OrderKind.LIMIT: 0, OrderKind.POST_ONLY: 1, OrderKind.IOC: 3, OrderKind.MARKET: 9}
 FOREVER_NS = 1 << 62
+NO_LADDER = Tier(
+    level=1, start_usdt=Decimal(0), end_usdt=Decimal(10**12), leverage_max=50, maintenance_rate=Decimal("0.001")
+)
+"""hftbacktest has no margin."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,14 +80,29 @@ class Outcome(msgspec.Struct, frozen=True):
     position: float
     balance: float  # cash from trading, without fees
     fee: float
+    mark: float  # at which what is open is valued
+    equity: float  # gained since the beginning; theirs without what is open
     cpu_s: float
     n_events: int
 
     def filled(self) -> dict[int, float]:
-        sums: dict[int, float] = {}
-        for fill in self.fills:
-            sums[fill.oid] = sums.get(fill.oid, 0.0) + fill.size
-        return {oid: round(size, 6) for oid, size in sums.items()}
+        """Return order -> how much of it was filled."""
+        return _summed((fill.oid, fill.size) for fill in self.fills)
+
+    def moments(self) -> dict[tuple[int, int], float]:
+        """Return (order, exchange's time) -> how much was filled then: the responses of one instant are seen as one."""
+        return _summed(((fill.oid, fill.exch_ns), fill.size) for fill in self.fills)
+
+
+Key = TypeVar("Key")
+Events = tuple[NDArray[np.uint64], Ints, Floats, Floats]  # ev, exch_ts, px, qty
+
+
+def _summed(sizes: Iterable[tuple[Key, float]]) -> dict[Key, float]:
+    sums: dict[Key, float] = {}
+    for key, size in sizes:
+        sums[key] = sums.get(key, 0.0) + size
+    return sums
 
 
 class Market(msgspec.Struct, frozen=True):
@@ -140,6 +164,7 @@ def through_ours(market: Market, requests: Sequence[Request]) -> Outcome:
         ),
         seed=0,
         start_ns=market.begin_ns,
+        ladders={market.contract.symbol: Ladder(0, (NO_LADDER,))},
     )
     reports: dict[int, OrderReported] = {}
     fills: list[Filled] = []
@@ -178,6 +203,8 @@ def through_ours(market: Market, requests: Sequence[Request]) -> Outcome:
         position=sum(size for size, _ in signed),
         balance=-sum(size * price for size, price in signed),
         fee=float(sum((fill.fee_usdt for fill in fills), Decimal(0))),
+        mark=float(exchange.venue.mark(market.contract.symbol)),
+        equity=float(exchange.equity_usdt - equity),
         cpu_s=took_s,
         n_events=market.block.n_events,
     )
@@ -186,12 +213,30 @@ def through_ours(market: Market, requests: Sequence[Request]) -> Outcome:
 # -------------------------------------------------------------------------------------------------------- theirs
 
 
-def through_theirs(market: Market, requests: Sequence[Request], folder: Path) -> Outcome:
-    """Send the same to hftbacktest, in an interpreter of its own."""
+def through_theirs(runs: Sequence[tuple[Market, Sequence[Request]]], folder: Path) -> list[Outcome]:
+    """Send the same to hftbacktest, in an interpreter of its own: it takes two seconds to start."""
     python = oracle()
-    ev, exch_ts, px, qty = events_of(market.block)
-    source, target = folder / "in.npz", folder / "out.npz"
-    is_power = isinstance(market.queue, PowerProbability)
+    files: list[str] = []
+    n_events: list[int] = []
+    known: dict[int, Events] = {}  # by block: many runs are over one
+    for k, (market, requests) in enumerate(runs):
+        source, target = folder / f"in{k}.npz", folder / f"out{k}.npz"
+        events = known.get(id(market.block)) or events_of(market.block)
+        known[id(market.block)] = events
+        n_events.append(_write(market, requests, events, source))
+        files += [str(source), str(target)]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [str(python), str(SCRIPT), *files],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=250, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [_outcome_of(np.load(folder / f"out{k}.npz"), n) for k, n in enumerate(n_events)]
+
+
+def _write(market: Market, requests: Sequence[Request], events: Events, path: Path) -> int:
+    """Write what hftbacktest is to do; return how many events that are."""
+    ev, exch_ts, px, qty = events
     settings = {
         "entry_ns": round(market.entry_ms * 1e6),
         "response_ns": round(market.response_ms * 1e6),
@@ -199,12 +244,12 @@ def through_theirs(market: Market, requests: Sequence[Request], folder: Path) ->
         "taker_fee": float(market.contract.taker_fee),
         "tick": float(market.contract.tick),
         "step": float(market.contract.size_step),
-        "queue": "power" if is_power else "risk_averse",
+        "queue": "power" if isinstance(market.queue, PowerProbability) else "risk_averse",
         "power": market.queue.n if isinstance(market.queue, PowerProbability) else 0.0,
         "end_ns": market.end_ns,
     }
     np.savez(
-        source,
+        path,
         ev=ev, exch_ts=exch_ts, px=px, qty=qty, settings=json.dumps(settings),
         t=np.array([r.at_ns for r in requests], np.int64),
         kind=np.array([r.is_cancel for r in requests], np.uint8),
@@ -214,13 +259,7 @@ def through_theirs(market: Market, requests: Sequence[Request], folder: Path) ->
         size=np.array([float(r.size) - _sliver(r, market.contract) for r in requests]),
         tif=np.array([TIFS[r.kind] for r in requests], np.uint8),
     )  # fmt: skip
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        [str(python), str(SCRIPT), str(source), str(target)],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=200, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    return _outcome_of(np.load(target), len(ev))
+    return len(ev)
 
 
 def _sliver(request: Request, rules: Contract) -> float:
@@ -243,10 +282,11 @@ def _outcome_of(told: Any, n_events: int) -> Outcome:
             fills.append(Fill(oid, int(told["exch_ts"][k]), float(told["price"][k]), float(told["filled"][k])))
             last[oid] = (float(told["price"][k]), float(told["last"][k]))
     position, balance, fee = told["state"].tolist()
-    return Outcome(fills, statuses, last, position, balance, fee, float(told["cpu_s"]), n_events)
+    mark = math.nan  # theirs values nothing by itself
+    return Outcome(fills, statuses, last, position, balance, fee, mark, balance - fee, float(told["cpu_s"]), n_events)
 
 
-def events_of(block: Block) -> tuple[Any, Any, Floats, Floats]:
+def events_of(block: Block) -> Events:
     """Return a block as hftbacktest's events: trades as they are, books as the changes from one to the next.
 
     What has gone from sight is left as it was last seen, as our own side takes it; what is better than the touch of a
@@ -293,6 +333,24 @@ def touch_at(block: Block, now_ns: int) -> tuple[float, float]:
     return float(block.bids[row, 0, 0]), float(block.asks[row, 0, 0])
 
 
+def rests(market: Market, seed: int, n_orders: int = 500) -> list[Request]:
+    """Return post-only orders of many sizes on both sides, through the touch to two dozen ticks behind it, for seconds."""
+    draw = np.random.Generator(np.random.Philox(key=[seed, 5]))
+    requests: list[Request] = []
+    first_ns, end_ns = market.begin_ns + NS, market.end_ns - 20 * NS
+    tick, step = float(market.contract.tick), market.contract.size_step
+    for k in range(1, n_orders + 1):
+        at_ns, life_ns = int(draw.integers(first_ns, end_ns)), int(draw.integers(NS // 10, 15 * NS))
+        side = Side.BUY if draw.random() < 0.5 else Side.SELL
+        bid, ask = touch_at(market.block, at_ns)
+        behind = int(draw.integers(-1, 25)) * tick * side.sign
+        price = round((bid if side is Side.BUY else ask) - behind, 10)
+        size = str((1 + int(draw.lognormal(4.5, 1.5))) * step)
+        requests.append(Request(at_ns=at_ns, oid=k, side=side, kind=OrderKind.POST_ONLY, price=price, size=size))
+        requests.append(Request(at_ns=at_ns + life_ns, oid=k, is_cancel=True))
+    return sorted(requests, key=lambda request: (request.at_ns, request.is_cancel))
+
+
 def quotes(market: Market, size: str, side: Side = Side.BUY, every_ns: int = NS) -> list[Request]:
     """Return requests that quote a size at the touch every so often, the one before cancelled first."""
     requests: list[Request] = []
@@ -302,4 +360,22 @@ def quotes(market: Market, size: str, side: Side = Side.BUY, every_ns: int = NS)
         bid, ask = touch_at(market.block, at_ns)
         price = bid if side is Side.BUY else ask
         requests.append(Request(at_ns=at_ns, oid=k, side=side, kind=OrderKind.POST_ONLY, price=price, size=size))
+    return requests
+
+
+def takes(market: Market, seed: int, *, every_ns: int = NS // 2, size_max: str | None = None) -> list[Request]:
+    """Return market and IOC orders of all sizes, some limits behind the touch, some through it."""
+    draw = np.random.Generator(np.random.Philox(key=[seed, 11]))
+    requests: list[Request] = []
+    step, tick = market.contract.size_step, float(market.contract.tick)
+    for k, at_ns in enumerate(range(market.begin_ns + NS, market.end_ns - NS, every_ns), start=1):
+        bid, ask = touch_at(market.block, at_ns)
+        side = Side.BUY if draw.random() < 0.5 else Side.SELL
+        steps = 1 + int(draw.lognormal(4.0, 2.0)) if size_max is None else 1 + int(draw.integers(int(size_max)))
+        kind = OrderKind.MARKET if draw.random() < 0.3 else OrderKind.IOC
+        away = float(draw.integers(-2, 30)) * tick * side.sign
+        price = round((ask if side is Side.BUY else bid) + away, 10)
+        requests.append(
+            Request(at_ns=at_ns, oid=k, side=side, kind=kind, price=price, size=str(min(steps, 5000) * step))
+        )
     return requests

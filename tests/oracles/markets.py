@@ -60,7 +60,9 @@ def made(seed: int, seconds: int, *, books_per_s: int = 10, trades_per_s: float 
     start_ns, step_ns = 1_795_330_800 * NS, NS // books_per_s
     tick, bid = 0.1, 640_000  # in ticks
     sizes = {side: (draw.lognormal(0.0, 1.0, levels) * 500).astype(int) + 1 for side in (1, -1)}  # in thousandths
-    book_ns, bids, asks = [], [], []
+    book_ns: list[int] = []
+    bids: list[Floats] = []
+    asks: list[Floats] = []
     trades: list[tuple[int, float, float, int]] = []
     for k in range(seconds * books_per_s):
         begin_ns = start_ns + k * step_ns
