@@ -74,8 +74,9 @@ class Funding:
         n, interval_h = self._at.get(symbol), self._interval_h.get(symbol, 0)
         if n is None or interval_h < 1 or self._settled_ns // HOUR_NS % interval_h:
             return
-        # A market without funding (a recording) has no rate, and settles nothing.
-        is_funded = math.isfinite(self._market.value("funding_rate", n))
+        # A market without funding (a recording) has no rate, and settles nothing. Before the first second nobody knows:
+        # what was adopted just before a full hour is asked about.
+        is_funded = self._market.block is None or math.isfinite(self._market.value("funding_rate", n))
         if is_funded and self._paid_ns.get(symbol, 0) < self._settled_ns - EARLY_NS:
             self._owed[symbol] = self._settled_ns
 

@@ -85,6 +85,7 @@ class World:
         seed: int,
         *,
         n_symbols: int = 6,
+        listed: Universe | None = None,
         config: EngineConfig | None = None,
         faults: Faults | None = None,
         is_coin: bool = True,
@@ -93,7 +94,8 @@ class World:
         self.random = np.random.default_rng(seed)
         self.faults = faults if faults is not None else Faults()
         self.volatility = volatility
-        self.universe: Universe = universe(n_symbols)
+        self.universe: Universe = listed if listed is not None else universe(n_symbols)
+        n_symbols = len(self.universe.symbols)
         self.symbols = self.universe.symbols
         self.venue = Venue(self.universe.contracts)
         self.venue.open_account(US, Decimal(10_000))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from shared.strategy.funding import PATIENCE_NS, Funding
 from shared.strategy.market import Market
 from shared.strategy.portfolio import Portfolio
-from shared.types import NS, Cause, Filled, FundingPaid, QueryAccount, Side, StopRequested, Universe
+from shared.types import NS, Cause, Filled, FundingPaid, Position, QueryAccount, Side, StopRequested, Universe
 from tests.shared.strategy.made import AT, START_S, D, Script, account_queries, columns, contract, notes, places, scores
 
 EIGHT_S = START_S // 28_800 * 28_800  # a full hour at which every interval ends
@@ -219,3 +219,15 @@ def test_funding_from_before_the_adoption_is_in_the_equity_that_we_began_with() 
     paid(script, "-7", at_s=-10.0)
 
     assert script.engine.portfolio.equity_usdt == equity
+
+
+def test_a_position_adopted_just_before_a_full_hour_is_asked_about() -> None:
+    """No second has been seen when the hour strikes, so nobody knows whether the market has funding: it is asked for."""
+    script = Script(1, is_adopted=False)
+    script.second, script.now_ns = EIGHT_S - 1, EIGHT_S * NS - NS // 2
+    script.adopt("1000", (Position(symbol=SYMBOL, size=D(1), entry_price=D(100)),))
+    script.links(True)
+
+    script.close_second()
+
+    assert script.engine.funding.is_owed
