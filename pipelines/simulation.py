@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from pipelines.decisions import DecisionLog
 from pipelines.moments import when
 from pipelines.scoring import Block, outcomes_of, scored_blocks, turned
 from pipelines.skill import NO_SKILL, Skill, SkillMeter
@@ -88,6 +89,9 @@ class Backtest(msgspec.Struct, frozen=True):
     main: Outcome
     nulls: tuple[Outcome, ...]
     skill: Skill = NO_SKILL  # of the scores; nothing where there are no labels
+    decisions: DecisionLog | None = None  # None: they were not kept
+    tier: str = "screen"  # or "exact" (`pipelines.exact`)
+    assumptions: str = ""  # of the exact tier, in words
 
     @property
     def ic(self) -> RankIC:
@@ -119,6 +123,7 @@ class Simulation:
         self.equity = [float(equity_usdt)]
         self.trades: list[Trade] = []
         self.gates: dict[str, int] = {}
+        self.decisions: DecisionLog | None = None  # None: nobody asks afterwards why not
         self._exposure = ExposureMeter()
         self._wanted: list[Action] = []
 
@@ -190,6 +195,8 @@ class Simulation:
                     queue += self.side.execute(action, event.recv_ns)
                 else:
                     self._wanted.append(action)
+            if self.decisions is not None and isinstance(event, SecondClosed):
+                self.decisions.look(self.engine)
 
     def _count(self, note: Note) -> None:
         if note.event == "decision.made":
@@ -250,9 +257,15 @@ def run_backtest(
     holdout_from_s: int | None = None,
     equity_usdt: Decimal = EQUITY_USDT,
     with_nulls: bool = True,
+    keeps_decisions: bool = False,
     on_progress: Callable[[float], None] = lambda share: None,
+    make: Callable[..., Simulation] = Simulation,
 ) -> Backtest:
     """Run the scorer and its nulls over [start_s, end_s) of the lake's seconds.
+
+    Args:
+        keeps_decisions: of the scorer, in `Backtest.decisions`; whoever asks stores or closes them.
+        make: takes what `Simulation` does; another tier's engines live elsewhere.
 
     Raises:
         NotEnoughData: the window is shorter than two minutes.
@@ -262,11 +275,12 @@ def run_backtest(
     universe = read.universe_between(lake, source, start_s * NS, end_s * NS, rules="first")
 
     def simulation(name: str, by: Scorer) -> Simulation:
-        return Simulation(
+        return make(
             name, universe, config, by, seed=seed, equity_usdt=equity_usdt, keeps_executions=name == scorer.name
         )
 
     runs = [Run(simulation(scorer.name, scorer), own_scores)]
+    decisions = runs[0].simulation.decisions = DecisionLog(universe.symbols) if keeps_decisions else None
     if with_nulls and not scorer.is_null:
         coin = CoinScorer(seed)
         runs += [
@@ -288,6 +302,7 @@ def run_backtest(
         main=outcomes[0],
         nulls=tuple(outcomes[1:]),
         skill=meter.found(),
+        decisions=decisions,
     )
 
 

@@ -21,12 +21,16 @@ from pipelines import history
 from pipelines.features import write_features, write_labels
 from pipelines.generate import main as generate
 from pipelines.seconds import write_seconds
+from pipelines.simulation import run_backtest
+from shared.features.catalog import FEATURES
 from shared.lake import coverage, read
 from shared.lake.layout import TABLES
-from shared.settings import ROOT
+from shared.limits import config_of
+from shared.settings import ROOT, Settings
 from shared.simulator.clock import Clock
 from shared.simulator.markets.market import GeneratedMarket
 from shared.simulator.server import Server
+from shared.strategy.scores import RulesScorer
 
 SOURCE = "simulator-g7-12"
 DOCUMENTS = ("docs/queries.md", "README.md")
@@ -48,7 +52,28 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for hour in hours:
             write(lake, SOURCE, hour)
     asyncio.run(tell_funding(lake))
+    decide(lake)
     return folder
+
+
+def decide(lake: Path) -> None:
+    """Run the backtest whose decisions docs/queries.md asks for."""
+    seconds = read.scan(lake, "seconds", SOURCE)
+    ends = read.collect(seconds.select(first=pl.col("second").min(), last=pl.col("second").max()))
+    found = run_backtest(
+        lake,
+        SOURCE,
+        scorer=RulesScorer(tuple(FEATURES)),
+        config=config_of(Settings(_env_file=None), horizon_s=RulesScorer.horizon_s),
+        start_s=ends.item(0, "first"),
+        end_s=ends.item(0, "last") + 1,
+        seed=7,
+        with_nulls=False,
+        keeps_decisions=True,
+    )
+    assert found.decisions is not None
+    found.decisions.store(lake, SOURCE, "rules")
+    found.decisions.close()
 
 
 async def tell_funding(lake: Path) -> None:

@@ -324,6 +324,24 @@ TABLES: dict[str, Table] = {
             made_by="python -m live.run, then python -m pipelines.sessions",
         ),
         Table(
+            name="decisions",
+            columns={
+                "run": pl.String,  # of a backtest, or the session
+                "second": pl.Int64,
+                "symbol": pl.String,
+                "gate": pl.String,  # first that said no (shared.strategy.ranking.Gate), "chosen" where none did
+                "direction": pl.Int8,  # of the score: +1 long, -1 short, 0 no opinion
+                "confidence": pl.Float32,  # [1]; NaN without a score
+                "edge_bps": pl.Float32,  # expected move in the score's direction; NaN without a score
+                "cost_bps": pl.Float32,  # of a round trip then; NaN without a book
+                "net_bps": pl.Float32,  # edge less cost
+            },
+            key=("run", "symbol", "second"),
+            time="second",
+            unit_ns=NS,
+            made_by="python -m pipelines.backtest; of live sessions: python -m pipelines.why",
+        ),
+        Table(
             name="backtests",
             columns={
                 "run": pl.String,

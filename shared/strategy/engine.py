@@ -55,7 +55,7 @@ from shared.strategy.exits import Exits
 from shared.strategy.news import News
 from shared.strategy.orders import Order, State, Told
 from shared.strategy.portfolio import Trade
-from shared.strategy.pricing import Pricing
+from shared.strategy.pricing import Pricing, View
 from shared.strategy.ranking import Gate, Gates
 from shared.strategy.risk import Risk, RiskState
 from shared.strategy.scores import Scorer, Scores
@@ -215,6 +215,11 @@ class Engine:
     def why(self) -> Gates:
         """Return the gate that stopped each symbol at the last decision, (N,)."""
         return self._entries.why
+
+    @property
+    def view(self) -> View | None:
+        """Return what the last decision saw; None before the exchange's truth was adopted."""
+        return self._entries.view
 
     @property
     def why_second(self) -> int:

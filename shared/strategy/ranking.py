@@ -58,10 +58,49 @@ class Gate(enum.IntEnum):
     CLUSTER = 33  # likewise within the symbol's cluster
 
 
+SAYS = {
+    Gate.CHOSEN: "an entry was sent",
+    Gate.NOT_ADOPTED: "the exchange's truth had not been read yet",
+    Gate.STOPPING: "a clean stop was asked for",
+    Gate.RISK_LATCHED: "a risk limit was latched: daily loss, drawdown or refusals",
+    Gate.LINK_DOWN: "the public or the private stream was down",
+    Gate.LATE: "the second was handed over too late to act on (lag_s_max)",
+    Gate.UNKNOWN_ORDERS: "too many placements were without an answer (unknown_orders_max)",
+    Gate.CLOCK_SKEW: "our clock and the exchange's differed too much",
+    Gate.NOT_WANTED: "it is outside SYMBOLS",
+    Gate.NOT_TRADABLE: 'its contract status was not "normal"',
+    Gate.LEVERAGE_ABSENT: "the exchange had not confirmed a leverage for it",
+    Gate.HAS_POSITION: "a position was open in it",
+    Gate.HAS_ORDER: "an order was working in it",
+    Gate.IN_DOUBT: "our ledger and the exchange disagreed about it",
+    Gate.COOLDOWN: "it rested after a trade or a refusal (cooldown_s)",
+    Gate.NO_BOOK: "it had no book",
+    Gate.STALE_BOOK: "neither book nor ticker was heard for too long (stale_s_max)",
+    Gate.NOT_COVERED: "its trade channel was not linked for the whole second",
+    Gate.WARMING_UP: "a feature was not known yet, so there was no score",
+    Gate.SPREAD: "its spread was too wide (KILL_SPREAD_BPS_MAX)",
+    Gate.DEPTH: "its book was too thin (KILL_DEPTH_USDT_MIN)",
+    Gate.CONFIDENCE: "the score was not sure enough (CONFIDENCE_MIN)",
+    Gate.MARGIN: "the next class was too close (CONFIDENCE_MARGIN_MIN)",
+    Gate.NET_EDGE: "the expected move did not pay the round trip",
+    Gate.TURNOVER: "it had been entered too often in the last minute (turnover_penalty_bps)",
+    Gate.RANK: "others of its side ranked higher, or its side's places were taken (TOP_K)",
+    Gate.NEUTRAL: "it would have tilted the book to one side or to the market (side_band, beta_band)",
+    Gate.BUDGET: "the day's budget for exploring was spent",
+    Gate.ORDER_RATE: "the placements of that second were used up (orders_per_second_max)",
+    Gate.SIZE: "what could be risked was less than the exchange's smallest order",
+    Gate.EXPOSURE: "the gross or the symbol's limit",
+    Gate.MARGIN_USE: "more of equity would have been margin than may be (margin_use_max)",
+    Gate.NET: "longs and shorts would have differed by more than they may (net_share_max)",
+    Gate.CLUSTER: "likewise within its cluster (cluster_share_max)",
+}
+"""What a person is told."""
+
 Gates = NDArray[np.uint8]
 
 _NAMES = tuple(gate.name.lower() for gate in Gate)
 assert [*Gate] == [*range(len(Gate))], "gates count from 0 without holes"
+assert [*SAYS] == [*Gate], "every gate says something"
 
 
 def first_no(n_symbols: int, verdicts: list[tuple[Gate, NDArray[np.bool_]]]) -> Gates:

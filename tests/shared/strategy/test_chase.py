@@ -40,7 +40,10 @@ def begun(script: Script, direction: int = 1) -> PlaceOrder:
     return entry
 
 
-def gone(script: Script, order: PlaceOrder, filled: Decimal = D(0)) -> list[Action]:
+NOTHING = D(0)
+
+
+def gone(script: Script, order: PlaceOrder, filled: Decimal = NOTHING) -> list[Action]:
     """Report an order as cancelled."""
     return script.report(order, OrderStatus.CANCELED, filled)
 

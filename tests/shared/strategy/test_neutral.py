@@ -44,7 +44,8 @@ def test_a_mirrored_book_is_bound_alike(asked: list[tuple[int, Decimal, int]], l
     here, there = Tilt(Decimal(limit), Decimal(limit)), Tilt(Decimal(limit), Decimal(limit))
     for sign, notional, weight in asked:
         assert here.allows(sign, notional, weight) == there.allows(-sign, notional, weight)
-        here.add(sign, notional, weight), there.add(-sign, notional, weight)
+        here.add(sign, notional, weight)
+        there.add(-sign, notional, weight)
 
 
 def test_one_sided_scores_fill_the_band_and_no_more() -> None:
@@ -73,7 +74,7 @@ def test_counterweights_are_waited_for_within_a_decision() -> None:
     assert sum(order.size * order.side.sign for order in entries) == 0
 
 
-def market(betas: list[float], n_steps: int, seed: int, noise: float = 0.0) -> np.ndarray:  # type: ignore[type-arg]
+def market(betas: list[float], n_steps: int, seed: int, noise: float = 0.0) -> np.ndarray:
     """Return mids (T, N) whose moves are beta times a common one, plus noise."""
     rng = np.random.default_rng(seed)
     common = rng.normal(0, 1e-3, (n_steps, 1))
@@ -81,7 +82,7 @@ def market(betas: list[float], n_steps: int, seed: int, noise: float = 0.0) -> n
     return 100 * np.cumprod(1 + moves, axis=0)
 
 
-def learnt(mids: np.ndarray) -> Betas:  # type: ignore[type-arg]
+def learnt(mids: np.ndarray) -> Betas:
     found = Betas(mids.shape[1])
     start = START_S // STEP_S * STEP_S
     for t, row in enumerate(mids):
