@@ -6,7 +6,7 @@ in MLflow, where it can be queried without Dagster. Where there is nothing to do
 sentence that the function gave.
 
     raw_ticks -> universe -> seconds -> features -> dataset -> model -> backtest, report
-              -> coverage ->         -> labels   ->
+              -> coverage ->         -> labels   ->                            -> gate
 
 An hour is a partition. What is derived takes many hours in one run (a backfill of a day is one process); raw hours are
 a run each, because each may last an hour. Between them stand the checks that block: `coverage` is made of raw rows that
@@ -99,6 +99,12 @@ class ModelConfig(dg.Config):
 class BacktestConfig(dg.Config):
     style: str = "market"
     seed: int = 7
+
+
+class GateConfig(dg.Config):
+    """What follows from a verdict. Nothing is promoted unless somebody says so."""
+
+    promote: bool = False
 
 
 def attempt(context: dg.AssetExecutionContext, work: Callable[[], dict[str, Any]], *keys: str) -> Results:
@@ -505,7 +511,8 @@ def judged(
     context: dg.AssetExecutionContext, config: BacktestConfig, lake: LakeResource, tracking: TrackingResource
 ) -> Results:
     from pipelines.backtest import candidate, judge
-    from pipelines.report import equity_markdown, verdict
+    from pipelines.page import verdict
+    from pipelines.report import equity_markdown
     from pipelines.tracking import Tracking
     from pipelines.trials import words
 
@@ -542,4 +549,43 @@ def figures(outcome: Any) -> dict[str, float]:
     return {**outcome.metrics, "net_bps": outcome.net_bps}
 
 
-ASSETS = [raw_ticks, universe, coverage, seconds, features, labels, dataset, model, judged]
+@dg.asset(
+    group_name="judgement",
+    deps=["backtest"],
+    output_required=False,
+    kinds={"mlflow"},
+    description="The honest-edge gate: what the newest model showed on unseen seconds, after costs, beside its nulls and "
+    "everything that was tried. Says no with the reasons; promotes only where the launchpad says so.",
+)
+def gate(
+    context: dg.AssetExecutionContext, config: GateConfig, lake: LakeResource, tracking: TrackingResource
+) -> Results:
+    from pipelines.gate import promotion
+    from pipelines.gate.criteria import judge
+    from pipelines.gate.gather import gather
+    from pipelines.gate.tables import as_table, sentence
+    from pipelines.tracking import Tracking
+
+    def work() -> dict[str, Any]:
+        client = Tracking(tracking.address)
+        evidence, version = gather(client, lake.root, client.latest_of(lake.name))
+        verdict = judge(evidence, promotion.venue_of(lake.name))
+        run_id = promotion.record(client, version, verdict)
+        promoted = "no"
+        if config.promote and verdict.passed:
+            promoted = promotion.promote(client, str(version.version), verdict.venue).sentence()
+        return {
+            "verdict": sentence(verdict),
+            "passed": verdict.passed,
+            "criteria": as_table(verdict),
+            "promoted": promoted,
+            "mlflow": dg.MetadataValue.url(client.link(run_id)),
+            "mlflow_run_id": run_id,
+            "model_version": verdict.version,
+            "source": lake.name,
+        }
+
+    yield from attempt(context, work)
+
+
+ASSETS = [raw_ticks, universe, coverage, seconds, features, labels, dataset, model, judged, gate]

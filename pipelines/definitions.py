@@ -5,7 +5,7 @@ empty lake: what has no data is skipped with the reason. One switch is enough fo
 
     record_hourly    at minute 57, the next hour: connects shortly before it, records it, and makes everything of it
     prepare_hourly   at minute 3, the hour that has just closed, where `python -m pipelines.collect` records: the same
-    learn_daily      once a day: dataset, model, backtest, report
+    learn_daily      once a day: dataset, model, backtest, report, gate
     history_hourly   at minute 2: candles, settled funding, open interest over REST
     retention_daily  removes what is older than RETENTION allows
     follow_candles   candles that came after their hour was judged: its coverage again, now with the volumes compared
@@ -42,7 +42,7 @@ PREPARE = dg.define_asset_job(
 )
 LEARN = dg.define_asset_job(
     "learn",
-    selection=dg.AssetSelection.assets("dataset", "model", "backtest", "report"),
+    selection=dg.AssetSelection.assets("dataset", "model", "backtest", "report", "gate"),
     description="Train on the last hours, judge, report.",
 )
 

@@ -118,7 +118,7 @@ def materialise(
                 "start": start or str(min(hours) * HOUR_S),
                 "end": end or str((max(hours) + 1) * HOUR_S),
             }
-            on_progress("dataset, model, backtest, report")
+            on_progress("dataset, model, backtest, report, gate")
             run(
                 "learn",
                 (),

@@ -26,7 +26,7 @@ from shared.features.graph import definition_hash
 from shared.settings import ROOT
 
 SYMBOLS: Final = 800
-REPEATS: Final = 500
+REPEATS: Final = 300
 WARM: Final = 50
 _WITHIN_S: Final = 300.0
 

@@ -245,6 +245,7 @@ def test_every_asset_is_materialised_and_recorded(driven_world: DrivenWorld) -> 
             assert "data:image/png;base64," in metadata(name)["plot"].value, name
     assert set(driven.metadata) == {
         "raw_ticks", "universe", "coverage", "seconds", "features", "labels", "dataset", "model", "backtest", "report",
+        "gate",
     }  # fmt: skip
     assert driven.skipped == {}
     assert not [check for check in driven.checks_failed if "crossed" in check or "duplicate" in check]
