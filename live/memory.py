@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from shared.errors import JournalError, SettingsError
-from shared.strategy.bandit import BanditState
+from shared.strategy.bandit.state import BanditState
 from shared.strategy.engine import Memory
 from shared.strategy.risk import RiskState
 

@@ -60,7 +60,7 @@ def test_randomness_in_shared_is_seeded_philox_only() -> None:
     """The thinking part knows no randomness but Philox(seed, decision): replay depends on it."""
     wrong = []
     for room in ("features", "strategy"):
-        for path in sorted((ROOT / "shared" / room).glob("*.py")):
+        for path in sorted((ROOT / "shared" / room).rglob("*.py")):
             for number, line in enumerate(path.read_text().splitlines(), 1):
                 if re.search(r"default_rng|RandomState|np\.random\.(?!Philox|Generator)|uuid|(?<![\w.])hash\(", line):
                     wrong.append(f"{path.name}:{number}: {line.strip()}")

@@ -9,7 +9,7 @@ import msgspec
 
 from shared.costs import BPS, maker_round_trip_bps, taker_round_trip_bps
 from shared.errors import SettingsError
-from shared.strategy.bandits.state import Mode, Policy
+from shared.strategy.bandit.state import Mode, Policy
 from shared.types import Contract, OrderKind, Universe
 
 

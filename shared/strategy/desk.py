@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.strategy import orders as life
-from shared.strategy.bandits.learner import Bandit
+from shared.strategy.bandit.learner import Bandit
 from shared.strategy.betas import Betas
 from shared.strategy.config import EngineConfig
 from shared.strategy.exact import ZERO

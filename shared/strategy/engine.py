@@ -45,8 +45,8 @@ from shared.features.catalog import FEATURES
 from shared.features.graph import FeatureGraph
 from shared.strategy import orders as life
 from shared.strategy import ranking
-from shared.strategy.bandits.learner import Bandit
-from shared.strategy.bandits.state import BanditState, Permit
+from shared.strategy.bandit.learner import Bandit
+from shared.strategy.bandit.state import BanditState, Permit
 from shared.strategy.config import EngineConfig
 from shared.strategy.desk import Desk
 from shared.strategy.entries import Entries

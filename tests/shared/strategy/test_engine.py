@@ -139,7 +139,7 @@ def test_the_bandit_learns_net_bps_from_fills() -> None:
     script.complete(leave)
     [trade] = script.engine.trades
 
-    [learnt] = script.engine.memory.bandit.total_bps.values()
+    [learnt] = script.engine.memory.bandit.window.net_bps
 
     assert learnt == trade.net_bps
     assert learnt == pytest.approx(float(trade.net_usdt / trade.opened_usdt) * 1e4)
@@ -878,7 +878,7 @@ def test_adopted_positions_are_kept_until_the_horizon() -> None:
     assert (leave.side, leave.size, leave.reduce_only) == (Side.BUY, D(3), True)
     [trade] = script.engine.trades
     assert trade.entry_cause is Cause.ADOPTED
-    assert script.engine.memory.bandit.count == {}
+    assert script.engine.memory.bandit.arms == {}
 
 
 def test_adopted_position_outside_the_universe_is_closed_at_a_stop() -> None:

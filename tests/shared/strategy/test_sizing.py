@@ -167,9 +167,9 @@ def test_a_null_gets_the_smallest_order_that_the_exchange_takes(price: Decimal, 
     assert needed <= Fraction(size) < needed + Fraction(step) + Fraction(1, 10**40)
 
 
-def asked(rules: Contract, equity: int = 58, price: int = 10, **changes: object) -> Decimal | Refusal:
+def asked(rules: Contract, equity: int = 58, **changes: object) -> Decimal | Refusal:
     fields = {
-        "config": EngineConfig(), "rules": rules, "equity": D(equity), "price": D(price), "leverage": 5,
+        "config": EngineConfig(), "rules": rules, "equity": D(equity), "price": D(10), "leverage": 5,
         "depth_usdt": 1e6, "sigma": D(5), "edge_bps": 20.0,
     }  # fmt: skip
     return Asked(**{**fields, **changes}).size()  # type: ignore[arg-type]
@@ -203,7 +203,7 @@ def test_a_small_account_is_told_so_with_the_arithmetic() -> None:
 )  # fmt: skip
 def test_a_refusal_says_which_bound_held(changes: dict[str, object], reason: str) -> None:
     """58 x 3 / 60 = 2.90; 58 x 0.1 x 0.02e-4 / (20e-4)² = 2.90; 30 x 0.1 = 3.00; no edge, no size: all below 5.50."""
-    refused = asked(contract(), **changes)
+    refused = asked(contract(), 58, **changes)
 
     assert isinstance(refused, Refusal)
     assert reason in refused.reason
@@ -285,7 +285,11 @@ def test_an_account_is_told_what_it_could_trade() -> None:
     found = affordable(EngineConfig(), LISTED, LAST, equity=D(150))
 
     assert (found.priced, found.tradable, found.smallest_order_usdt) == (3, 1, D("5.50"))
-    assert (found.equity_for_one_usdt, found.equity_for_half_usdt, found.equity_for_all_usdt) == (110, 160, 800)
+    assert (found.equity_for_one_usdt, found.equity_for_half_usdt, found.equity_for_all_usdt) == (
+        D(110),
+        D(160),
+        D(800),
+    )
     assert str(found) == (
         "150.00 USDT could trade 1 of 3 symbols (the smallest order costs 5.50 USDT; one symbol needs 110.00 USDT of "
         "equity, half of them 160.00, all of them 800.00)"

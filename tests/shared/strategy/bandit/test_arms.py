@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from shared.strategy.bandits.arms import (
+from shared.strategy.bandit.arms import (
     NOISE_BPS,
     NOISE_DOF,
     Belief,
@@ -18,7 +18,7 @@ from shared.strategy.bandits.arms import (
     grouped_sum,
     window_evidence,
 )
-from shared.strategy.bandits.policies import optimism_bps, thompson_bps
+from shared.strategy.bandit.policies import optimism_bps, thompson_bps
 from shared.types import Floats
 
 STRANGERS = Prior(symbol_bps=1e7, cluster_bps=1e7, all_bps=1e7)

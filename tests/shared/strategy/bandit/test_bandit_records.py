@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from shared.strategy.bandits.records import record_of, sharpe_of, wilson
+from shared.strategy.bandit.records import record_of, sharpe_of, wilson
 
 
 @given(st.integers(1, 500), st.data())

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.strategy import ranking
-from shared.strategy.bandits.budget import FLOOR_BPS, Budget
-from shared.strategy.bandits.choice import Lottery, lottery
-from shared.strategy.bandits.state import Spent
+from shared.strategy.bandit.budget import FLOOR_BPS, Budget
+from shared.strategy.bandit.choice import Lottery, lottery
+from shared.strategy.bandit.state import Spent
 from shared.types import NS, Floats
 
 DAY_NS = 86_400 * NS
@@ -148,20 +148,19 @@ def test_no_sequence_spends_more_than_a_day_allows(limit: float, requests: list[
     """Any charges at any times, clocks that jump back, restarts in between: per day never more than the budget."""
     budget, now_ns = Budget(limit), 20_000 * DAY_NS
     spent: dict[int, float] = {}
-    latest = 0
     for step_ns, cost, restarts in requests:
         now_ns = max(0, now_ns + step_ns)
-        latest = max(latest, now_ns // DAY_NS)
         left = budget.left_bps(now_ns)
         if budget.charge(now_ns, cost):
             assert cost <= left + 1e-12
-            spent[latest] = spent.get(latest, 0.0) + cost
+            day = budget.state().day
+            spent[day] = spent.get(day, 0.0) + cost
         if restarts:
             budget = Budget(limit, budget.state())
 
     assert all(total <= limit for total in spent.values())
     if spent:
-        assert budget.state() == Spent(day=max(spent), bps=pytest.approx(spent[max(spent)]))
+        assert budget.state().bps == pytest.approx(spent[budget.state().day])
 
 
 def test_a_new_day_has_its_own_budget_and_an_old_one_none() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from shared.strategy.bandits.draws import VARIANTS, Draws, chi_square_of, normal_of, uniforms_of
+from shared.strategy.bandit.draws import VARIANTS, Draws, chi_square_of, normal_of, uniforms_of
 
 
 def test_quantiles_are_those_of_the_normal_distribution() -> None:

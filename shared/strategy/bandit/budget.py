@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from shared.strategy.bandits.state import Spent
+from shared.strategy.bandit.state import Spent
 from shared.types import NS
 
 FLOOR_BPS: Final = 0.5

@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.strategy.bandits.budget import FLOOR_BPS
+from shared.strategy.bandit.budget import FLOOR_BPS
 from shared.types import Floats
 
 Mask = NDArray[np.bool_]
@@ -98,44 +98,36 @@ def lottery(
     """
     m, n = values.shape
     assert 1 <= slots < n, f"{n} candidates for {slots} slots need no lots"
-    exploiting = best_of(worth_bps[None], ties, slots)[0][0]
-    chosen, last = best_of(values, ties, slots)
-    best_bps = _sum(np.where(exploiting, worth_bps, 0.0)[None])[0]
-
-    def cost_bps(masks: Mask) -> Floats:
-        n_explored = (masks & ~exploiting).sum(axis=1)
-        worth = _sum(np.where(masks, worth_bps, 0.0))
-        # Rounding must not make a choice cheaper than free.
-        cost: Floats = share_max * (np.maximum(best_bps - worth, 0.0) + FLOOR_BPS * n_explored)
-        return cost
-
-    cost = cost_bps(chosen)
-    is_dear = ~(cost <= left_bps)
+    exploiting, best = best_of(worth_bps[None], ties, slots)
+    chosen, order = best_of(values, ties, slots)
+    exploiting, best = exploiting[0], best[0]
+    best_bps = np.cumsum(worth_bps[best])[-1]  # one after the other: the same bits on every CPU
+    n_explored = (chosen & ~exploiting).sum(axis=1)
+    # Rounding must not make a choice cheaper than free.
+    shortfall = np.maximum(best_bps - np.cumsum(worth_bps[order], axis=1)[:, -1], 0.0)
+    cost_bps = np.where(n_explored > 0, share_max * (shortfall + FLOOR_BPS * n_explored), 0.0)
+    last = order[:, -1]
+    is_dear = ~(cost_bps <= left_bps)
     if is_dear.any():
         values = np.where(is_dear[:, None], worth_bps, values)
         chosen = np.where(is_dear[:, None], exploiting, chosen)
-        last = np.where(is_dear, best_of(worth_bps[None], ties, slots)[1][0], last)
-        cost = np.where(is_dear, 0.0, cost)
+        last = np.where(is_dear, best[-1], last)
+        cost_bps = np.where(is_dear, 0.0, cost_bps)
 
-    rows = np.arange(m)
     eligible = np.zeros((m, n), np.bool_)
-    eligible[rows, last] = True
+    eligible[np.arange(m), last] = True
     if epsilon > 0.0 and left_bps > 0.0:
-        extra = worth_bps[last][:, None] - worth_bps
-        floor = FLOOR_BPS * ((~exploiting)[None].astype(np.float64) - (~exploiting)[last][:, None])
-        after = cost[:, None] + share_max * (extra + floor)
+        # What a candidate is worth to the books: an explored one has the floor on top.
+        price = worth_bps - FLOOR_BPS * ~exploiting
+        after = cost_bps[:, None] + share_max * (price[last][:, None] - price)
         eligible |= ~chosen & (after <= left_bps)
     return Lottery(values, chosen, last, eligible, epsilon, exploiting, worth_bps)
 
 
 def best_of(values: Floats, ties: Floats, slots: int) -> tuple[Mask, NDArray[np.intp]]:
-    """Return the best `slots` of each row, (M, n), and the last of them, (M,): as `ranking.best` orders them."""
-    order = np.lexsort((np.broadcast_to(ties, values.shape), -values), axis=-1)
+    """Return the best `slots` of each row, as a mask (M, n) and in order (M, slots), as `ranking.best` orders them."""
+    first = np.argsort(ties, kind="stable")
+    order = first[np.argsort(-values[:, first], axis=1, kind="stable")[:, :slots]]
     chosen = np.zeros(values.shape, np.bool_)
-    np.put_along_axis(chosen, order[:, :slots], True, axis=1)
-    return chosen, order[:, slots - 1]
-
-
-def _sum(rows: Floats) -> Floats:
-    total: Floats = np.cumsum(rows, axis=1)[:, -1]  # one after the other: the same bits on every CPU
-    return total
+    chosen[np.arange(len(values))[:, None], order] = True
+    return chosen, order

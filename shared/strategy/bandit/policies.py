@@ -18,8 +18,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.strategy.bandits.arms import Belief, Prior
-from shared.strategy.bandits.draws import chi_square_of, log
+from shared.strategy.bandit.arms import Belief, Prior
+from shared.strategy.bandit.draws import chi_square_of, log
 from shared.types import Floats
 
 

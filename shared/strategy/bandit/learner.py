@@ -24,13 +24,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.strategy.bandits.arms import Belief, Evidence, Prior, believe, window_evidence
-from shared.strategy.bandits.budget import FLOOR_BPS, Budget
-from shared.strategy.bandits.choice import Lottery, Mask, lottery
-from shared.strategy.bandits.draws import VARIANTS, Draws
-from shared.strategy.bandits.policies import optimism_bps, thompson_bps
-from shared.strategy.bandits.records import Record, record_of
-from shared.strategy.bandits.state import ArmState, BanditState, Mode, Permit, Policy, Window
+from shared.strategy.bandit.arms import Belief, Evidence, Prior, believe, window_evidence
+from shared.strategy.bandit.budget import FLOOR_BPS, Budget
+from shared.strategy.bandit.choice import Lottery, Mask, best_of, lottery
+from shared.strategy.bandit.draws import VARIANTS, Draws
+from shared.strategy.bandit.policies import optimism_bps, thompson_bps
+from shared.strategy.bandit.records import Record, record_of
+from shared.strategy.bandit.state import ArmState, BanditState, Mode, Permit, Policy, Window
 from shared.strategy.clusters import clusters_of
 from shared.strategy.config import EngineConfig
 from shared.types import Floats, Universe
@@ -43,7 +43,6 @@ BONUS_BPS_MAX: Final = 5.0
 """An arm's past moves it by so much at most: it decides between near equals, the prediction decides the rest."""
 
 PRIOR: Final = Prior()
-_NOTHING: Final = np.zeros(0)
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -181,41 +180,36 @@ class Bandit:
         ]
         known = self._known()[0]
         mean_bps = known.belief.mean_bps
-        shift, shifts, draws = _NOTHING, np.zeros((1, 0)), None
-        if any(0 < free < len(at) for at, free in sides):
-            draws = Draws(self._seed, second)
-            both = np.sort(np.concatenate([at for at, _ in sides]))
-            weight = self._config.bandit_weight
-            shift = np.zeros(self._n_symbols)
-            shift[both] = weight * self._bounded(mean_bps[both], known.belief)
-            uniforms, picks = draws.uniforms(2), draws.uniforms(self._n_symbols)
-            proposed = self._proposals(known, self._symbol_cluster, len(self.clusters), both, draws)
-            shifts = np.zeros((len(proposed), self._n_symbols))
-            shifts[:, both] = weight * self._bounded(proposed, known.belief)
-
         # Both sides alike: the mirrored market must be explored mirrored, so neither is served first.
         left_bps = max(self._budget.left_bps(now_ns) - turn.reserved_bps, 0.0) / 2.0
+        is_contested = any(0 < free < len(at) for at, free in sides)
+        dice = self._dice(second, known, sides) if is_contested and left_bps > 0.0 and not is_null else None
+        shift = self._config.bandit_weight * self._bounded(mean_bps, known.belief) if is_contested else mean_bps
         record = _Record()
         for at, free in sides:
             if not free or not len(at):
                 continue
+            worth = base[at] + shift[at]
             if free >= len(at):
                 record.add(at, np.ones(len(at)), np.ones(len(at)), mean_bps[at], np.ones(len(at), np.bool_))
-                continue
-            assert draws is not None
-            args = (ties[at], free, self._entry_share, left_bps)
-            act = self._lottery(base[at] + shifts[:, at], base[at] + shift[at], *args)
-            if is_null:
-                p, chosen = np.full(len(at), free / len(at)), np.zeros(len(at), np.bool_)
-                chosen[np.argsort(ties[at], kind="stable")[:free]] = True
-                record.add(at, p, act.probability, mean_bps[at], chosen)
-                continue
-            shadow = self._lottery(base[at][None], base[at], *args)
-            mine, other = (act, shadow) if self.mode is Mode.ACT else (shadow, act)
-            chosen, values[at] = mine.draw(float(uniforms[0]), float(uniforms[1]), picks[at])
-            record.add(at, mine.probability, other.probability, mean_bps[at], chosen)
-            for position, short_bps in mine.shortfalls(chosen):
-                turn.short_bps[int(at[position])] = short_bps
+            elif is_null:
+                chosen = best_of(base[at][None], ties[at], free)[0][0]
+                would = best_of(worth[None], ties[at], free)[0][0].astype(np.float64)
+                record.add(at, np.full(len(at), free / len(at)), would, mean_bps[at], chosen)
+            elif dice is None:  # nothing is left to explore with: both plans are sure of themselves
+                plans = [best_of(row[None], ties[at], free)[0][0] for row in (worth, base[at])]
+                chosen, would = plans if self.mode is Mode.ACT else plans[::-1]
+                values[at] = worth if self.mode is Mode.ACT else base[at]
+                record.add(at, chosen.astype(np.float64), would.astype(np.float64), mean_bps[at], chosen)
+            else:
+                hopes = base[at] + dice.shifts[:, at]
+                act = self._lottery(hopes, worth, ties[at], free, self._entry_share, left_bps)
+                shadow = self._lottery(base[at][None], base[at], ties[at], free, self._entry_share, left_bps)
+                mine, other = (act, shadow) if self.mode is Mode.ACT else (shadow, act)
+                chosen, values[at] = mine.draw(dice.u_proposal, dice.u_swap, dice.u_pick[at])
+                record.add(at, mine.probability, other.probability, mean_bps[at], chosen)
+                for position, short_bps in mine.shortfalls(chosen):
+                    turn.short_bps[int(at[position])] = short_bps
         return Ordered(values=values, note=self._note(record))
 
     def worth_bps(self, net_bps: Floats) -> Floats:
@@ -242,7 +236,7 @@ class Bandit:
     # --------------------------------------------------------------------------------------------------- what it learns
 
     def asked(self, symbol: str) -> None:
-        """Hear that an entry of the decision at hand was sent. Whatever it takes to be filled, it is this decision's."""
+        """Hear that an entry of the decision at hand was sent; whatever it takes to fill it, it is this decision's."""
         self._asked[symbol] = Opened(self._turn.second, self._turn.variant)
 
     def opened(self, symbol: str, sent_second: int) -> None:
@@ -318,7 +312,8 @@ class Bandit:
         symbol = np.array([row[0] for row in rows])
         variant = np.array([row[1] for row in rows])
         net_bps = np.array([row[2] for row in rows])
-        cluster = np.append(self._symbol_cluster, [-1] * (len(self._symbols.names) - self._n_symbols))[symbol]
+        unlisted = np.full(len(self._symbols.names) - self._n_symbols, -1)
+        cluster = np.concatenate([self._symbol_cluster, unlisted])[symbol]
         levels = {
             "all": (("all",), np.zeros(len(rows), np.intp)),
             "variants": (self._variants.names, variant),
@@ -334,8 +329,9 @@ class Bandit:
     # ------------------------------------------------------------------------------------------------- small things
 
     def _bounded(self, values: Floats, belief: Belief) -> Floats:
-        """Return how far arms stand above the mean of everything, within the bound."""
-        bounded: Floats = (values - belief.all_mean_bps).clip(-BONUS_BPS_MAX, BONUS_BPS_MAX)
+        """Return how far arms stand above the average symbol, within the bound."""
+        average_bps = np.cumsum(belief.mean_bps)[-1] / self._n_symbols
+        bounded: Floats = (values - average_bps).clip(-BONUS_BPS_MAX, BONUS_BPS_MAX)
         return bounded
 
     @property
@@ -352,6 +348,16 @@ class Bandit:
     ) -> Lottery:
         epsilon = self._config.bandit_epsilon
         return lottery(values, worth_bps, ties, slots, epsilon=epsilon, share_max=share_max, left_bps=left_bps)
+
+    def _dice(self, second: int, known: _Known, sides: list[tuple[NDArray[np.intp], int]]) -> _Dice:
+        """Return what chance has to say about a decision: one for both sides."""
+        draws = Draws(self._seed, second)
+        uniforms, u_pick = draws.uniforms(2), draws.uniforms(self._n_symbols)
+        both = np.sort(np.concatenate([at for at, _ in sides]))
+        hopes = self._proposals(known, self._symbol_cluster, len(self.clusters), both, draws)
+        shifts = np.zeros((len(hopes), self._n_symbols))
+        shifts[:, both] = self._config.bandit_weight * self._bounded(hopes, known.belief)
+        return _Dice(float(uniforms[0]), float(uniforms[1]), u_pick, shifts)
 
     def _known(self) -> tuple[_Known, _Known]:
         if self._beliefs is None:
@@ -386,8 +392,9 @@ class Bandit:
             return optimism_bps(belief, evidence.weight, self._pending(known))[None, at]
         part = msgspec.structs.replace(belief, noise=belief.noise[at], noise_dof=belief.noise_dof[at])
         n = len(at)
-        z_noise = draws.normals(n)
-        z = draws.normals(PROPOSALS, 1 + n_clusters + n)
+        width = 1 + n_clusters + n
+        z = draws.normals(PROPOSALS * width + n)
+        z_noise, z = z[PROPOSALS * width :], z[: PROPOSALS * width].reshape(PROPOSALS, width)
         return thompson_bps(
             part,
             evidence.weight[at],
@@ -432,6 +439,13 @@ class _Known(msgspec.Struct, frozen=True):
     belief: Belief
 
 
+class _Dice(msgspec.Struct, frozen=True):
+    u_proposal: float
+    u_swap: float
+    u_pick: Floats  # (N,)
+    shifts: Floats  # (M, N), what each proposal adds to net edge; 0 where nobody is a candidate
+
+
 class _Record(msgspec.Struct):
     """The chosen of both sides, and sums over all candidates."""
 
@@ -448,10 +462,9 @@ class _Record(msgspec.Struct):
         self.p += p[chosen].tolist()
         self.q += q[chosen].tolist()
         self.believed_bps += believed_bps[chosen].tolist()
-        for n in range(len(at)):
-            self.direct_p_bps += float(p[n] * believed_bps[n])
-            self.direct_q_bps += float(q[n] * believed_bps[n])
-            self.unsupported += float(q[n]) if p[n] == 0.0 else 0.0
+        self.direct_p_bps += np.cumsum(p * believed_bps).item(-1)
+        self.direct_q_bps += np.cumsum(q * believed_bps).item(-1)
+        self.unsupported += np.cumsum(np.where(p == 0.0, q, 0.0)).item(-1)
 
 
 class _Arms:
