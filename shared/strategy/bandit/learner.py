@@ -470,9 +470,9 @@ class _Record(msgspec.Struct):
 class _Arms:
     """Arms by name: those of now first, then those that are only remembered."""
 
-    def __init__(self, now: tuple[str, ...], known: dict[str, ArmState], seen: tuple[str, ...]) -> None:
-        later = dict.fromkeys(name for name in (*sorted(known), *seen) if name not in set(now))
-        self.names: tuple[str, ...] = (*now, *later)
+    def __init__(self, listed: tuple[str, ...], known: dict[str, ArmState], seen: tuple[str, ...]) -> None:
+        later = dict.fromkeys(name for name in (*sorted(known), *seen) if name not in set(listed))
+        self.names: tuple[str, ...] = (*listed, *later)
         self.at = {name: n for n, name in enumerate(self.names)}
         self.evidence = Evidence.empty(len(self.names))
         self.trades = [0] * len(self.names)
