@@ -96,6 +96,8 @@ class ReplayedMarket:
         self.size_scale: Floats = np.array([10.0**place for place in size_places])
         self.first_second = anchor_s - past_s
         """Nothing is shown before it."""
+        self.length_s = length_s
+        """Seconds from there to where the live part begins again."""
         self.history_end_ns: int | None = anchor_s * NS
         self._begin, self._past_s, self._live_s = begin_s, past_s, length_s - past_s
         self._anchor, self._expire_ns = anchor_s, expire_ns
