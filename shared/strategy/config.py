@@ -67,7 +67,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     unknown_orders_max: int = 2  # more unresolved placements than this: no new risk
     refusals_per_minute_max: int = 30  # more than this: latched, something is wrong with us
 
-    # bandit (docs/bandit.md)
+    # what the bandit may do, see docs/bandit.md
     bandit_mode: Mode = Mode.SHADOW  # BANDIT_MODE: act only with a permit of pipelines.bandit
     bandit_policy: Policy = Policy.THOMPSON
     bandit_weight: float = 1.0  # [1] of what an arm's past says that is added to net edge; 0: nothing
@@ -116,7 +116,6 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
             "depth_usdt_min": (self.depth_usdt_min, 0.0, 1e12),
             "lag_s_max": (self.lag_s_max, 1, 3600),
             "stop_grace_s": (self.stop_grace_s, 0, 3600),
-            "bandit_weight": (self.bandit_weight, 0.0, 100.0),
             "daily_loss_limit": (self.daily_loss_limit, 1e-6, 1.0),
             "drawdown_max": (self.drawdown_max, 1e-6, 1.0),
             "stop_bps": (self.stop_bps, 1.0, 5000.0),
