@@ -228,7 +228,9 @@ class JudgedWorld(World):
         sign = np.full(len(SYMBOLS), self.bias, np.int8)
         sure, unsure = np.full(len(SYMBOLS), 0.9), np.full(len(SYMBOLS), 0.05)
         p_long, p_short = (sure, unsure) if self.bias > 0 else (unsure, sure)
-        return Scores(p_long, p_short, unsure, 50.0 * sign, sign, sure, np.ones(len(SYMBOLS), np.bool_))
+        return Scores(
+            p_long, p_short, unsure, 50.0 * sign.astype(np.float64), sign, sure, np.ones(len(SYMBOLS), np.bool_)
+        )
 
     def close_second(self) -> None:
         """Live through one second, whose end is told late where the machine stalls."""
@@ -298,20 +300,20 @@ class JudgedWorld(World):
             net += on_our_side
             cluster += on_our_side if CLUSTER.get(symbol) == CLUSTER.get(order.symbol) else 0
 
-        leaving: Counter[str] = Counter()
+        leaving: dict[str, Fraction] = {}
         for oid, size in counted.items():
             working = engine.orders.get(oid)
             assert working is not None
             if working.reduce_only:
-                leaving[working.symbol] += size  # type: ignore[assignment]
+                leaving[working.symbol] = leaving.get(working.symbol, Fraction(0)) + exact(size)
                 continue
             known = [self.mark(working.symbol, event)] + ([exact(working.mid)] if working.mid is not None else [])
             usdt = exact(size) * max(known)
             count(working.symbol, usdt, usdt if (working.side is Side.BUY) is long else Fraction(0))
         for symbol, held in engine.portfolio.holdings.items():
-            size, price = exact(held.size), self.mark(symbol, event)
-            left = max(abs(size) - Fraction(leaving[symbol]), Fraction(0))
-            count(symbol, abs(size) * price, abs(size) * price if (size > 0) is long else -left * price)
+            owned, price = exact(held.size), self.mark(symbol, event)
+            left = max(abs(owned) - leaving.get(symbol, Fraction(0)), Fraction(0))
+            count(symbol, abs(owned) * price, abs(owned) * price if (owned > 0) is long else -left * price)
         value = exact(order.size) * max(self.mark(order.symbol, event), self.mid_of(order.symbol, event))
         count(order.symbol, value, value)
 
@@ -429,7 +431,7 @@ def press(n_examples: int) -> Counter[str]:
                 if isinstance(action, Note) and action.event == "decision.made":
                     met.update({name[3:]: int(n or 0) for name, n in action.fields.items() if name[:3] == "no_"})
 
-    run_state_machine_as_test(Counted, settings=settings(max_examples=n_examples, stateful_step_count=40))  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(Counted, settings=settings(max_examples=n_examples, stateful_step_count=40))
     return met
 
 
