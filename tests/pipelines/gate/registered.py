@@ -89,7 +89,7 @@ def trades(seed: int, mean_bps: float, *, cost_bps: float = 13.0, n: int = 1200)
         "funding_usdt": [0.0] * n, "spread_usdt": (cost_bps - 12.0) * notional * 1e-4, "slippage_usdt": [0.0] * n,
         "net_usdt": net_bps * notional * 1e-4, "net_bps": net_bps, "cause": ["horizon"] * n,
     }  # fmt: skip
-    return pl.DataFrame(columns).select(*TABLES["backtests"].columns).cast(dict(TABLES["backtests"].columns))
+    return pl.DataFrame(columns).select(*TABLES["backtests"].columns).cast(pl.Schema(TABLES["backtests"].columns))
 
 
 def minutes(seed: int, mean: float = 1.0) -> trials.Returns:

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from pipelines.gate.criteria import judge
-from pipelines.training import fit_and_judge
+from pipelines.gate.unseen import Unseen
 from pipelines.validation import LeakySplit
-from tests.pipelines.gate import worlds
 from tests.pipelines.gate.worlds import evidence_of, trained_in, world
 
 COST_BPS = 12.0
@@ -72,3 +71,48 @@ def test_four_of_five_worlds_with_three_bps_pass() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------- planted leaks
+
+
+def leaking(seed: int, lead_s: int) -> tuple[float, dict[str, str]]:
+    """Return the rank IC that training believes in, and why the gate says no all the same."""
+    known = world(seed, lead_s=lead_s)
+    evidence, _ = evidence_of(known, trained_in(known, seed), seed=seed, choose=False)
+    assert evidence.scored is not None
+    verdict = judge(evidence, "bitget")
+    return evidence.scored.ic.mean, {c.name: c.found for c in verdict.criteria if not c.passed}
+
+
+def test_a_feature_that_looks_ahead_is_refused() -> None:
+    """Stored features of seconds later make a splendid holdout. Even if the second computation of features had not seen
+    it, scores given to the engine say something else, and nothing is earned."""
+    believed, no = leaking(3000, lead_s=8)
+
+    assert believed > 0.3
+    assert {"scored twice", "net edge", "deflated Sharpe"} <= set(no)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_random_split_has_no_figures(seed: int) -> None:
+    """Rows drawn at random leave no second that is a gap behind all that was learnt from: no window, so no evidence."""
+    rng = np.random.Generator(np.random.Philox(seed))
+    second = np.arange(1_000_000, 1_000_000 + 3600)
+    is_learnt = rng.random(len(second)) < 0.75
+
+    with pytest.raises(LeakySplit):
+        Unseen(
+            learnt_to_s=int(second[is_learnt][-1]) + 1,
+            horizon_s=10,
+            start_s=int(second[~is_learnt][0]),
+            end_s=int(second[-1]) + 1,
+        )
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("lead_s", [1, 4, 8])
+def test_leaks_are_refused_every_time(lead_s: int) -> None:
+    """Twenty worlds of each: one second ahead, a few, nearly the whole horizon."""
+    found = [leaking(seed, lead_s) for seed in range(20)]
+    print(f"{lead_s} s ahead: training believes in a rank IC of {np.mean([ic for ic, _ in found]):+.3f}")
+
+    assert all(no for _, no in found)

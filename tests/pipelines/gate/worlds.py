@@ -16,8 +16,10 @@ import math
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from pipelines import trials
+from pipelines.boosting import predict
 from pipelines.evidence import held_out_symbols, moments
 from pipelines.gate.choices import choosing
 from pipelines.gate.unseen import (
@@ -34,7 +36,7 @@ from pipelines.gate.unseen import (
     trades_seen,
 )
 from pipelines.rows import Dataset
-from pipelines.training import Trained, fit_and_judge
+from pipelines.training import Trained, expected_edge_bps, fit_and_judge
 from pipelines.validation import RankIC, rank_ic
 from shared.labels import HORIZONS_S, Rule
 from shared.model import FLAT, LONG, SHORT
@@ -61,17 +63,26 @@ class World(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Rows to learn from, and what a trade of each second and symbol earns before costs."""
 
     dataset: Dataset
+    honest: NDArray[np.float32]  # (T · N, F) features as the graph gives them
     gross_bps: Floats  # (T, N) at the rows' seconds
     cost_bps: float
 
 
 def world(
-    seed: int, *, cost_bps: float = 0.0, drift_bps: float = 0.0, n_symbols: int = 20, seconds: int = SECONDS
+    seed: int,
+    *,
+    cost_bps: float = 0.0,
+    drift_bps: float = 0.0,
+    lead_s: int = 0,
+    n_symbols: int = 20,
+    seconds: int = SECONDS,
 ) -> World:
     """Return a world.
 
     Args:
         drift_bps: over the horizon while a state is on; 0: nothing can be predicted.
+        lead_s: a planted leak: the stored five-second return is that of so many seconds later. What the graph computes
+            from seconds, and the engine is given, is not.
         cost_bps: of a round trip; labels keep the real one of 12 bps whatever it is.
     """
     rng = np.random.Generator(np.random.Philox(seed))
@@ -103,6 +114,10 @@ def world(
         axis=2,
     ).astype(np.float32)
     rows = len(at) * n_symbols
+    honest = features.reshape(rows, -1)
+    stored = honest.copy()
+    if lead_s:
+        stored[:, 1] = (mid[at + 1 + lead_s] - mid[at + 1 + lead_s - 5]).ravel()
     label = np.select([gross > 12.0, gross < -12.0], [LONG, SHORT], FLAT).astype(np.int8)
     dataset = Dataset(
         source="bitget",
@@ -114,7 +129,7 @@ def world(
         lookback_s=30,
         second=np.repeat(START_S + at, n_symbols),
         symbol=np.tile(np.arange(n_symbols, dtype=np.int32), len(at)),
-        features=features.reshape(rows, -1),
+        features=stored,
         label=label.ravel(),
         mid_bps=gross.ravel(),
         moves_bps=np.repeat(gross.reshape(rows, 1), len(HORIZONS_S), axis=1).astype(np.float32),
@@ -122,7 +137,7 @@ def world(
         end_s=START_S + seconds,
         content_hash="0" * 64,
     )
-    return World(dataset=dataset, gross_bps=gross, cost_bps=cost_bps)
+    return World(dataset=dataset, honest=honest, gross_bps=gross, cost_bps=cost_bps)
 
 
 def _states(rng: np.random.Generator, seconds: int, n_symbols: int) -> Floats:
@@ -172,6 +187,9 @@ def minutes_of(where: Unseen, entry_s: Ints, net_bps: Floats) -> trials.Returns:
 def evidence_of(known: World, trained: Trained, *, seed: int, choose: bool) -> tuple[Evidence, float]:
     """Return the evidence of a trained model in its world, and the mean net result of its trades.
 
+    As in the pipeline, what training says of the holdout comes from stored features, and what is traded from those that
+    the graph computes.
+
     Args:
         choose: hand over the luckiest of the model and four other signals as if it were the model: what a person does
             who looks at five backtests. All five are trials either way.
@@ -187,9 +205,14 @@ def evidence_of(known: World, trained: Trained, *, seed: int, choose: bool) -> t
     def column(name: str) -> Floats:
         return dataset.column(name, dataset.of(fold.test)).reshape(shape)
 
+    rows = np.arange(*dataset.of(fold.test).indices(dataset.rows))
+    seen_live = msgspec.structs.replace(dataset, features=known.honest)
+    probability = predict(trained.fitted, seen_live, rows)
+    assert trained.calibration is not None
+    signal = expected_edge_bps(trained.calibration.apply(probability), trained.class_edge_bps).reshape(shape)
     large = 10.0 * (known.cost_bps + 1.0)
     signals = {
-        "model": trained.signal.reshape(shape),
+        "model": signal,
         "momentum": np.where(column("r30") > 0, large, -large),
         "reversal": np.where(column("r5") > 0, -large, large),
         "imbalance": large * column("imbalance_1"),
@@ -231,7 +254,9 @@ def evidence_of(known: World, trained: Trained, *, seed: int, choose: bool) -> t
             ic_shifted=_shifted_ic(second, half, gross),
             calibration_error=holdout.calibration_error,
         ),
-        replayed=Replayed(where=where, ic=holdout.ic),
+        replayed=Replayed(
+            where=where, ic=rank_ic(np.repeat(second, shape[1]), signals["model"].ravel(), gross.ravel())
+        ),
         nulls=Nulls(where=where, coin=coin, shuffled=shuffled),
         recomputed=Recomputed(rows=100, leak=""),
         speed=Speed(symbols=800, repeats=1, cpu_p50_ms=1.0, cpu_p99_ms=1.0, wall_p99_ms=1.0),
