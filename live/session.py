@@ -35,7 +35,7 @@ from shared.bitget.rest import LATER_CODES, Keys
 from shared.bitget.transport import ExchangeUnreachable, ReceiveClock
 from shared.errors import CrosscutError, ExchangeError, ExchangeRefused, ExchangeSilent, SettingsError
 from shared.features.catalog import FEATURES
-from shared.features.graph import definition_hash
+from shared.features.graph import definition_hash, formulas_of
 from shared.features.sampler import COLUMNS
 from shared.replay import make_scorer
 from shared.settings import check_books
@@ -255,6 +255,7 @@ class Session:
             universe=universe,
             columns=COLUMNS,
             definition_hash=definition_hash(FEATURES),
+            formulas=formulas_of(FEATURES),
             commit=plan.commit,
             numpy=np.__version__,
         )

@@ -136,6 +136,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     universe: Universe
     columns: tuple[str, ...]
     definition_hash: str
+    formulas: dict[str, str] = {}  # feature -> identity of its formula, shortened; {}: an older journal
     commit: str  # "" outside of a checkout
     numpy: str
 

@@ -38,7 +38,7 @@ from shared.types import Floats
 if TYPE_CHECKING:
     from shared.features.expressions import Expressions
 
-__all__ = ["FeatureGraph", "Features", "definition_hash", "lookback_of"]
+__all__ = ["FeatureGraph", "Features", "definition_hash", "formulas_of", "lookback_of"]
 
 HISTORY_ROWS_MIN = 24
 """Rows from which a block is worked in slabs instead of second by second: below, windows cost more to move."""
@@ -49,6 +49,11 @@ def definition_hash(features: Mapping[str, Node]) -> str:
     text = [f"operators {ops.VERSION}, columns {sampler.VERSION}"]
     text += [f"{name} = {node.identity}" for name, node in features.items()]
     return hashlib.sha256("\n".join(text).encode()).hexdigest()
+
+
+def formulas_of(features: Mapping[str, Node]) -> dict[str, str]:
+    """Return name -> identity of each formula, shortened: says which differ where `definition_hash` says that some do."""
+    return {name: node.identity[:16] for name, node in features.items()}
 
 
 def lookback_of(features: Mapping[str, Node]) -> int:

@@ -137,9 +137,7 @@ class Engine:
         self.symbols = universe.symbols
 
         self.risk = Risk(config, memory.risk)
-        self.bandit = Bandit(
-            config, universe, seed=seed, variants=variants, state=memory.bandit, permit=memory.permit
-        )
+        self.bandit = Bandit(config, universe, seed=seed, variants=variants, state=memory.bandit, permit=memory.permit)
         self._desk = desk = Desk(config, universe, session=session, seed=seed, risk=self.risk, bandit=self.bandit)
         self.portfolio, self.orders, self.truth = desk.portfolio, desk.orders, desk.truth
         self.market, self.funding = desk.market, desk.funding
@@ -204,11 +202,11 @@ class Engine:
         """Return a digest per stage of the last second, first stage first: a replay names the first that differs."""
         stages: dict[str, str] = {}
         if self.market.block is not None:
-            stages["columns"] = _digest(self.market.block)
+            stages["columns"] = digest_of(self.market.block)
         if self._features is not None:
-            stages["features"] = _digest(self._features)
+            stages["features"] = digest_of(self._features)
         if self._scores is not None:
-            stages["scores"] = _digest(*(getattr(self._scores, name) for name in self._scores.__struct_fields__))
+            stages["scores"] = digest_of(*(getattr(self._scores, name) for name in self._scores.__struct_fields__))
         return stages
 
     @property
@@ -370,7 +368,7 @@ def variant_name(scorer: Scorer, config: EngineConfig) -> str:
     return f"{scorer.name}/{scorer.horizon_s or config.horizon_s}s"
 
 
-def _digest(*arrays: NDArray[Any]) -> str:
+def digest_of(*arrays: NDArray[Any]) -> str:
     """Return a digest of values, with every NaN the same NaN (its payload depends on the CPU)."""
     digest = hashlib.blake2b(digest_size=16)
     for array in arrays:

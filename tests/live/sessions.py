@@ -13,7 +13,7 @@ import numpy as np
 from live.runner import Runner
 from shared import journal
 from shared.features.catalog import FEATURES
-from shared.features.graph import definition_hash
+from shared.features.graph import definition_hash, formulas_of
 from shared.features.sampler import COLUMNS
 from shared.strategy.engine import Engine, EngineConfig, Memory
 from shared.strategy.scores import CoinScorer, RulesScorer
@@ -51,6 +51,7 @@ def header(model: str = "coin", **changes: Any) -> journal.Header:
         "universe": universe(N_SYMBOLS),
         "columns": COLUMNS,
         "definition_hash": definition_hash(FEATURES),
+        "formulas": formulas_of(FEATURES),
         "commit": "",
         "numpy": np.__version__,
     }
