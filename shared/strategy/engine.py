@@ -198,6 +198,16 @@ class Engine:
         return Memory(risk=self.risk.state(), bandit=self.bandit.state(), permit=self.bandit.permit)
 
     @property
+    def features(self) -> NDArray[np.float32] | None:
+        """Return the features of the last second, (1, N, F); None where no scorer needs any."""
+        return self._features
+
+    @property
+    def scores(self) -> Scores | None:
+        """Return the scores of the last second, (N,); None where none were due."""
+        return self._scores
+
+    @property
     def digests(self) -> dict[str, str]:
         """Return a digest per stage of the last second, first stage first: a replay names the first that differs."""
         stages: dict[str, str] = {}
