@@ -27,6 +27,7 @@ from shared.strategy.exits import Challengers
 from shared.strategy.exposure import Exposures
 from shared.strategy.neutral import Tilt
 from shared.strategy.orders import Order
+from shared.strategy.philox import Philox
 from shared.strategy.portfolio import Quote
 from shared.strategy.pricing import Pricing, View
 from shared.strategy.ranking import Gate, Gates
@@ -38,6 +39,7 @@ from shared.types import NS, Cause, Floats, OrderKind, PlaceOrder, Side
 class Entries:
     def __init__(self, desk: Desk, pricing: Pricing, *, is_null: bool) -> None:
         self._desk, self._is_null = desk, is_null
+        self._philox = Philox()
         self._chases = Chases(desk, pricing, is_null=is_null)
         n_symbols = len(desk.symbols)
         wanted = set(desk.config.symbols) if desk.config.symbols else set(desk.symbols)
@@ -131,7 +133,7 @@ class Entries:
         desk, why = self._desk, self.why
         if why.all():
             return []
-        draws = np.random.Generator(np.random.Philox(key=[desk.seed, second])).random(len(desk.symbols))
+        draws = self._philox.uniforms(desk.seed, second, len(desk.symbols))
         n_long, n_short = self._n_sides()
         top_k = desk.config.top_k
         slots = max(top_k - n_long, 0), max(top_k - n_short, 0)
@@ -170,7 +172,7 @@ class Entries:
     def _ask_gates(self, view: View, less: Floats) -> Gates:
         desk, config, market = self._desk, self._desk.config, self._desk.market
         busy = [*(order.symbol for order in desk.orders.working), *desk.chases]
-        verdicts = [
+        verdicts = [  # in the order of `Gate`
             (Gate.NOT_WANTED, self._unwanted),
             (Gate.NOT_TRADABLE, self._untradable),
             (Gate.LEVERAGE_ABSENT, desk.no_leverage),

@@ -87,7 +87,7 @@ class Exposures:
         notional = holding.notional_usdt
         self._sum(holding.symbol, notional)
         size = abs(holding.size)
-        stays = notional * max(size - leaving, ZERO) / size
+        stays = notional * max(size - leaving, ZERO) / size if leaving else notional
         worst = self._worst[self._cluster(holding.symbol)]
         mine, other = (0, 1) if holding.size > 0 else (1, 0)
         worst[mine] += notional

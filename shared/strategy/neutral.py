@@ -23,8 +23,9 @@ class Tilt:
         self._side = self._beta = ZERO  # beta in hundredths
 
     def add(self, sign: int, notional_usdt: Decimal, beta_hundredths: int) -> None:
-        self._side += sign * notional_usdt
-        self._beta += sign * notional_usdt * beta_hundredths
+        signed = notional_usdt if sign > 0 else -notional_usdt
+        self._side += signed
+        self._beta += signed * beta_hundredths
 
     def allows(self, sign: int, notional_usdt: Decimal, beta_hundredths: int) -> bool:
         """Say whether an entry keeps both bands, or leads back towards them."""

@@ -141,17 +141,19 @@ class Portfolio:
         self.funding_usdt = ZERO
         self.adjustments_usdt = ZERO
         self._cash = ZERO
+        self._equity: Decimal | None = None  # None: something has changed since it was added up
 
     # ------------------------------------------------------------------------------------------- what we have
 
     @property
     @exactly
     def equity_usdt(self) -> Decimal:
-        total = self._cash
-        for holding in self.holdings.values():
-            if holding.mark is not None:
-                total += holding.size * holding.mark
-        return total
+        if self._equity is None:
+            self._equity = self._cash
+            for holding in self.holdings.values():
+                if holding.mark is not None:
+                    self._equity += holding.size * holding.mark
+        return self._equity
 
     @property
     @exactly
@@ -185,6 +187,7 @@ class Portfolio:
         """
         assert not self.holdings, "a ledger is adopted once, corrected afterwards"
         assert not self._cash, "a ledger is adopted once, corrected afterwards"
+        self._equity = None
         self._cash = self.start_usdt = equity
         for position in positions:
             self._adopt_position(position.symbol, position.size, position.entry_price, now_ns, second)
@@ -205,6 +208,7 @@ class Portfolio:
         holding = self.holdings.get(symbol)
         if holding is None:
             return
+        self._equity = None
         if holding.mark is None:
             self._cash -= holding.size * price
             self.start_usdt -= holding.size * price - holding.cost
@@ -222,6 +226,7 @@ class Portfolio:
             quote: market at that decision; None: not known, all of the price's difference counts as gross.
             mark: last mark price, values a new position; None: the fill's own price does until a mark comes.
         """
+        self._equity = None
         held = self.holdings.get(fill.symbol)
         if held is not None and held.mark is None:
             self.mark(fill.symbol, mark if mark is not None else fill.price)
@@ -273,6 +278,7 @@ class Portfolio:
     @exactly
     def pay_funding(self, symbol: str, amount: Decimal) -> None:
         """Book a funding payment, > 0 received."""
+        self._equity = None
         self._cash += amount
         self.funding_usdt += amount
         holding = self.holdings.get(symbol)
@@ -285,6 +291,7 @@ class Portfolio:
 
         The difference in equity that remains is not known from a position: `correct_equity` takes it when flat.
         """
+        self._equity = None
         held = self.holdings.pop(position.symbol, None)
         trades: list[Trade] = []
         mark: Decimal | None = None
@@ -307,6 +314,7 @@ class Portfolio:
     def correct_equity(self, equity: Decimal) -> Decimal:
         """Take the exchange's equity while flat; return by how much ours differed."""
         assert not self.holdings, "marks differ: equity is corrected while flat"
+        self._equity = None
         difference = equity - self._cash
         self._cash = equity
         self.adjustments_usdt += difference

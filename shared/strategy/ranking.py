@@ -107,11 +107,14 @@ def first_no(n_symbols: int, verdicts: list[tuple[Gate, NDArray[np.bool_]]]) -> 
     """Return per symbol the first gate whose refusal is True, CHOSEN where none is.
 
     Args:
-        verdicts: (gate, refuses (N,)) in any order; the order of `Gate` decides.
+        verdicts: (gate, refuses (N,)), in the order of `Gate`.
     """
     why = np.zeros(n_symbols, np.uint8)
-    for gate, refuses in sorted(verdicts, key=lambda verdict: -verdict[0]):
-        why[refuses] = int(gate)
+    after = len(Gate)
+    for gate, refuses in reversed(verdicts):
+        assert gate <= after, f"{gate.name} must be asked after {Gate(after).name}"
+        np.putmask(why, refuses, gate)  # half the time of why[refuses] = gate
+        after = gate
     return why
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +17,8 @@ VERDICTS = st.lists(
 
 @given(VERDICTS)
 def test_the_first_gate_in_order_is_the_reason(verdicts: list[tuple[Gate, list[bool]]]) -> None:
-    """Whatever order the verdicts come in, a symbol's reason is the lowest gate that refuses it."""
+    """A symbol's reason is the lowest gate that refuses it."""
+    verdicts.sort(key=lambda verdict: verdict[0])
     why = first_no(N, [(gate, np.array(refuses)) for gate, refuses in verdicts])
 
     for n in range(N):
@@ -64,6 +66,12 @@ def test_mirrored_directions_choose_the_same_symbols(candidates: list[tuple[bool
     assert best(why.copy(), direction, priority, draws, k, k + 1) == best(
         why.copy(), -direction, priority, draws, k + 1, k
     )
+
+
+def test_gates_are_asked_in_their_order() -> None:
+    """A gate that is asked out of turn would hide the first reason: that is our bug, and said at once."""
+    with pytest.raises(AssertionError, match="SPREAD must be asked after NO_BOOK"):
+        first_no(1, [(Gate.SPREAD, np.array([True])), (Gate.NO_BOOK, np.array([True]))])
 
 
 def test_gates_have_names_and_fit_a_byte() -> None:
