@@ -41,6 +41,7 @@ from numpy.typing import NDArray
 from pipelines.collect import collect
 from pipelines.collector import Collector
 from pipelines.meter import Meter
+from shared import allocator
 from shared.lake import read
 from shared.simulator.markets.market import NS, GeneratedMarket
 from shared.simulator.pushes.feed import Cadence, PublicFeed
@@ -363,6 +364,7 @@ def main() -> None:
         uvloop.run(send(args.symbols))
         return
     folder = args.lake or Path(tempfile.mkdtemp(prefix="sockets-"))
+    allocator.give_back_large()  # as the service's `main` does
     try:
         uvloop.run(record(args, folder))
     finally:

@@ -30,7 +30,7 @@ from pipelines.meter import Meter, free_bytes, projection
 from pipelines.moments import second_of
 from pipelines.seal import seal_beside, told
 from pipelines.universe import discover, source_at
-from shared import entry, log, settings, simulator_process
+from shared import allocator, entry, log, settings, simulator_process
 from shared.bitget.transport import ROTATE_S, ReceiveClock, RestClient, rotate
 from shared.errors import CrosscutError, ExchangeSilent, LakeError, SettingsError
 from shared.lake import layout, write
@@ -449,6 +449,7 @@ async def _stopping_after(
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     log.configure()
+    allocator.give_back_large()
     try:
         import uvloop
 
