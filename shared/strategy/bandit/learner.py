@@ -76,7 +76,7 @@ class Bandit:
 
     Args:
         variants: what can score, as (name, seconds it looks ahead), the configured one first; (): one without a name.
-        permit: None: it never acts, whatever the configuration says.
+        permit: None, for another policy, or without a gain: it never acts, whatever the configuration says.
     """
 
     def __init__(
@@ -109,8 +109,9 @@ class Bandit:
             maxlen=config.bandit_window,
         )
         self._budget = Budget(config.explore_bps_per_day, state.spent)
-        self.mode = Mode.ACT if config.bandit_mode is Mode.ACT and permit is not None else Mode.SHADOW
         self.permit = permit
+        is_allowed = permit is not None and permit.policy == policy_digest(config) and permit.gain_low_bps > 0.0
+        self.mode = Mode.ACT if config.bandit_mode is Mode.ACT and is_allowed else Mode.SHADOW
         self._asked: dict[str, Opened] = {}  # by symbol, the last entry that was sent; a symbol has one at a time
         self._opened: dict[str, Opened] = {}
         self._turn = _Turn()

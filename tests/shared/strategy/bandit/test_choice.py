@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from shared.strategy import ranking
 from shared.strategy.bandit.budget import FLOOR_BPS, Budget
-from shared.strategy.bandit.choice import Lottery, lottery
+from shared.strategy.bandit.choice import Lottery, Mask, lottery
 from shared.strategy.bandit.state import Spent
-from shared.types import NS, Floats
+from shared.types import NS
 
 DAY_NS = 86_400 * NS
 
@@ -32,7 +32,7 @@ def lotteries(draw: st.DrawFn) -> tuple[Lottery, float, float]:
     return lottery(values, worth, ties, slots, epsilon=epsilon, share_max=share, left_bps=left), share, left
 
 
-def outcomes(lots: Lottery, n: int) -> list[tuple[float, Floats]]:
+def outcomes(lots: Lottery, n: int) -> list[tuple[float, Mask]]:
     """Return every (probability, chosen) that the dice can give."""
     found = []
     for r in range(len(lots.chosen)):

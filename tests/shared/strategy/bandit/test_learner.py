@@ -50,8 +50,10 @@ def config(**changes: Any) -> EngineConfig:
 
 
 def bandit(changed: EngineConfig | None = None, **changes: Any) -> Bandit:
-    fields: dict[str, Any] = {"seed": 7, "permit": PERMIT, **changes}
-    return Bandit(changed if changed is not None else config(), fields.pop("universe", UNIVERSE), **fields)
+    chosen = changed if changed is not None else config()
+    permit = msgspec.structs.replace(PERMIT, policy=policy_digest(chosen))
+    fields: dict[str, Any] = {"seed": 7, "permit": permit, **changes}
+    return Bandit(chosen, fields.pop("universe", UNIVERSE), **fields)
 
 
 def teach(learner: Bandit, symbol: str, net_bps: float, second: int = START_S) -> None:
@@ -254,8 +256,8 @@ def test_only_candidates_are_chosen_and_each_slot_once(
     chooses exactly those that the record names, with probabilities in (0, 1]."""
     rng = np.random.default_rng(seed)
     learner = bandit(config(bandit_policy=policy, bandit_mode=mode, bandit_epsilon=0.3))
-    for symbol, net_bps in rewards:
-        teach(learner, symbol, net_bps)
+    for symbol, earned in rewards:
+        teach(learner, symbol, earned)
     net_bps = np.where(rng.random(N) < 0.7, rng.uniform(0, 9, N), -rng.uniform(0, 9, N))
     slots = int(rng.integers(0, 4)), int(rng.integers(0, 4))
     direction = np.where(np.arange(N) < N // 2, 1, -1).astype(np.int8)
@@ -278,8 +280,8 @@ def test_an_arms_past_moves_it_by_five_bps_at_most(policy: Policy, rewards: list
     """The bandit decides between near equals: who is predicted to earn 10 bps more than all others is never displaced
     but by exploration that was paid for."""
     learner = bandit(config(bandit_policy=policy, bandit_epsilon=0.0))
-    for symbol, net_bps in rewards:
-        teach(learner, symbol, net_bps)
+    for symbol, earned in rewards:
+        teach(learner, symbol, earned)
     net_bps = np.full(N, 1.0)
     net_bps[[2, 9]] += 2 * BONUS_BPS_MAX + 0.001
 
@@ -289,9 +291,13 @@ def test_an_arms_past_moves_it_by_five_bps_at_most(policy: Policy, rewards: list
     assert ordered.note["p"] == "1.0 1.0"
 
 
-def test_without_a_permit_it_stays_in_the_shadow() -> None:
-    """Configured to act but without an estimate that allows it, net edge alone decides."""
-    learner = bandit(config(explore_bps_per_day=0.0), permit=None)
+@pytest.mark.parametrize(
+    "permit", [None, PERMIT, msgspec.structs.replace(PERMIT, policy=policy_digest(config()), gain_low_bps=0.0)]
+)
+def test_without_a_permit_it_stays_in_the_shadow(permit: Permit | None) -> None:
+    """Configured to act but without an estimate that allows it, or with one of another policy or without a gain, net
+    edge alone decides."""
+    learner = bandit(config(explore_bps_per_day=0.0), permit=permit)
     for _ in range(50):
         teach(learner, SYMBOLS[5], 60.0)
     net_bps = np.full(N, 3.0)
