@@ -16,6 +16,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from live.affords import ask_affordable
 from live.executor import MeteredClient
 from live.run import Where, find_model, run_loop, simulator_arguments, where_of
 from live.session import check_clock, choose_account_symbol
@@ -24,6 +25,7 @@ from live.truth import read_truth, say_open
 from shared import entry, log, settings, simulator_process
 from shared.bitget.transport import ReceiveClock
 from shared.errors import CrosscutError, ExchangeSilent, LakeError, SettingsError
+from shared.limits import config_of
 from shared.settings import Settings
 from shared.types import Universe
 
@@ -94,7 +96,7 @@ def check_model(chosen: Settings, selector: str, source: str) -> str:
     return said
 
 
-async def check_venue(chosen: Settings, where: Where) -> list[Finding]:
+async def check_venue(chosen: Settings, where: Where, selector: str) -> list[Finding]:
     """Examine connection, clock, listing, keys, account and private stream."""
     clock = ReceiveClock()
     async with MeteredClient(where.rest_url, where.keys, is_demo=chosen.bitget_venue == "demo", clock=clock) as client:
@@ -120,6 +122,15 @@ async def check_venue(chosen: Settings, where: Where) -> list[Finding]:
                     f"position mode is {account.position_mode}: a session switches it to one-way, flat accounts only"
                 )
             return f"keys work, equity {account.equity_usdt:f} USDT, one-way, {account.margin_mode}"
+
+        async def look_at_equity() -> str:
+            assert universe is not None, "looked at the listing before"
+            account = await client.account(choose_account_symbol(universe))
+            config = config_of(chosen, horizon_s=None)
+            found = await ask_affordable(client, config, universe, account.equity_usdt, is_null=selector == "coin")
+            if found.tradable < found.priced:
+                raise Warned(str(found))
+            return str(found)
 
         async def look_at_positions() -> str:
             assert universe is not None, "looked at the listing before"
@@ -152,11 +163,12 @@ async def check_venue(chosen: Settings, where: Where) -> list[Finding]:
             ("connection and clock", look_at_clock),
             ("listing", look_at_listing),
             ("account", look_at_account),
+            ("equity", look_at_equity),
             ("positions", look_at_positions),
             ("private stream", look_at_private_stream),
         ):
             findings.append(await examine_later(check, look))
-            if findings[-1].state == "FAIL" and check != "positions":
+            if findings[-1].state == "FAIL" and check not in ("equity", "positions"):
                 break
         return findings
 
@@ -185,7 +197,7 @@ def findings_of(selector: str) -> Iterator[Finding]:
     try:
         where = where_of(chosen, simulator)
         yield examine("model", lambda: check_model(chosen, selector, where.source))
-        yield from run_loop(check_venue(chosen, where))
+        yield from run_loop(check_venue(chosen, where, selector))
     except CrosscutError as error:
         yield Finding("venue", "FAIL", str(error))
     finally:

@@ -26,6 +26,7 @@ import msgspec
 import numpy as np
 
 from live import memory
+from live.affords import say_affordable
 from live.executor import Executor, MeteredClient
 from live.runner import Runner
 from live.streams import AccountStream, Market
@@ -82,6 +83,14 @@ _WARN: Final = frozenset(
 )
 
 
+class ShadowPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """Whom to score beside the model that trades."""
+
+    model: str  # as asked for
+    bundle_folder: Path | None  # None: rules and coin need none
+    bundle_note: journal.ModelNote | None
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a session is told; nothing below reads settings."""
 
@@ -103,6 +112,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     is_child_venue: bool  # the venue is our own child: its account begins and ends with it
     forget_risk: bool
     commit: str
+    shadow: ShadowPlan | None = None  # None: nobody is scored beside
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -287,7 +297,7 @@ class Session:
         ]
         with self._signals():
             try:
-                if await self._adopt(client, symbol, account):
+                if await self._adopt(client, symbol, account, engine):
                     tasks.append(self._watch(self._set_leverage(client, universe), "leverage"))
                     tasks.append(self._watch(self._remember(engine), "memory"))
                     tasks.append(self._watch(self._keep_warm(client), "connections"))
@@ -304,7 +314,7 @@ class Session:
                 await asyncio.gather(*tasks, return_exceptions=True)
         return self._finish(engine, writer, adopted)
 
-    async def _adopt(self, client: MeteredClient, symbol: str, account: AccountStream) -> bool:
+    async def _adopt(self, client: MeteredClient, symbol: str, account: AccountStream, engine: Engine) -> bool:
         """Read the exchange's truth once the private stream is up; False where the session ended before."""
         linked: asyncio.Future[Any] = asyncio.ensure_future(account.linked.wait())
         ends: set[asyncio.Future[Any]] = {linked, self._end}
@@ -322,7 +332,9 @@ class Session:
         try:
             since_ns = self._clock() - FILLS_BEFORE_ADOPTION_NS
             adopted = await read_truth(client, symbol, self._leverage, self._clock, fills_since_ns=since_ns)
-        except ExchangeError as error:
+            is_null = engine.scorer.is_null
+            await say_affordable(client, self._plan.config, engine.universe, adopted, self._logger, is_null=is_null)
+        except (ExchangeError, SettingsError) as error:
             self._fail(error)
             return False
         self._runner.tell(adopted)

@@ -102,11 +102,11 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
             "orders_per_second_max": (self.orders_per_second_max, 1, 10),
             "confidence_min": (self.confidence_min, 0.0, 1.0),
             "confidence_margin_min": (self.confidence_margin_min, 0.0, 1.0),
-            "margin_use_max": (self.margin_use_max, 0.0, 1.0),
-            "symbol_share_max": (self.symbol_share_max, 0.0, 1.0),
-            "net_share_max": (self.net_share_max, 0.0, 1.0),
-            "cluster_share_max": (self.cluster_share_max, 0.0, 1.0),
-            "depth_share_max": (self.depth_share_max, 0.0, 1.0),
+            "margin_use_max": (self.margin_use_max, 1e-6, 1.0),
+            "symbol_share_max": (self.symbol_share_max, 1e-6, 1.0),
+            "net_share_max": (self.net_share_max, 1e-6, 1.0),
+            "cluster_share_max": (self.cluster_share_max, 1e-6, 1.0),
+            "depth_share_max": (self.depth_share_max, 1e-6, 1.0),
             "position_risk_bps": (self.position_risk_bps, 1e-3, 1e4),
             "kelly_share": (self.kelly_share, 1e-6, 1.0),
             "clock_skew_ms_max": (self.clock_skew_ms_max, 1, 2000),
@@ -141,7 +141,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
         """Refuse what cannot earn or cannot mean anything in this universe.
 
         Raises:
-            SettingsError: the target lies below a round trip that may be made, with the arithmetic; or none is left.
+            SettingsError: with the arithmetic: a target below a round trip that may be made, a stop within the widest
+                spread or beyond all equity, a leverage that no symbol has, a slot above a limit; or no symbol is left.
         """
         unlisted = sorted(set(self.symbols) - set(universe.symbols))
         if unlisted:
@@ -149,9 +150,49 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
                 f"SYMBOLS must be listed perpetuals, found {', '.join(unlisted)} which "
                 f"{universe.source} does not list: correct the spelling or remove them"
             )
-        if self.target_bps is None or not universe.contracts:
+        self._check_stop()
+        self._check_shares()
+        if not universe.contracts:
             return
         traded = [c for c in universe.contracts if not self.symbols or c.symbol in self.symbols]
+        self._check_leverage(traded)
+        self._check_target(traded)
+
+    def _check_stop(self) -> None:
+        if not self.stop_bps > self.spread_bps_max:
+            raise SettingsError(
+                f"stop_bps must exceed KILL_SPREAD_BPS_MAX, found {self.stop_bps:g} against {self.spread_bps_max:g} "
+                "(an entry at such a spread is stopped by the spread alone): lower the latter or widen the stop"
+            )
+        lost = self.leverage * self.margin_use_max * self.stop_bps / BPS
+        if not lost < 1.0:
+            raise SettingsError(
+                f"what all stops lose together must be less than equity, found LEVERAGE {self.leverage} x "
+                f"{self.margin_use_max:g} (margin_use_max) x {self.stop_bps:g} bps (stop_bps) = {lost:.2f} of it, so "
+                "that the exchange liquidates first: lower one of them"
+            )
+
+    def _check_shares(self) -> None:
+        slot = min(1.0 / (2 * self.top_k), self.symbol_share_max)
+        for name, most in (("net_share_max", self.net_share_max), ("cluster_share_max", self.cluster_share_max)):
+            if most < slot:
+                raise SettingsError(
+                    f"{name} must hold one full order, found {most:g} of gross against the smaller of 1 / (2 x "
+                    f"{self.top_k} TOP_K) and {self.symbol_share_max:g} (symbol_share_max) = {slot:g}: raise {name} or "
+                    "TOP_K"
+                )
+
+    def _check_leverage(self, traded: list[Contract]) -> None:
+        most = max(traded, key=lambda c: (c.leverage_max, c.symbol))
+        if self.leverage > most.leverage_max:
+            raise SettingsError(
+                f"LEVERAGE must be one that a traded symbol has, found {self.leverage} against {most.leverage_max} of "
+                f"{most.symbol}, the most of {len(traded)}: lower it"
+            )
+
+    def _check_target(self, traded: list[Contract]) -> None:
+        if self.target_bps is None:
+            return
         dearest = max(traded, key=lambda c: (self._dearest_bps(c), c.symbol))
         cost = self._dearest_bps(dearest)
         if not self.target_bps > cost:

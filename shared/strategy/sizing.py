@@ -24,6 +24,7 @@ from decimal import ROUND_CEILING, Decimal
 
 import msgspec
 
+from shared.errors import SettingsError
 from shared.strategy.config import EngineConfig
 from shared.strategy.exact import ZERO, ceil_to, decimal_of, divided_down, divided_up, exactly, floor_to
 from shared.strategy.ranking import Gate
@@ -260,4 +261,29 @@ def affordable(
         equity_for_one_usdt=_cents(equities[0]),
         equity_for_half_usdt=_cents(equities[(len(equities) - 1) // 2]),
         equity_for_all_usdt=_cents(equities[-1]),
+    )
+
+
+@exactly
+def check_affordable(
+    config: EngineConfig, universe: Universe, prices: Mapping[str, Decimal], *, equity: Decimal, is_null: bool = False
+) -> Affordable:
+    """Return what an equity could trade, and refuse one that could trade nothing.
+
+    Raises:
+        SettingsError: no symbol's smallest order fits, with the arithmetic and what would be enough.
+    """
+    found = affordable(config, universe, prices, equity=equity, is_null=is_null)
+    if found.tradable or found.smallest_order_usdt is None:
+        return found
+    used, use = config.leverage, decimal_of(config.margin_use_max)
+    gross = gross_max_usdt(config, equity, used)
+    parts = f"{config.symbol_share_max:g} a symbol" if is_null else f"2 x {config.top_k} TOP_K"
+    part = gross * decimal_of(config.symbol_share_max) if is_null else gross / (2 * config.top_k)
+    fewer = int(gross / (2 * found.smallest_order_usdt)) if not is_null else 0
+    hint = f"set TOP_K={fewer} or less, " if 1 <= fewer < config.top_k else ""
+    raise SettingsError(
+        f"the account must afford one order, found {equity:.2f} USDT x {used} (LEVERAGE) x {use} (margin_use_max), "
+        f"{parts}: {part:.2f} USDT against {found.smallest_order_usdt:.2f} of the cheapest of {found.priced} symbols: "
+        f"{hint}raise LEVERAGE, or have {found.equity_for_one_usdt:.2f} USDT"
     )

@@ -290,7 +290,7 @@ def test_doctor_of_a_simulator_finds_nothing_wrong(
     assert doctor.main(["--model", "coin"]) == 0
     lines = capsys.readouterr().out.strip().splitlines()
     assert [line.split()[0] for line in lines] == ["ok"] * len(lines)
-    assert len(lines) == 8
+    assert len(lines) == 9
 
 
 def test_doctor_names_the_first_thing_that_is_wrong(

@@ -734,7 +734,7 @@ def test_our_own_stop_comes_where_the_exchanges_does_not() -> None:
 def test_stop_rides_on_the_entry_and_is_rounded_away() -> None:
     """Every entry carries its protective stop: a multiple of the tick, further away rather than nearer."""
     listed = universe(2, tick=D("0.3"))
-    script = Script(config=config(spread_bps_max=100.0), listed=listed)
+    script = Script(config=config(spread_bps_max=99.0), listed=listed)
     market = columns(2, 99.9, half_spread=0.3)
 
     long, short = sorted(

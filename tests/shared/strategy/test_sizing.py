@@ -12,12 +12,14 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from shared.errors import SettingsError
 from shared.strategy.config import EngineConfig
 from shared.strategy.ranking import Gate
 from shared.strategy.sizing import (
     Refusal,
     affordable,
     caps,
+    check_affordable,
     entry_size,
     sigma_bps,
     smallest_size,
@@ -311,3 +313,22 @@ def test_what_an_account_is_told_is_what_sizing_says(equity: Decimal, top_k: int
     assert found.tradable == sum(fits(rules, equity) for rules in LISTED.contracts[:3])
     assert found.equity_for_all_usdt is not None
     assert all(fits(rules, found.equity_for_all_usdt) for rules in LISTED.contracts[:3])
+
+
+def test_an_account_that_can_trade_nothing_is_refused_with_the_arithmetic() -> None:
+    """20 USDT x 5 x 0.5 / 20 is 2.50 a slot, the cheapest order costs 5.50: 4 slots a side would do, as 44 USDT would."""
+    cheap = Universe(source="simulator-made", as_of_ns=0, contracts=(contract("AUSDT"), contract("BUSDT")))
+    last = {"AUSDT": D(1), "BUSDT": D(1000)}
+
+    with pytest.raises(SettingsError) as refused:
+        check_affordable(EngineConfig(), cheap, last, equity=D(20))
+
+    assert str(refused.value) == (
+        "the account must afford one order, found 20.00 USDT x 5 (LEVERAGE) x 0.5 (margin_use_max), 2 x 10 TOP_K: "
+        "2.50 USDT against 5.50 of the cheapest of 2 symbols: set TOP_K=4 or less, raise LEVERAGE, or have 44.00 USDT"
+    )
+    assert check_affordable(EngineConfig(top_k=4), cheap, last, equity=D(20)).tradable == 1
+    assert check_affordable(EngineConfig(), cheap, last, equity=D(44)).tradable == 1
+    assert check_affordable(EngineConfig(), cheap, last, equity=D(20), is_null=True).tradable == 2
+    with pytest.raises(SettingsError, match=r"0\.25 a symbol: 0\.62 USDT against 5\.50"):
+        check_affordable(EngineConfig(), cheap, last, equity=D(1), is_null=True)
