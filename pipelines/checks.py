@@ -22,7 +22,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData,
 )
 
-from pipelines import verdicts
+from pipelines import parity, verdicts
 from pipelines.assets import shown
 from pipelines.partitions import HOURLY, hour_of, key_of
 from pipelines.resources import LakeResource, TrackingResource
@@ -155,6 +155,7 @@ CHECKS = [
     _hourly("coverage", verdicts.whole_hour, severity=_WARN),
     _hourly("features", verdicts.missing_features, severity=_WARN),
     _hourly("features", verdicts.no_future, severity=_ERROR),
+    _hourly("features", parity.live_parity, severity=_ERROR),
     _hourly("labels", verdicts.label_balance, severity=_WARN),
     model_check,
     coin_check,

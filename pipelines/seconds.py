@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from shared.errors import TableEmpty
 from shared.features.sampler import COLUMNS, MEMORY_S, Sampler
 from shared.lake import read, write
 from shared.lake.layout import HOUR_S, RAW, TABLES, hour_name, log_folder, paths_below
-from shared.types import NS, Seconds
+from shared.types import NS, Floats, Seconds
 
 SYMBOL_SECONDS = 24 * 3600
 """Symbols x seconds whose raw rows are read at once: 1.5 million rows at Bitget's full cadence, 1.5 GB of memory."""
@@ -75,7 +76,7 @@ def to_frame(symbols: tuple[str, ...], seconds: Seconds) -> pl.DataFrame:
     """
     says = np.zeros(next(iter(seconds.columns.values())).shape, np.bool_)
     for name, values in seconds.columns.items():
-        says |= values > 0 if name in _UPDATES or "_size_" in name else np.isfinite(values)
+        says |= says_something(name, values)
     n, t = np.nonzero(says.T)
     columns: dict[str, pl.Series] = {
         "second": pl.Series(seconds.first_second + t, dtype=pl.Int64),
@@ -83,6 +84,11 @@ def to_frame(symbols: tuple[str, ...], seconds: Seconds) -> pl.DataFrame:
     }
     columns |= {name: pl.Series(values[t, n]) for name, values in seconds.columns.items()}
     return pl.DataFrame(columns, schema=dict(TABLES["seconds"].columns)).sort("symbol", "second")
+
+
+def says_something(column: str, values: Floats) -> NDArray[np.bool_]:
+    """Tell of each value of a column whether it is more than absent."""
+    return values > 0 if column in _UPDATES or "_size_" in column else np.isfinite(values)
 
 
 def write_seconds(lake: Path, source: str, hour: int) -> pl.DataFrame:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Callable
 from decimal import Decimal
 from itertools import count
@@ -157,3 +159,18 @@ class Rig:
         rng = np.random.default_rng(seed)
         for _ in range(seconds):
             self.close_second(columns(N_SYMBOLS, 100.0 + rng.normal(0.0, 0.02, N_SYMBOLS).round(2)))
+
+
+def rewrite(folder: Path, kind: int, which: int, change: Callable[[bytes], bytes]) -> None:
+    """Alter the body of one record, checksum included, as somebody who means it would."""
+    reader = journal.JournalReader(folder / journal.FILE_NAME)
+    out = bytearray(journal.MAGIC)
+    seen = -1
+    for record in reader:
+        body = record.body
+        if record.kind == kind:
+            seen += 1
+            body = change(body) if seen == which else body
+        payload = bytes((record.kind,)) + body
+        out += struct.pack("<II", len(payload), zlib.crc32(payload)) + payload
+    (folder / journal.FILE_NAME).write_bytes(out)

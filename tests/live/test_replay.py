@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from shared import journal
 from shared.features.graph import FeatureGraph
 from shared.strategy.scores import CoinScorer, RulesScorer, Scores
 from shared.types import Floats, StopRequested
-from tests.live.sessions import Rig
+from tests.live.sessions import Rig, rewrite
 
 
 @pytest.fixture(params=["coin", "rules"])
@@ -30,21 +28,6 @@ def session(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     rig.trade(3)
     rig.journal.close()
     return tmp_path / "session"
-
-
-def rewrite(folder: Path, kind: int, which: int, change: Callable[[bytes], bytes]) -> None:
-    """Alter the body of one record, checksum included, as somebody who means it would."""
-    reader = journal.JournalReader(folder / journal.FILE_NAME)
-    out = bytearray(journal.MAGIC)
-    seen = -1
-    for record in reader:
-        body = record.body
-        if record.kind == kind:
-            seen += 1
-            body = change(body) if seen == which else body
-        payload = bytes((record.kind,)) + body
-        out += struct.pack("<II", len(payload), zlib.crc32(payload)) + payload
-    (folder / journal.FILE_NAME).write_bytes(out)
 
 
 def test_replay_of_a_session_is_identical(session: Path, capsys: pytest.CaptureFixture[str]) -> None:
