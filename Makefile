@@ -68,7 +68,7 @@ format: setup ## let ruff arrange the code
 
 # A day of the lake, 10^8 frames, fits of millions of rows: an hour and more.
 LONG_BENCHMARKS := lake memory sweep training
-BENCHMARKS := $(filter-out __init__ in_polars real_books $(LONG_BENCHMARKS),$(notdir $(basename $(wildcard benchmarks/*.py))))
+BENCHMARKS := $(filter-out __init__ in_polars peak real_books $(LONG_BENCHMARKS),$(notdir $(basename $(wildcard benchmarks/*.py))))
 
 bench: setup ## benchmarks: measured, never asserted
 	@for b in $(BENCHMARKS); do echo "== $$b"; $(BIN)/python -m benchmarks.$$b || exit 1; done

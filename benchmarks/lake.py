@@ -7,16 +7,16 @@ Two things are made in a folder that is removed afterwards (`--keep` names one t
   write-ahead log, a batch and an fsync a second;
 * a day of `seconds`: the hour that is sampled from these, written again at other times for the other hours.
 
-Measured, each in a process of its own: sealing that hour, sampling it, one symbol's seconds of the day, five columns of
-one hour of all symbols. CPU beside wall time: where other programs share the machine, only the first is ours.
-The hour is 800 symbols x 17 rows x 3600 = 49 million rows: 3.3 GB of log, 1.6 GB of Parquet, 15 GB as columns.
+Measured, each in a process of its own: sealing that hour, sampling it, its features and labels, one symbol's seconds of
+the day, five columns of one hour of all symbols. CPU beside wall time: where other programs share the machine, only the
+first is ours. The hour is 800 symbols x 17 rows x 3600 = 49 million rows: 3.3 GB of log, 1.6 GB of Parquet, 15 GB as
+columns.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -30,6 +30,8 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from benchmarks.peak import Peak
+from pipelines.features import write_features, write_labels
 from pipelines.seconds import write_seconds
 from shared.lake import layout, read, wal, write
 from shared.lake.layout import HOUR_S, RAW
@@ -175,6 +177,14 @@ def sample(lake: Path) -> dict[str, float]:
     return {"rows": len(write_seconds(lake, "bench", HOUR))}
 
 
+def features(lake: Path) -> dict[str, float]:
+    return {"rows": len(write_features(lake, "bench", HOUR))}
+
+
+def labels(lake: Path) -> dict[str, float]:
+    return {"rows": len(write_labels(lake, "bench", HOUR, slippage_bps=2.0))}
+
+
 def one_symbol(lake: Path) -> dict[str, float]:
     start_s = HOUR * HOUR_S
     symbol = json.loads((lake / "bench.json").read_text())["symbol"]
@@ -197,6 +207,8 @@ def five_columns_sorted(lake: Path) -> dict[str, float]:
 STEPS: dict[str, Callable[[Path], dict[str, float]]] = {
     "seal": seal,
     "sample": sample,
+    "features": features,
+    "labels": labels,
     "day": make_day,
     "one symbol, one day, all columns": one_symbol,
     "all symbols, one hour, five columns": five_columns,
@@ -216,10 +228,13 @@ def run(step: str, lake: Path, repeat: int = 1) -> None:
         best = found if best is None or found["wall_s"] < best["wall_s"] else best
     assert best is not None
     rest = ", ".join(
-        f"{name} {value:,.6g}" for name, value in best.items() if name not in ("wall_s", "cpu_s", "peak_mb")
+        f"{name} {value:,.6g}"
+        for name, value in best.items()
+        if name not in ("wall_s", "cpu_s", "peak_mb", "mapped_mb")
     )
     print(
-        f"{step:36} {best['wall_s']:8.3f} s, CPU {best['cpu_s']:8.3f} s, peak RSS {best['peak_mb']:6.0f} MB; {rest}",
+        f"{step:36} {best['wall_s']:8.3f} s, CPU {best['cpu_s']:8.3f} s, "
+        f"peak {best['peak_mb']:6.0f} MB ({best['mapped_mb']:.0f} with pages of files); {rest}",
         flush=True,
     )
 
@@ -233,9 +248,10 @@ def main() -> None:
     args = p.parse_args()
     if args.step:
         began_s, began_cpu_s = time.perf_counter(), time.process_time()
-        found = STEPS[args.step](args.keep)
+        with Peak() as peak:
+            found = STEPS[args.step](args.keep)
         took = {"wall_s": time.perf_counter() - began_s, "cpu_s": time.process_time() - began_cpu_s}
-        took["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        took |= {"peak_mb": peak.own_mib, "mapped_mb": peak.mapped_mib}
         print(json.dumps(took | found))
         return
     lake = args.keep or Path(tempfile.mkdtemp(prefix="lake-"))
@@ -247,9 +263,9 @@ def main() -> None:
             (lake / "bench.json").write_text(json.dumps({"symbol": symbols[len(symbols) // 2]}))
             print(f"{'log':36} {', '.join(f'{name} {value:,.6g}' for name, value in made.items())}", flush=True)
             run("seal", lake)
-        run("sample", lake)
-        run("day", lake)
-        for step in list(STEPS)[3:]:
+        for step in ("sample", "features", "labels", "day"):
+            run(step, lake)
+        for step in list(STEPS)[5:]:
             run(step, lake, repeat=5)
     finally:
         if args.keep is None:

@@ -13,13 +13,13 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.peak import Peak
 from pipelines.boosting import fit, params_of, threads_of
 from pipelines.rows import Dataset
 from shared.labels import HORIZONS_S, Rule
@@ -60,32 +60,6 @@ def made(folder: Path, rows: int, width: int) -> Dataset:
         end_s=int(second[-1]) + 1,
         content_hash="",
     )
-
-
-class Peak(threading.Thread):
-    """The largest memory of this process while it runs, MiB: what it owns, and with the pages of mapped files, which
-    are the kernel's to drop."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.own_mib = self.mapped_mib = 0.0
-        self._is_over = threading.Event()
-
-    def run(self) -> None:
-        while True:
-            lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-            anonymous, files = (int(lines[name].split()[0]) / 1024 for name in ("RssAnon", "RssFile"))
-            self.own_mib, self.mapped_mib = max(self.own_mib, anonymous), max(self.mapped_mib, anonymous + files)
-            if self._is_over.wait(0.1):
-                return
-
-    def __enter__(self) -> Peak:
-        self.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._is_over.set()
-        self.join()
 
 
 def fit_time(dataset: Dataset, threads: int, rounds: int) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from pathlib import Path
 
 import msgspec
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from pipelines.features import RULE
 from pipelines.leaks import check_features
+from pipelines.room import room
 from pipelines.rows import PIECE_ROWS, Dataset
 from pipelines.validation import walk_forward
 from shared.errors import SchemaMismatch, TableCorrupt, TableEmpty
@@ -73,7 +73,7 @@ def build_dataset(
     check_features(lake, source, hours)
     gaps = _gaps(lake, source, first_s - lookback_s, last_s + rule.reach_s)
     most = sum(read.footer(path).rows for hour in hours for path in find.parts(lake, "labels", source, hour))
-    features = _room(lake, most, len(names), memory_bytes)
+    features = room(lake, (most, len(names)), memory_bytes)
     pieces: list[pl.DataFrame] = []
     n_rows = 0
     for hour in hours:
@@ -161,16 +161,6 @@ def _hour(lake: Path, source: str, start_s: int, end_s: int, names: tuple[str, .
         )
         .sort("second", "symbol")
     )
-
-
-def _room(lake: Path, rows: int, width: int, memory_bytes: int) -> NDArray[np.float32]:
-    """Return a place for the features, in memory or in a file without a name."""
-    if rows * width * 4 <= memory_bytes:
-        return np.empty((rows, width), np.float32)
-    folder = lake / "dataset"
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder) as file:
-        return np.memmap(file, np.float32, "w+", shape=(rows, width))
 
 
 def _keep_complete(features: NDArray[np.float32], is_known: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from pipelines.room import room
 from pipelines.seconds import inputs_of, sample, to_frame
 from shared.errors import TableEmpty
 from shared.features.catalog import FEATURES
@@ -28,6 +29,9 @@ BLOCK_S = 120
 """Seconds whose features are held at once: 34 MB for 600 symbols."""
 
 COLUMNS_AT_ONCE = 8
+
+MEMORY_BYTES = 256 * 1024**2
+"""Of an hour's features; those of 600 symbols take a gigabyte and lie in a file."""
 
 PART_SYMBOLS = 50
 """Symbols that are written at once."""
@@ -54,7 +58,7 @@ def write_features(lake: Path, source: str, hour: int) -> pl.DataFrame:
     if rows.is_empty():
         raise TableEmpty(f"seconds of {source} are needed for {hour_name(hour)}, found none: materialise seconds first")
     graph = FeatureGraph(FEATURES, symbols, threads=min(THREADS_MAX, os.cpu_count() or 1))
-    values = _features_of(graph, _seconds_of(lake, source, start_s - graph.lookback, end_s, graph), rows)
+    values = _features_of(lake, graph, _seconds_of(lake, source, start_s - graph.lookback, end_s, graph), rows)
     # By way of Arrow, which takes an array as it is: polars would copy a gigabyte of 600 symbols.
     found = pl.from_arrow(pa.table(dict(zip(graph.names, map(pa.array, values), strict=True))))
     assert isinstance(found, pl.DataFrame), f"a table became {type(found)}"
@@ -79,7 +83,7 @@ def _seconds_of(lake: Path, source: str, start_s: int, end_s: int, graph: Featur
     return Seconds(start_s, columns)
 
 
-def _features_of(graph: FeatureGraph, seconds: Seconds, rows: pl.DataFrame) -> Features:
+def _features_of(lake: Path, graph: FeatureGraph, seconds: Seconds, rows: pl.DataFrame) -> Features:
     """Return the features of these rows, (F, R), worked block by block: an hour as the graph returns it would be
     another gigabyte for 600 symbols.
 
@@ -92,7 +96,7 @@ def _features_of(graph: FeatureGraph, seconds: Seconds, rows: pl.DataFrame) -> F
     n = rows["symbol"].replace_strict(position, return_dtype=pl.Int32).to_numpy()
     by_second = np.argsort(t, kind="stable")
     n_seconds = len(next(iter(seconds.columns.values())))
-    values: Features = np.empty((len(graph.names), len(rows)), np.float32)
+    values: Features = room(lake, (len(graph.names), len(rows)), MEMORY_BYTES)
     for begin in range(0, n_seconds, BLOCK_S):
         end = min(begin + BLOCK_S, n_seconds)
         block = graph.step(

@@ -8,10 +8,11 @@ import numpy as np
 import polars as pl
 import pytest
 
+from pipelines import features
 from pipelines.dataset import build_dataset
 from shared.errors import SchemaMismatch
 from shared.labels import Rule
-from shared.lake import write
+from shared.lake import read, write
 from shared.lake.layout import MINUTE_S, TABLES
 from tests.pipelines.markets import SOURCE, write_lake
 
@@ -75,7 +76,20 @@ def test_features_in_a_file_are_the_features_in_memory(tmp_path: Path) -> None:
     assert not isinstance(whole.features, np.memmap)
     assert np.array_equal(mapped.features, whole.features, equal_nan=True)
     assert np.array_equal(mapped.label, whole.label)
-    assert list((tmp_path / "dataset").iterdir()) == []
+    assert list((tmp_path / ".tmp").iterdir()) == []
+
+
+def test_features_are_the_same_bytes_wherever_they_lay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An hour of features that was worked in a file is stored as the one that was worked in memory."""
+    write_lake(tmp_path)
+    hour = read.hours(tmp_path, "features", SOURCE)[0]
+    before = read.content_hash(tmp_path, "features", SOURCE, [hour])
+    monkeypatch.setattr(features, "MEMORY_BYTES", 1000)
+
+    features.write_features(tmp_path, SOURCE, hour)
+
+    assert read.content_hash(tmp_path, "features", SOURCE, [hour]) == before
+    assert list((tmp_path / ".tmp").iterdir()) == []
 
 
 def test_labels_of_another_rule_are_refused(tmp_path: Path) -> None:
