@@ -26,7 +26,8 @@ import msgspec
 
 from live import registry
 from live.session import Outcome, Plan, Session
-from shared import entry, log, settings, simulator_process
+from live.shadow import ShadowPlan
+from shared import entry, log, settings, shadow, simulator_process
 from shared import model as models
 from shared.bitget.rest import Keys
 from shared.errors import CrosscutError, ExchangeError, ModelMismatch, SettingsError
@@ -131,10 +132,14 @@ def run_loop(work: Coroutine[Any, Any, T]) -> T:
     return uvloop.run(work)
 
 
-def find_model(chosen: Settings, selector: str) -> tuple[Path, ModelNote, models.Bundle]:
-    """Return folder, note and bundle of the model, fit for the venue."""
+def find_model(chosen: Settings, selector: str, *, trades: bool = True) -> tuple[Path, ModelNote, models.Bundle]:
+    """Return folder, note and bundle of the model, fit for the venue.
+
+    Args:
+        trades: False: it is scored beside another and sends nothing, so the gate need not have passed it.
+    """
     version = registry.resolve(chosen.tracking_uri, selector)
-    is_live = chosen.bitget_venue == "live"
+    is_live = trades and chosen.bitget_venue == "live"
     model = models.load(
         version.folder,
         definition_hash=definition_hash(FEATURES),
@@ -142,6 +147,10 @@ def find_model(chosen: Settings, selector: str) -> tuple[Path, ModelNote, models
         source="bitget" if is_live else None,
         must_have_passed=is_live,
     )
+    if is_live:
+        _check_registered(version, model.digest)
+    elif trades and model.bundle.gate not in (models.PASSED, models.PASSED_ON_PAPER):
+        log.get("live").warning("model.not_passed", model=selector, version=version.version, gate=model.bundle.gate)
     trained_on = model.bundle.lineage.books
     if trained_on not in ("", str(chosen.books)):
         raise ModelMismatch(
@@ -149,9 +158,38 @@ def find_model(chosen: Settings, selector: str) -> tuple[Path, ModelNote, models
             f"was {trained_on}: set BOOKS={trained_on}, or record, train and trade on the other"
         )
     note = ModelNote(
-        name=version.name, version=version.version, run_id=version.run_id, digest=model.digest, folder="bundle"
+        name=version.name,
+        version=version.version,
+        run_id=version.run_id,
+        digest=model.digest,
+        folder="bundle" if trades else shadow.FOLDER,
     )
     return version.folder, note, model.bundle
+
+
+def _check_registered(version: registry.ModelVersion, digest: str) -> None:
+    """Refuse a bundle that is not the very one that the gate judged: the file says so, and the registry must, too.
+
+    Raises:
+        ModelMismatch: the registry knows of no passed verdict, or of one about another booster.
+    """
+    found = version.tags.get("validation", models.NOT_JUDGED)
+    if found != models.PASSED or version.tags.get("sha256") != digest:
+        judged = f"{found!r} about booster {version.tags.get('sha256', 'unknown')[:12]}…"
+        raise ModelMismatch(
+            f"version {version.version} must have passed the honest-edge gate in the registry with booster "
+            f"{digest[:12]}…, found {judged}: judge it (python -m pipelines.gate --model {version.version})"
+        )
+
+
+def find_shadow(chosen: Settings, selector: str) -> ShadowPlan | None:
+    """Return whom to score beside; None: nobody."""
+    if not selector:
+        return None
+    if selector in ("rules", "coin"):
+        return ShadowPlan(model=selector, bundle_folder=None, bundle_note=None)
+    folder, note, _ = find_model(chosen, selector, trades=False)
+    return ShadowPlan(model=selector, bundle_folder=folder, bundle_note=note)
 
 
 def _commit() -> str:
@@ -182,6 +220,7 @@ def run(options: argparse.Namespace) -> Outcome:
             )
     else:
         bundle_folder, note, bundle = find_model(chosen, options.model)
+    beside = find_shadow(chosen, options.shadow)
     with contextlib.ExitStack() as stack:
         simulator: SimulatorProcess | None = None
         arguments = simulator_arguments(chosen, options.simulator)
@@ -213,6 +252,7 @@ def run(options: argparse.Namespace) -> Outcome:
             is_child_venue=simulator is not None,
             forget_risk=options.forget_risk,
             commit=_commit(),
+            shadow=beside,
         )
         child = simulator.process if simulator is not None else None
 
@@ -253,6 +293,13 @@ def say(summary: dict[str, Any]) -> str:
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m live.run", description="Trade; see .env.example for settings.")
     parser.add_argument("--model", default="latest", help="latest, a version, an alias, rules or coin (default latest)")
+    parser.add_argument(
+        "--shadow",
+        default="",
+        metavar="MODEL",
+        help="score this one beside it and write down what it would do, without an order: challenger, a version, rules "
+        "(compare them afterwards: python -m pipelines.shadow)",
+    )
     parser.add_argument("--seconds", type=_positive, help="stop after this long (default: on Ctrl-C)")
     parser.add_argument("--symbols", default="", help="trade only these, comma separated (default: SYMBOLS)")
     parser.add_argument("--seed", type=int, default=7, help="of every random choice (default 7)")

@@ -23,6 +23,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from live.shadow import SHADOW_AFTER_S, Beside
 from shared.errors import JournalError
 from shared.journal import JournalWriter
 from shared.strategy.engine import Engine
@@ -114,6 +115,7 @@ class Runner:
         log: takes every Note of the engine.
         clock: ns, strictly increasing; shared with whoever stamps events.
         later: the loop's `call_later`; None writes log lines at once.
+        beside: scores the seconds that the engine has decided on, once their orders are gone; None: nobody does.
     """
 
     def __init__(
@@ -125,10 +127,12 @@ class Runner:
         clock: Callable[[], int],
         log: Callable[[Note], None] = lambda note: None,
         later: Callable[[float, Callable[[], None]], object] | None = None,
+        beside: Beside | None = None,
     ) -> None:
         self.engine, self.journal, self._executor = engine, journal, executor
         self._clock, self._log = clock, log
         self._later = later or (lambda _delay_s, call: call())
+        self._beside = beside
         self._inbox: deque[Event] = deque()
         self._wake = asyncio.Event()
         self._last_ns = 0
@@ -178,6 +182,8 @@ class Runner:
         if closed is not None:
             self._measure(closed, begun_ns)
         self._send(actions, closed)
+        if self._beside is not None and closed is not None:
+            self._later(SHADOW_AFTER_S, self._beside.work)
         if self._is_truth_owed and not self._inbox:
             self._is_truth_owed = False
             self._executor.read_account()
@@ -194,6 +200,8 @@ class Runner:
         if is_recorded and (is_second or actions):
             self.journal.add_decision(actions, self.engine.digests if is_second else {})
         self._count(event, actions)
+        if self._beside is not None and isinstance(event, SecondClosed):
+            self._beside.add(event.second, event.columns, self.engine.features)
         return actions
 
     def _commit(self, actions: list[Action]) -> list[Action]:

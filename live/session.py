@@ -14,7 +14,6 @@ import contextlib
 import gc
 import os
 import secrets
-import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from live import memory
 from live.affords import say_affordable
 from live.executor import Executor, MeteredClient
 from live.runner import Runner
+from live.shadow import Beside, ShadowPlan, copy_bundle, open_beside
 from live.streams import AccountStream, Market
 from live.truth import read_truth, say_open
 from shared import journal, log
@@ -79,16 +79,9 @@ _WARN: Final = frozenset(
         "order.unanswered",
         "query.unanswered",
         "risk.latched",
+        "shadow.ended",
     }
 )
-
-
-class ShadowPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """Whom to score beside the model that trades."""
-
-    model: str  # as asked for
-    bundle_folder: Path | None  # None: rules and coin need none
-    bundle_note: journal.ModelNote | None
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,6 +178,7 @@ class Session:
         self._has_begun = False  # the engine was told what the exchange holds
         self._must_hurry = asyncio.Event()  # flattening cannot succeed, or a person does not want to wait for it
         self._streams_stop = asyncio.Event()
+        self._beside: Beside | None = None  # None: nobody is scored beside
 
     # ------------------------------------------------------------------------------------------------- the steps
 
@@ -245,11 +239,7 @@ class Session:
         began = kept.begin(plan.model, forget_risk=plan.forget_risk or plan.is_child_venue)
         self._kept = kept
         if plan.bundle_folder is not None and plan.bundle_note is not None:
-            target = self.folder / plan.bundle_note.folder
-            target.mkdir(parents=True, exist_ok=True)
-            for file in plan.bundle_folder.iterdir():
-                if file.name in ("bundle.json", "model.lgb"):
-                    shutil.copyfile(file, target / file.name)
+            copy_bundle(plan.bundle_folder, self.folder / plan.bundle_note.folder)
         scorer = make_scorer(plan.model, plan.seed, universe, self.folder, plan.bundle_note)
         engine = Engine(plan.config, universe, scorer, session=self.name, seed=plan.seed, memory=began)
         header = journal.Header(
@@ -269,7 +259,12 @@ class Session:
             commit=plan.commit,
             numpy=np.__version__,
         )
-        return engine, journal.JournalWriter(self.folder, header)
+        writer = journal.JournalWriter(self.folder, header)
+        if plan.shadow is not None:
+            self._beside = open_beside(
+                plan.shadow, self.folder, plan.config, universe, session=self.name, seed=plan.seed, log=self._log
+            )
+        return engine, writer
 
     async def _trade(
         self,
@@ -284,7 +279,15 @@ class Session:
         executor = Executor(
             client, symbol, self._leverage, lambda event: runner.tell(event), self._clock, log=self._log
         )
-        runner = Runner(engine, writer, executor, clock=self._clock, log=self._log, later=loop.call_later)
+        runner = Runner(
+            engine,
+            writer,
+            executor,
+            clock=self._clock,
+            log=self._log,
+            later=loop.call_later,
+            beside=self._beside,
+        )
         self._runner, self._executor = runner, executor
         market = Market(plan.market_ws_url, universe.symbols, runner.tell, self._clock, self._log, plan.books)
         account = AccountStream(plan.venue_ws_url, plan.keys, runner.tell, self._clock, self._log)
@@ -525,6 +528,8 @@ class Session:
                 writer.close()
             except CrosscutError as failure:
                 error = error or failure
+        if self._beside is not None:
+            self._beside.close()
         try:
             memory.save(self._memory_path, self._kept.after(plan.model, engine.memory))
         except CrosscutError as failure:
@@ -615,6 +620,7 @@ class Session:
                 "is_complete": runner.journal_error is None,
                 "events_dropped": runner.dropped,
             },
+            "shadow": self._beside.summary() if self._beside is not None else None,
             "risk_latch": str(engine.risk.latch) if engine.risk.latch is not None else None,
             "flat_at_end": is_flat,
             "open_at_end": what_is_open,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from live.runner import Runner
+from live.shadow import ShadowPlan, open_beside
 from shared import journal
 from shared.features.catalog import FEATURES
 from shared.features.graph import definition_hash, formulas_of
@@ -27,6 +28,7 @@ from shared.types import (
     Filled,
     Floats,
     LinkChanged,
+    Note,
     OrderAccepted,
     PlaceOrder,
     QueryAccount,
@@ -119,14 +121,30 @@ class Clock:
 class Rig:
     """A runner with its venue, journal and clock."""
 
-    def __init__(self, folder: Path, model: str = "coin", **changes: Any) -> None:
+    def __init__(self, folder: Path, model: str = "coin", *, shadow: str = "", **changes: Any) -> None:
         said = header(model, **changes)
         scorer = CoinScorer(7) if model == "coin" else RulesScorer(tuple(FEATURES))
         self.clock = Clock()
         self.venue = InstantVenue()
         self.engine = Engine(said.config, said.universe, scorer, session="s", seed=7, memory=said.memory)
         self.journal = journal.JournalWriter(folder, said)
-        self.runner = self.venue.runner = Runner(self.engine, self.journal, self.venue, clock=self.clock)
+        self.notes: list[Note] = []  # of the shadow
+        self.beside = (
+            open_beside(
+                ShadowPlan(model=shadow, bundle_folder=None, bundle_note=None),
+                folder,
+                said.config,
+                said.universe,
+                session="s",
+                seed=7,
+                log=self.notes.append,
+            )
+            if shadow
+            else None
+        )
+        self.runner = self.venue.runner = Runner(
+            self.engine, self.journal, self.venue, clock=self.clock, beside=self.beside
+        )
         self.second = START_S
 
     def adopt(self, said: Universe | None = None) -> None:
