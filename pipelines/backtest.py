@@ -17,12 +17,13 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
-from pipelines import trials
+from pipelines import provenance, trials
 from pipelines.moments import second_of, when
-from pipelines.report import verdict, write_report
+from pipelines.page import coverage_of, of_backtest, verdict
+from pipelines.report import write_outputs, write_report
 from pipelines.resources import resolve_source
 from pipelines.simulation import Backtest, Outcome, run_backtest
-from pipelines.tracking import EXPERIMENT_BACKTESTS, Run, Tracking, code_commit
+from pipelines.tracking import EXPERIMENT_BACKTESTS, Run, Tracking, code_commit, lock_hash
 from pipelines.trades import trades_frame
 from pipelines.trials import Trials
 from pipelines.validation import LeakySplit
@@ -53,6 +54,7 @@ class Candidate(msgspec.Struct, frozen=True):
     training: dict[str, float]  # figures of its training run
     lineage: dict[str, str]
     training_run: str | None = None  # None: nothing was learnt
+    digest: str | None = None  # SHA-256 of the booster's text; None: nothing was learnt
 
 
 def candidate(wanted: str, tracking: Tracking, *, seed: int) -> Candidate:
@@ -80,6 +82,7 @@ def candidate(wanted: str, tracking: Tracking, *, seed: int) -> Candidate:
         holdout_from_s=int(known_s) if known_s else lineage.trained_to_s,
         training=dict(tracking.client.get_run(version.run_id).data.metrics),
         training_run=version.run_id,
+        digest=bundle.booster_sha256,
         lineage={
             "model": f"crosscut version {version.version}, gate: {bundle.gate}",
             "trained on": f"{bundle.source}, {lineage.rows:,} rows, "
@@ -132,6 +135,7 @@ def judge(
         end_s=end_s,
         seed=seed,
         holdout_from_s=boundary,
+        keeps_decisions=True,
     )
     params = {
         "model": judged.name,
@@ -177,15 +181,28 @@ def judge(
             write_outputs(folder, outcome, run.run_id)
             trials.write_returns(folder, returns)
             lineage = judged.lineage | {"this run": run.run_id, "code of the backtest": code_commit()}
-            write_report(
-                folder / "report.html",
+            page = of_backtest(
                 backtest,
                 training=judged.training,
                 lineage=lineage,
                 trials=trials.words(tried),
+                coverage=coverage_of(lake, source, start_s, end_s),
+                provenance=provenance.of_backtest(
+                    lake,
+                    backtest,
+                    config,
+                    model=judged.name,
+                    model_digest=judged.digest,
+                    commit=code_commit(),
+                    packages=lock_hash(),
+                ),
             )
+            write_report(folder / "report.html", page)
             run.log_folder(folder, "backtest")
             write_trades(lake, source, outcome, run.run_id)
+            if backtest.decisions is not None:
+                backtest.decisions.store(lake, source, run.run_id)
+                backtest.decisions.close()
     return backtest, folder, run_ids[0], tried
 
 
@@ -201,7 +218,7 @@ def check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise SettingsError(
-            f"files must be writable in {folder}, found: {error.strerror}: free it, or choose other --output or --lake"
+            f"files must be writable in {folder}, found: {error.strerror}: free it, or choose other --out or --lake"
         ) from None
 
 
@@ -225,16 +242,6 @@ def window_of(lake: Path, source: str, start_s: int | None, end_s: int | None) -
     )
     first, last = int(frame["first"][0]), int(frame["last"][0]) + 1
     return max(first, start_s or first), min(last, end_s or last)
-
-
-def write_outputs(folder: Path, outcome: Outcome, run: str) -> None:
-    """Write trades.parquet, trades.csv and metrics.csv; an undefined metric is an empty field."""
-    folder.mkdir(parents=True, exist_ok=True)
-    frame = trades_frame(outcome.trades, run)
-    frame.write_parquet(folder / "trades.parquet")
-    frame.write_csv(folder / "trades.csv")
-    values = {k: None if math.isnan(v) else v for k, v in outcome.metrics.items()}
-    pl.DataFrame([values], schema=dict.fromkeys(values, pl.Float64)).write_csv(folder / "metrics.csv")
 
 
 def log_trades(run: Run, outcome: Outcome) -> None:
@@ -279,7 +286,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--source", help="which seconds to run over (default: the model's own source)")
     p.add_argument("--from", dest="start", help="first moment, not before the holdout (default: the holdout)")
     p.add_argument("--to", dest="end", help="end, exclusive (default: the last second)")
-    p.add_argument("--output", type=Path, metavar="DIR", help="where files go (default: reports/ in the lake)")
+    p.add_argument(
+        "--out", "--output", dest="output", type=Path, metavar="DIR",
+        help="where files go (default: reports/ in the lake)",
+    )  # fmt: skip
     p.add_argument("--seed", type=int, default=SEED, help=f"of the engine and the coin (default: {SEED})")
     return p
 

@@ -12,7 +12,7 @@ cost like a taker's and comes back as negative slippage.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 
 import msgspec
@@ -153,3 +153,69 @@ def _ratio(returns: Floats, deviation: float) -> float:
     if len(returns) < RATIO_MINUTES_MIN or not deviation > 0:
         return math.nan
     return float(returns.mean() / deviation) * math.sqrt(MINUTES_A_YEAR)
+
+
+# ---------------------------------------------------------------------------------------- what a report shows
+
+
+class Waterfall(msgspec.Struct, frozen=True):
+    """Where the money of all trades went; the steps add up to net exactly as money does, in floats for pictures."""
+
+    steps: tuple[tuple[str, float], ...]  # name, USDT; costs are negative
+    net_usdt: float
+    opened_usdt: float  # 0.0: no trade
+
+
+def waterfall_of(trades: Sequence[Trade]) -> Waterfall:
+    """Return gross -> fees -> half spreads -> slippage -> funding, in this order."""
+
+    def total(name: str) -> Decimal:
+        return sum((getattr(trade, name) for trade in trades), ZERO)
+
+    return Waterfall(
+        steps=(
+            ("gross, mid to mid", float(total("gross_usdt"))),
+            ("fees", -float(total("fees_usdt"))),
+            ("half spread, in and out", -float(total("spread_usdt"))),
+            ("slippage", -float(total("slippage_usdt"))),
+            ("funding", float(total("funding_usdt"))),
+        ),
+        net_usdt=float(total("net_usdt")),
+        opened_usdt=float(total("opened_usdt")),
+    )
+
+
+class Slice(msgspec.Struct, frozen=True):
+    """The trades of one symbol, hour or cause."""
+
+    name: str
+    trades: int
+    won: float  # [1]
+    net_usdt: float
+    net_bps: float  # of what was opened
+
+
+def slices_of(trades: Sequence[Trade], by: Callable[[Trade], str]) -> list[Slice]:
+    """Return the trades in groups, by name."""
+    groups: dict[str, list[Trade]] = {}
+    for trade in trades:
+        groups.setdefault(by(trade), []).append(trade)
+    return [
+        Slice(
+            name=name,
+            trades=len(some),
+            won=sum(trade.net_usdt > 0 for trade in some) / len(some),
+            net_usdt=float(sum((trade.net_usdt for trade in some), ZERO)),
+            net_bps=net_bps(some),
+        )
+        for name, some in sorted(groups.items())
+    ]
+
+
+def turnover_of(trades: Sequence[Trade], equity_usdt: Floats) -> float:
+    """Return what was bought and sold, in and out, as multiples of mean equity a day; NaN without a second."""
+    seconds = len(equity_usdt) - 1
+    if seconds <= 0:
+        return math.nan
+    traded = sum((trade.size * (trade.entry_price + trade.exit_price) for trade in trades), ZERO)
+    return float(traded) / float(equity_usdt.mean()) / seconds * 86_400

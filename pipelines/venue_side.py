@@ -53,7 +53,7 @@ def _cells(side: str) -> NDArray[np.intp]:
     return np.array([[_AT[f"{side}_price_{k}"], _AT[f"{side}_size_{k}"]] for k in levels], np.intp)
 
 
-_BIDS, _ASKS = _cells("bid"), _cells("ask")
+BIDS, ASKS = _cells("bid"), _cells("ask")
 _MARK, _INDEX, _RATE = (_AT[name] for name in ("mark", "index", "funding_rate"))
 
 
@@ -70,11 +70,11 @@ class Tape:
 
     def bids(self, t: int, n: int) -> Floats:
         """Return the visible bids, (LEVELS, 2): price, size."""
-        book: Floats = self._values[_BIDS, t, n]
+        book: Floats = self._values[BIDS, t, n]
         return book
 
     def asks(self, t: int, n: int) -> Floats:
-        book: Floats = self._values[_ASKS, t, n]
+        book: Floats = self._values[ASKS, t, n]
         return book
 
     def mark(self, t: int, n: int) -> tuple[float, float, float]:

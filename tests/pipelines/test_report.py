@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from decimal import Decimal
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from pipelines.report import figure, verdict, write_report
+from pipelines.page import ChannelCoverage, of_backtest, trade_rows, verdict
+from pipelines.report import figure, signed, write_report
 from pipelines.simulation import Backtest, Outcome
 from pipelines.skill import NO_SKILL
-from pipelines.trades import metrics_of, net_bps
+from pipelines.trades import metrics_of, net_bps, waterfall_of
 from pipelines.validation import RankIC
 from shared.strategy.portfolio import Trade
 from tests.pipelines.test_trades import round_trip
@@ -39,31 +41,30 @@ def backtest(source: str, trades: tuple[Trade, ...]) -> Backtest:
 
 
 def page(tmp_path: Path, judged: Backtest) -> str:
-    write_report(
-        tmp_path / "report.html",
-        judged,
-        training={"rank_ic": 0.05},
-        lineage={"code": "abc"},
-        trials=["3 models trained"],
-    )
+    shown = of_backtest(
+        judged, training={"rank_ic": 0.05}, lineage={"code": "abc"}, trials=["3 models trained"],
+        coverage=(ChannelCoverage("book", 18, 2, 0),),
+    )  # fmt: skip
+    write_report(tmp_path / "report.html", shown)
     return (tmp_path / "report.html").read_text()
 
 
+D1000 = Decimal(1000)
 TRADES = (round_trip("100", "101", "5", fee="0.3"), round_trip("100", "98", "5", fee="0.3"))
 
 
 def test_net_after_costs_comes_before_everything_else(tmp_path: Path) -> None:
-    """The first figure on the page is the net result; boundary, trials and nulls follow before any plot."""
+    """The first figure on the page is the net result; boundary, trials and nulls before any plot."""
     text = page(tmp_path, backtest("bitget", TRADES))
 
     order = [
         text.index(words)
         for words in (
-            "-6.20 USDT net after costs",
+            "−6.20 USDT net after costs",
             "Out of sample from",
             "3 models trained",
+            "<svg",
             "<th>coin</th>",
-            "data:image/png",
         )
     ]
     assert order == sorted(order)
@@ -83,6 +84,8 @@ def test_page_stands_alone_and_escapes_what_the_venue_said(tmp_path: Path) -> No
     assert "https://" not in text
     assert "<b>balance</b>" not in text
     assert "&lt;b&gt;balance" in text
+    assert "<script" not in text
+    assert 'src="' not in text
 
 
 def test_report_without_a_trade_says_why(tmp_path: Path) -> None:
@@ -93,6 +96,73 @@ def test_report_without_a_trade_says_why(tmp_path: Path) -> None:
     assert "no trade" in page(tmp_path, judged).lower()
 
 
+def test_a_window_of_a_minute_with_nothing_in_it_has_dashes_and_no_zeros(tmp_path: Path) -> None:
+    """What is not defined without a trade is a dash: mean duration, wins, bps, Sharpe, capacity; nothing divides by 0."""
+    empty = outcome("model", ())
+    minute = msgspec.structs.replace(
+        empty,
+        equity_usdt=np.full(61, 1000.0),
+        gates={},
+        refusals={},
+        metrics=metrics_of((), np.full(61, 1000.0), D1000),
+    )
+    judged = msgspec.structs.replace(
+        backtest("bitget", ()), main=minute, nulls=(), end_s=1_760_000_060, holdout_from_s=None, skill=NO_SKILL
+    )
+
+    text = page(tmp_path, judged)
+
+    cells = dict(re.findall(r"<tr><td>([^<]*)</td><td>([^<]*)</td></tr>", text))
+    for name in ("won [1]", "profit factor [1]", "mean duration, s", "Sharpe (annualised; needs a day)"):
+        assert cells[name] == "–"
+    assert "<strong>–</strong>" in text  # net bps of what was traded
+    assert not re.search(r"\bnan\b", re.sub(r"<[^>]*>", "", text).lower())
+    assert "−0.00" not in text
+    assert "no fill was kept with its book" in text
+
+
+def test_one_trade_has_a_mean_and_no_error(tmp_path: Path) -> None:
+    """Of one trade there is no standard error; the page says one trade, and shows it."""
+    text = page(tmp_path, backtest("bitget", TRADES[:1]))
+
+    assert "1 trade earned 4.40 USDT after all costs" in text
+    assert "mean +88.00<" in text.replace(" </text>", "</text>").replace(" mean", "mean")
+
+
+def test_symbols_in_chinese_are_letters_of_the_page(tmp_path: Path) -> None:
+    """A picture's letters are the page's own, so a name that no font of the machine has is still written."""
+    trades = tuple(msgspec.structs.replace(trade, symbol="币安人生USDT") for trade in TRADES)
+    judged = backtest("bitget", trades)
+
+    text = page(tmp_path, judged)
+
+    assert trade_rows(judged.main)[0]["symbol"] == "币安人生USDT"
+    assert "<td>币安人生USDT</td>" in text
+    assert re.search(r"<text[^>]*>币安人生</text>", text)
+
+
+def test_pictures_take_the_colours_of_light_and_dark(tmp_path: Path) -> None:
+    """No picture holds a colour of its own, identifiers are unique on the page, and the same input gives the same page."""
+    judged = backtest("bitget", TRADES)
+
+    text = page(tmp_path, judged)
+
+    drawn = "".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL))
+    assert not re.findall(r"#[0-9a-fA-F]{6}", drawn)
+    names = re.findall(r'\sid="([^"]+)"', text)
+    assert len(names) == len(set(names))
+    assert set(re.findall(r'(?:href="#|url\(#)([^")]+)', drawn)) <= set(names)
+    assert page(tmp_path, judged) == text
+
+
+def test_waterfall_ends_at_net(tmp_path: Path) -> None:
+    """Gross less fees, spread and slippage, plus funding, is net: the table's own rows add up."""
+    found = waterfall_of(TRADES)
+
+    assert sum(value for _, value in found.steps) == pytest.approx(found.net_usdt)
+    assert found.steps[0][0] == "gross, mid to mid"
+
+
 def test_few_trades_are_called_few() -> None:
     """Two trades are no evidence, and the sentence says it."""
     assert "too few trades to say anything" in verdict(backtest("bitget", TRADES))
@@ -100,11 +170,16 @@ def test_few_trades_are_called_few() -> None:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(math.nan, "–"), (None, "–"), (0.0, "0"), (12345.0, "12,345"), (0.12345, "0.1235"), (-14.567, "-14.57")],
+    [(math.nan, "–"), (None, "–"), (0.0, "0"), (12345.0, "12,345"), (0.12345, "0.1235"), (-14.567, "−14.57")],
 )
 def test_figures_as_a_person_reads_them(value: float | None, shown: str) -> None:
     """What is not defined is a dash, never 0."""
     assert figure(value) == shown
+
+
+def test_money_has_a_sign_and_nothing_no_minus() -> None:
+    """A cost of nothing is not -0."""
+    assert [signed(value) for value in (-0.0, 1.005, -2.0, math.nan, None)] == ["+0.00", "+1.00", "−2.00", "–", "–"]
 
 
 def test_outcome_is_immutable() -> None:

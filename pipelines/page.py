@@ -1,0 +1,235 @@
+"""What a report shows, whatever it is about: a backtest, or a session that was traded live or on paper.
+
+`pipelines.report` renders a `Page`; `of_backtest` makes one here, `pipelines.sessions_report` makes one of a journal.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from pipelines.moments import when
+from pipelines.provenance import Provenance
+from pipelines.shortfall import Gap
+from pipelines.simulation import Backtest, Outcome
+from pipelines.skill import NO_SKILL, Skill
+from pipelines.trades import Slice, slices_of
+from shared.errors import TableEmpty
+from shared.lake import read
+from shared.lake.layout import MINUTE_S
+from shared.strategy.portfolio import Trade
+from shared.types import NS
+
+TRADES_MIN = 100
+"""Below this a mean says nothing: with 15 bps of deviation a trade its standard error is above 1.5 bps."""
+
+
+class Kind(enum.StrEnum):
+    BACKTEST = "backtest"
+    SESSION = "session"
+
+
+class ParityVerdict(enum.StrEnum):
+    NOT_CHECKED = "not checked"
+    IDENTICAL = "identical"
+    DIFFERS = "differs"
+
+
+class Parity(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether research and trading computed the same, and who says so."""
+
+    verdict: ParityVerdict = ParityVerdict.NOT_CHECKED
+    sentence: str = "Nobody has compared yet what live computes with what research computes on the same seconds."
+
+
+NOT_CHECKED = Parity()
+
+
+class ChannelCoverage(msgspec.Struct, frozen=True):
+    """How much of a channel was recorded in the window, in symbol-minutes."""
+
+    channel: str
+    complete: int
+    gap: int
+    stale: int
+
+    @property
+    def share(self) -> float:
+        """Return the complete share of what was listed [1]; NaN where nothing was."""
+        total = self.complete + self.gap + self.stale
+        return self.complete / total if total else math.nan
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """A report before it is rendered."""
+
+    kind: Kind
+    title: str
+    source: str
+    start_s: int
+    end_s: int
+    symbols: int
+    style: str
+    seed: int
+    main: Outcome
+    nulls: tuple[Outcome, ...] = ()
+    skill: Skill = NO_SKILL
+    sample: tuple[str, str]  # what was learnt before, as (heading, sentence)
+    trials: tuple[str, ...] = ()
+    training: Mapping[str, float] = {}  # figures of the model's training run; {}: nothing was learnt
+    coverage: tuple[ChannelCoverage, ...] | None = None  # None: nobody judged it
+    parity: Parity = NOT_CHECKED
+    gap: Gap | None = None  # of a session; None: nothing to compare with
+    lineage: Mapping[str, str] = {}
+    provenance: Provenance | None = None  # None: it cannot be recomputed
+    not_simulated: str
+
+    @property
+    def is_generated(self) -> bool:
+        return self.source.startswith("simulator-g")
+
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        return (self.main, *self.nulls)
+
+
+NOT_SIMULATED = (
+    "Not simulated: latency other than one second, market impact beyond the five visible levels, places in queues, "
+    "trades between two seconds."
+)
+
+
+def of_backtest(
+    backtest: Backtest,
+    *,
+    training: Mapping[str, float],
+    lineage: Mapping[str, str],
+    trials: Sequence[str],
+    coverage: tuple[ChannelCoverage, ...] | None = None,
+    parity: Parity = NOT_CHECKED,
+    provenance: Provenance | None = None,
+    not_simulated: str = NOT_SIMULATED,
+) -> Page:
+    """Return the page of a backtest.
+
+    Args:
+        training: figures of the model's training run (`training.figures_of`); empty for rules and coin.
+        lineage: what to say about where it comes from, in order.
+        trials: what was tried before this result, and what it is worth after it (`trials.words`).
+    """
+    name = backtest.main.name
+    if backtest.holdout_from_s is None:
+        sample = ("Nothing was learnt:", f"{name} has no training, every second is out of sample.")
+    else:
+        sample = (
+            f"Out of sample from {when(backtest.holdout_from_s)}.",
+            "Nothing after it was learnt from or chosen with; between what the model has seen and this boundary lie "
+            f"the reach of labels and the lookback of features. The window begins {when(backtest.start_s)}.",
+        )
+    return Page(
+        kind=Kind.BACKTEST,
+        title=f"Backtest of {name} on {backtest.source}",
+        source=backtest.source,
+        start_s=backtest.start_s,
+        end_s=backtest.end_s,
+        symbols=backtest.symbols,
+        style=backtest.style,
+        seed=backtest.seed,
+        main=backtest.main,
+        nulls=backtest.nulls,
+        skill=backtest.skill,
+        sample=sample,
+        trials=tuple(trials),
+        training=training,
+        coverage=coverage,
+        parity=parity,
+        lineage=lineage,
+        provenance=provenance,
+        not_simulated=not_simulated,
+    )
+
+
+def verdict(judged: Backtest | Page) -> str:
+    """Return one sentence that says what the figures say, and no more."""
+    main = judged.main
+    if not main.trades:
+        why = max(main.gates.items(), key=lambda item: item[1], default=("nothing", 0))
+        return (
+            f"No trade: the engine said no every time, most often because of {why[0].replace('_', ' ')} "
+            f"({why[1]:,} symbol-seconds)."
+        )
+    net = main.metrics["net_pnl_usdt"]
+    n = len(main.trades)
+    sentence = (
+        f"{n:,} trade{'' if n == 1 else 's'} {'earned' if net > 0 else 'lost'} {abs(net):,.2f} USDT after all costs: "
+        f"{main.net_bps:+.2f} bps of what was traded"
+    )
+    if n < TRADES_MIN:
+        sentence += " (too few trades to say anything)"
+    beside = [f"{null.name} {null.net_bps:+.2f} bps" for null in judged.nulls if null.trades]
+    return sentence + (f"; beside it: {', '.join(beside)}." if beside else ".")
+
+
+def by_symbol(trades: Sequence[Trade]) -> list[Slice]:
+    return slices_of(trades, lambda trade: trade.symbol)
+
+
+def by_hour(trades: Sequence[Trade]) -> list[Slice]:
+    """Return trades by the hour of the day (UTC) in which they were closed."""
+    return slices_of(trades, lambda trade: f"{datetime.fromtimestamp(trade.exit_ns // NS, UTC):%H}h")
+
+
+def by_cause(trades: Sequence[Trade]) -> list[Slice]:
+    return slices_of(trades, lambda trade: trade.exit_cause.value)
+
+
+def coverage_of(lake: Path, source: str, start_s: int, end_s: int) -> tuple[ChannelCoverage, ...] | None:
+    """Return what was recorded of a window, channel by channel; None where nobody has judged it."""
+    try:
+        rows = read.collect(
+            read.scan(
+                lake, "coverage", source, start_s=start_s // MINUTE_S * MINUTE_S, end_s=end_s, is_sorted=False
+            ).select("channel", "state")
+        )
+    except TableEmpty:
+        return None
+    counted: dict[str, dict[str, int]] = {}
+    for channel, state, n in rows.group_by("channel", "state").agg(pl.len()).sort("channel", "state").iter_rows():
+        counted.setdefault(channel, {})[state] = n
+    return tuple(
+        ChannelCoverage(channel, states.get("complete", 0), states.get("gap", 0), states.get("stale", 0))
+        for channel, states in counted.items()
+        if set(states) - {"not_listed"}
+    )
+
+
+def gates_of(outcome: Outcome) -> list[dict[str, Any]]:
+    """Return why not, most frequent first, with the share of all refusals [1]."""
+    total = sum(outcome.gates.values())
+    ordered = sorted(outcome.gates.items(), key=lambda item: (-item[1], item[0]))
+    return [{"name": name.replace("_", " "), "count": count, "share": count / total} for name, count in ordered]
+
+
+def trade_rows(outcome: Outcome, most: int = 12) -> list[dict[str, object]]:
+    """Return the largest trades by absolute result, for the page."""
+    largest = sorted(outcome.trades, key=lambda trade: -abs(trade.net_usdt))[:most]
+    return [
+        {
+            "symbol": trade.symbol,
+            "side": "long" if trade.side.sign > 0 else "short",
+            "entry": when(trade.entry_ns // NS),
+            "duration_s": trade.duration_s,
+            "notional_usdt": float(trade.opened_usdt),
+            "net_usdt": float(trade.net_usdt),
+            "net_bps": trade.net_bps,
+            "cause": trade.exit_cause.value,
+        }
+        for trade in largest
+    ]

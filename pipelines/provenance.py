@@ -1,0 +1,175 @@
+"""What a report was computed from and what came out, so that `pipelines.verify` can compute it again.
+
+It lies in the page itself (an element that no browser shows) and beside it as `report.json`. Inputs are named by hashes
+of their contents; results by hashes and by every metric, so that a difference has a name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from pipelines.simulation import Backtest, Outcome
+from shared.errors import CrosscutError
+from shared.features.catalog import FEATURES
+from shared.features.graph import lookback_of
+from shared.lake import read
+from shared.lake.layout import HOUR_S, hour_name
+from shared.strategy.config import EngineConfig
+from shared.strategy.portfolio import Trade
+from shared.types import NS
+
+FORMAT = 1
+FILE_NAME = "report.json"
+ELEMENT = "crosscut-provenance"
+
+
+class ReportUnreadable(CrosscutError):
+    """A file is no report of this program, or of another version of it."""
+
+
+class ResultDigest(msgspec.Struct, frozen=True, kw_only=True):
+    """What one engine's outcome was."""
+
+    name: str
+    trades: str  # SHA-256 of all of them
+    equity: str
+    metrics: dict[str, float | None]  # None: not defined
+
+
+class Provenance(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a result is a function of, and the result."""
+
+    format: int = FORMAT
+    kind: Literal["backtest", "session"]
+    source: str
+    start_s: int
+    end_s: int
+    seed: int
+    model: str  # version, rules or coin
+    model_digest: str | None  # SHA-256 of the booster's text; None: nothing was learnt
+    config: EngineConfig
+    equity_usdt: str
+    holdout_from_s: int | None
+    commit: str
+    packages: str  # SHA-256 of the lock
+    seconds: dict[str, str] = {}  # hour -> content hash in the lake
+    labels: dict[str, str] = {}
+    universe: str = ""  # SHA-256 of the contracts
+    session: str = ""  # of a session: its name
+    journal: str = ""  # of a session: running hash over everything it was told
+    results: tuple[ResultDigest, ...]
+    rank_ic: float | None
+
+
+def defined(value: float) -> float | None:
+    """Return a figure as JSON has it: what is not defined is null."""
+    return value if math.isfinite(value) else None
+
+
+def trades_digest(trades: Sequence[Trade]) -> str:
+    """Return the SHA-256 of trades, every digit of every figure."""
+    return hashlib.sha256(msgspec.json.encode(list(trades))).hexdigest()
+
+
+def result_of(outcome: Outcome) -> ResultDigest:
+    return ResultDigest(
+        name=outcome.name,
+        trades=trades_digest(outcome.trades),
+        equity=hashlib.sha256(outcome.equity_usdt.astype("<f8").tobytes()).hexdigest(),
+        metrics={name: defined(value) for name, value in (outcome.metrics | {"net_bps": outcome.net_bps}).items()},
+    )
+
+
+def hashes_of(lake: Path, table: str, source: str, start_s: int, end_s: int) -> dict[str, str]:
+    """Return hour -> content hash of what a table holds of a window."""
+    there = set(read.hours(lake, table, source))
+    hours = range(start_s // HOUR_S, (end_s - 1) // HOUR_S + 1)
+    return {hour_name(hour): read.content_hash(lake, table, source, [hour]) for hour in hours if hour in there}
+
+
+def universe_digest(lake: Path, source: str, start_s: int, end_s: int) -> str:
+    """Return the SHA-256 of the contracts that a window begins with."""
+    universe = read.universe_between(lake, source, start_s * NS, end_s * NS, rules="first")
+    return hashlib.sha256(msgspec.json.encode(universe.contracts)).hexdigest()
+
+
+def of_backtest(
+    lake: Path, backtest: Backtest, config: EngineConfig, *, model: str, model_digest: str | None, commit: str,
+    packages: str,
+) -> Provenance:  # fmt: skip
+    """Return what a backtest was computed from."""
+    window = backtest.source, backtest.start_s, backtest.end_s
+    return Provenance(
+        kind="backtest",
+        source=backtest.source,
+        start_s=backtest.start_s,
+        end_s=backtest.end_s,
+        seed=backtest.seed,
+        model=model,
+        model_digest=model_digest,
+        config=config,
+        equity_usdt=str(backtest.main.start_usdt),
+        holdout_from_s=backtest.holdout_from_s,
+        commit=commit,
+        packages=packages,
+        seconds=hashes_of(lake, "seconds", backtest.source, backtest.start_s - lookback_of(FEATURES), backtest.end_s),
+        labels=hashes_of(lake, "labels", *window),
+        universe=universe_digest(lake, *window),
+        results=tuple(result_of(outcome) for outcome in (backtest.main, *backtest.nulls)),
+        rank_ic=defined(backtest.ic.mean),
+    )
+
+
+def encoded(provenance: Provenance) -> str:
+    """Return it as JSON that may stand inside of a page."""
+    return msgspec.json.encode(provenance).decode().replace("</", "<\\/")
+
+
+def write_beside(folder: Path, provenance: Provenance) -> None:
+    (folder / FILE_NAME).write_text(
+        json.dumps(msgspec.to_builtins(provenance), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+
+
+def read_report(path: Path) -> Provenance:
+    """Return what is inside of a report: a page, the file beside it, or the folder of both.
+
+    Raises:
+        ReportUnreadable: it is none.
+    """
+    found = path
+    if path.is_dir():
+        found = next((path / name for name in ("report.html", FILE_NAME) if (path / name).is_file()), path)
+    try:
+        text = found.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ReportUnreadable(
+            f"a report must be a page, its {FILE_NAME} or their folder, found {path}: {error}: give another path"
+        ) from None
+    if found.suffix != ".json":
+        element = re.search(rf'<script type="application/json" id="{ELEMENT}">(.*?)</script>', text, re.DOTALL)
+        if element is None:
+            raise ReportUnreadable(
+                f"{found} must hold what it was computed from, found no element {ELEMENT}: it is no report, or an "
+                "older one; make it again with python -m pipelines.backtest"
+            )
+        text = element.group(1).replace("<\\/", "</")
+    try:
+        told: Any = msgspec.json.decode(text)
+        if (version := told.get("format") if isinstance(told, dict) else None) != FORMAT:
+            raise ReportUnreadable(
+                f"{found} must be of format {FORMAT}, found {version}: check out the commit that wrote it"
+            )
+        return msgspec.json.decode(text, type=Provenance)
+    except msgspec.MsgspecError as error:
+        raise ReportUnreadable(
+            f"{found} must hold what it was computed from, found: {error}: it was altered or cut; restore it"
+        ) from None
