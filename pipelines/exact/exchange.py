@@ -6,8 +6,8 @@ Theory of operation
   items the market moves: `_pass` takes in what the tape shows of the symbols that concern us, in order, and stops
   where something happened to us (its push is on the agenda then, and may come before everything else there).
 * At one instant the market comes first, then requests in order of sending, as in hftbacktest.
-* Symbols concern us while an order of ours rests there (`resting`: books and trades, but only the rows that matter to
-  it) or a position is held there (marks: stops, liquidation). All others cost nothing.
+* Symbols concern us while an order of ours rests there (`resting`) or a position is held there (`marks`), and of their
+  rows only those that could do something. All others cost nothing.
 * A request meets the book of its arrival, not of its decision, less what we took before (`impact`).
 * Nothing is told that live would not be told: funding comes with a reading of the account alone, a lost answer is a
   time-out after `PATIENCE_NS`, a cancel that comes after the fill is refused.
@@ -21,14 +21,16 @@ import heapq
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 from functools import partial
+from itertools import chain
 
 import msgspec
 
 from pipelines.exact.impact import Impact, beyond
 from pipelines.exact.latency import Draws, Latencies
+from pipelines.exact.marks import Marks
 from pipelines.exact.queues import QueueModel, RiskAverse
 from pipelines.exact.resting import WHOLE, Resting
-from pipelines.exact.tape import NEVER_NS, Marks, Tape
+from pipelines.exact.tape import NEVER_NS, Tape
 from pipelines.venue_side import ACCOUNT, VenueSide
 from shared.lake.tiers import Ladder
 from shared.simulator.venue.orders import Accepted, FeeTier, OrderRequest, Refusal
@@ -63,6 +65,9 @@ PATIENCE_NS = 5 * NS
 
 PUSHED_NS = NS // 5
 """Live reads the account no sooner than this after its last placement was answered (`live.executor`)."""
+
+TIGHT = 3
+"""Equity of so many times the maintenance margin is not lost between two looks, a second apart at the most."""
 
 
 class Assumptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -133,6 +138,8 @@ class Exchange(VenueSide):
         self._resting: dict[str, Resting] = {}
         self._unmatched: set[str] = set()
         self._marks: dict[str, Marks] = {}  # of held symbols
+        self._is_tight = False
+        self._due_ns = start_ns  # nothing in the market concerns us before
         self._pushed_ns = start_ns
         self._at_rest_ns = start_ns  # when every placement so far has been answered and told
         self._bills: list[FundingPaid] = []  # not told yet
@@ -173,12 +180,18 @@ class Exchange(VenueSide):
             raise TypeError(f"no request: {type(action).__name__}")
 
     def next_event(self, until_ns: int) -> Event | None:
-        """Return what we are told next, None where nothing comes up to and including `until_ns`."""
+        """Return what we are told next, None where nothing comes up to and including `until_ns`.
+
+        Then the market is at `until_ns`, and so is the account's equity.
+        """
         while True:
             due_ns = min(self._agenda[0][0], until_ns) if self._agenda else until_ns
             if self._pass(due_ns):
                 continue
             if not self._agenda or self._agenda[0][0] > until_ns:
+                self._look_at_margin()
+                if self._value(until_ns):
+                    continue
                 return None
             now_ns, _, item = heapq.heappop(self._agenda)
             if isinstance(item, Event):
@@ -197,6 +210,8 @@ class Exchange(VenueSide):
     def _place(self, action: PlaceOrder, answered_ns: int | None, matched_ns: int, now_ns: int) -> None:
         """An order reaches the exchange: it is taken or refused."""
         self._show(action.symbol, now_ns)
+        self._mark(action.symbol, now_ns)
+        self._value(now_ns)
         request = OrderRequest(
             symbol=action.symbol,
             side=action.side,
@@ -236,8 +251,11 @@ class Exchange(VenueSide):
         if not isinstance(outcome, Accepted):
             self._count(outcome)
             self._tell(
-                CancelRefused(
-                    recv_ns=answered_ns, client_oid=action.client_oid, code=outcome.code, message=outcome.message
+                CancelRefused(  # the cancel of a fill is answered once matching has seen it
+                    recv_ns=max(answered_ns, now_ns),
+                    client_oid=action.client_oid,
+                    code=outcome.code,
+                    message=outcome.message,
                 )
             )
         self._happened(now_ns)
@@ -271,8 +289,7 @@ class Exchange(VenueSide):
         self._tell(msgspec.structs.replace(self.adopted(answered_ns), fills=since))
 
     def _fund(self, now_ns: int) -> None:
-        for held in self.venue.positions(ACCOUNT):
-            self._show(held.symbol, now_ns)
+        self._value(now_ns)
         self.venue.settle_funding(now_ns)
         self._happened(now_ns)
         self._plan(now_ns + HOUR_NS, self._fund)
@@ -287,41 +304,34 @@ class Exchange(VenueSide):
 
     def _pass(self, until_ns: int) -> bool:
         """Let the market move up to and including a time; True as soon as something has happened to us."""
-        while True:
-            # The first of all that concerns us, and the second: up to there the first goes on alone.
-            first_ns = second_ns = until_ns + 1
-            order: Resting | None = None
-            symbol = ""
-            for resting in self._resting.values():
-                at_ns = self._next_of(resting, until_ns)
+        while self._due_ns <= until_ns:
+            # The first of all that concern us, and when the second does: until then the first goes on alone.
+            first: Resting | Marks | None = None
+            first_ns = second_ns = NEVER_NS
+            followed: Resting | Marks
+            for followed in chain(self._resting.values(), self._marks.values()):
+                at_ns = min(followed.next_ns, followed.seen_ns + 1)
                 if at_ns < first_ns:
-                    first_ns, second_ns, order = at_ns, first_ns, resting
+                    first, first_ns, second_ns = followed, at_ns, first_ns
                 elif at_ns < second_ns:
                     second_ns = at_ns
-            for held, marks in self._marks.items():
-                at_ns = marks.next_ns(until_ns)
-                if at_ns < first_ns:
-                    first_ns, second_ns, symbol, order = at_ns, first_ns, held, None
-                elif at_ns < second_ns:
-                    second_ns = at_ns
-            if first_ns > until_ns:
-                self._now_ns = max(self._now_ns, until_ns)
-                return False
-            if order is not None:
-                steps, self._now_ns = order.take(min(second_ns, until_ns))
-                if steps and self._fill(order, steps, self._now_ns):
+            self._due_ns = first_ns
+            if first is None or first_ns > until_ns:
+                break
+            if first.next_ns > first_ns:  # nothing is known of it from here on
+                first.look(self._tape.block(first.symbol, first_ns))
+            elif isinstance(first, Resting):
+                steps, self._now_ns = first.take(min(second_ns, until_ns))
+                if steps and self._fill(first, steps, self._now_ns):
                     return True
             else:
                 self._now_ns = first_ns
-                self._marks[symbol].take()
-                self._show(symbol, first_ns)
-                if self._happened(first_ns):
+                first.pass_alarm()
+                self._show(first.symbol, first_ns)
+                if self._value(first_ns):
                     return True
-
-    def _next_of(self, resting: Resting, until_ns: int) -> int:
-        while resting.next_ns == NEVER_NS and resting.seen_ns < until_ns:
-            resting.look(self._tape.block(resting.symbol, resting.seen_ns + 1))
-        return resting.next_ns
+        self._now_ns = max(self._now_ns, until_ns)
+        return False
 
     def _fill(self, resting: Resting, steps: int, now_ns: int) -> bool:
         order = self.venue.order(ACCOUNT, order_id=resting.order_id)
@@ -334,23 +344,57 @@ class Exchange(VenueSide):
         return self._happened(now_ns)
 
     def _show(self, symbol: str, now_ns: int) -> None:
-        """Show the venue the market of one symbol as it is for us now."""
+        """Show the venue the book of one symbol as it is for us now."""
         block = self._tape.block(symbol, now_ns)
         row = block.book_at(now_ns)
         if row < 0:
             self.venue.show_book(symbol, (), ())
-        else:
-            bids, asks = self._last_book[symbol] = block.bids[row], block.asks[row]
-            step = self.venue.contracts[symbol].size_step
-            self.venue.show_book(
-                symbol,
-                beyond(bids, self._impact.owed(symbol, Side.BUY, step, now_ns)),
-                beyond(asks, self._impact.owed(symbol, Side.SELL, step, now_ns)),
-            )
-        at = block.mark_at(now_ns)
-        if at >= 0:
-            mark, index, rate = block.mark.item(at), block.index.item(at), block.rate.item(at)
-            self.venue.set_mark(symbol, mark, index, rate, now_ns)
+            return
+        bids, asks = self._last_book[symbol] = block.bids[row], block.asks[row]
+        step = self.venue.contracts[symbol].size_step
+        self.venue.show_book(
+            symbol,
+            beyond(bids, self._impact.owed(symbol, Side.BUY, step, now_ns)),
+            beyond(asks, self._impact.owed(symbol, Side.SELL, step, now_ns)),
+        )
+
+    def _value(self, now_ns: int) -> bool:
+        """Tell the venue what everything that is held is worth now; True where a stop or a liquidation followed."""
+        news = []
+        for symbol, marks in self._marks.items():
+            told = marks.news(self._tape.block(symbol, now_ns), now_ns)
+            if told is not None:
+                news.append(told)
+        if not news:
+            return False
+        if self._is_tight:
+            for symbol in self._marks:
+                self._show(symbol, now_ns)
+        self.venue.set_marks(news, now_ns)
+        return self._happened(now_ns)
+
+    def _mark(self, symbol: str, now_ns: int) -> None:
+        """Tell the venue the mark of a symbol that is not held: what is ordered is checked against it."""
+        block = self._tape.block(symbol, now_ns)
+        row = block.mark_at(now_ns)
+        if row >= 0 and symbol not in self._marks:
+            self.venue.set_mark(symbol, block.mark.item(row), block.index.item(row), block.rate.item(row), now_ns)
+
+    def _look_at_margin(self) -> None:
+        """See whether liquidation is so near that no mark may be passed over."""
+        is_tight = False
+        if self._marks:
+            is_tight = self.venue.cross_equity(ACCOUNT) < TIGHT * self.venue.maintenance(ACCOUNT)
+        if is_tight is not self._is_tight:
+            self._is_tight = is_tight
+            self._guard()
+
+    def _guard(self) -> None:
+        """Let the marks of what is held know which of them matter."""
+        for symbol, marks in self._marks.items():
+            plans = self.venue.plans.pending(ACCOUNT, symbol)
+            marks.guard(plans, is_tight=self._is_tight, now_ns=self._now_ns)
+        self._due_ns = self._now_ns  # to be found out anew
 
     # ------------------------------------------------------------------------------------ what happened to us
 
@@ -398,7 +442,8 @@ class Exchange(VenueSide):
         for symbol in [symbol for symbol in self._marks if symbol not in held]:
             del self._marks[symbol]
         for symbol in sorted(held - set(self._marks)):
-            self._marks[symbol] = Marks(self._tape, symbol, now_ns)
+            self._marks[symbol] = Marks(symbol, now_ns)
+        self._guard()
 
 
 def _name(action: Action) -> str:

@@ -6,19 +6,20 @@ symbol and side a *debt* is kept, the size we took, and the books that our order
 comes back exponentially (Bouchaud et al. 2009, "How markets slowly digest changes in supply and demand", measure a
 relaxation of that kind; the half-life is an assumption, and stated in every report).
 
+Between two half-lives it falls in a straight line, so that it is the same on every machine.
+
 It is a size, not a price: where the price has moved, what is gone moves with the touch. Resting orders are not
 affected, and neither is what others do.
 """
 
 from __future__ import annotations
 
-from decimal import Context, Decimal
+from decimal import Decimal
 
 from shared.simulator.venue.levels import decimal_of
 from shared.strategy.exact import ZERO, floor_to
 from shared.types import NS, Floats, Side
 
-_CONTEXT = Context(prec=28)
 _FORGOTTEN_HALVES = 60
 """Half-lives after which less than a 10^-18th is left."""
 
@@ -47,15 +48,15 @@ class Impact:
         return floor_to(left, step) if left else ZERO
 
     def _left(self, key: tuple[str, Side], now_ns: int) -> Decimal:
-        size, since_ns = self._debts.get(key, (ZERO, now_ns))
-        if not size:
+        debt = self._debts.get(key)
+        if debt is None:
             return ZERO
-        halves = _CONTEXT.divide(Decimal(now_ns - since_ns), Decimal(self._half_life_ns))
+        size, since_ns = debt
+        halves, rest_ns = divmod(now_ns - since_ns, self._half_life_ns)
         if halves > _FORGOTTEN_HALVES:
             del self._debts[key]
             return ZERO
-        # Decimal's power is the same on every machine, to the last digit; that of a C library is not.
-        return _CONTEXT.multiply(size, _CONTEXT.power(Decimal("0.5"), halves))
+        return size * (2 * self._half_life_ns - rest_ns) / (self._half_life_ns << (halves + 1))
 
 
 def beyond(levels: Floats, owed: Decimal) -> Floats | list[tuple[float, Decimal]]:

@@ -18,7 +18,7 @@ import math
 from hashlib import blake2b
 from pathlib import Path
 from statistics import NormalDist
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -110,6 +110,7 @@ class Draws:
     def __init__(self, latencies: Latencies, seed: int) -> None:
         self.latencies, self.seed = latencies, seed
         drawn = (latencies.decide, latencies.entry, latencies.answer, latencies.push)
+        self._philox = np.random.Philox(0)  # its state is set for every draw: a new one would take 60 us
         self._is_certain = not latencies.lost_share and all(isinstance(one, Constant) for one in drawn)
 
     def trip(self, name: str, now_ns: int) -> Trip:
@@ -134,13 +135,15 @@ class Draws:
     def _uniform(self, name: str, n: int) -> list[float]:
         if self._is_certain:
             return [0.5] * n
-        values: list[float] = _generator(self.seed, name).random(n).tolist()
-        return values
+        self._philox.state = _state(self.seed, name)
+        return [(word >> 11) * 2.0**-53 for word in self._philox.random_raw(n).tolist()]
 
 
 def feed_ns(distribution: Distribution, seed: int, symbol: str, n_rows: int) -> Ints:
     """Return how long n rows of a symbol took to us, drawn independently, ns."""
-    uniform = _generator(seed, f"feed {symbol}").random(n_rows)
+    philox = np.random.Philox(0)
+    philox.state = _state(seed, f"feed {symbol}")
+    uniform = np.random.Generator(philox).random(n_rows)
     if isinstance(distribution, Empirical):
         table = np.asarray(distribution.quantiles_ms)
         ms = np.interp(uniform * (len(table) - 1), np.arange(len(table)), table)
@@ -150,9 +153,17 @@ def feed_ns(distribution: Distribution, seed: int, symbol: str, n_rows: int) -> 
     return latency_ns
 
 
-def _generator(seed: int, name: str) -> np.random.Generator:
+def _state(seed: int, name: str) -> Any:
+    """Return the state of a Philox at its beginning, keyed by seed and name."""
     word = int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big")
-    return np.random.Generator(np.random.Philox(key=[seed, word]))
+    return {
+        "bit_generator": "Philox",
+        "state": {"counter": np.zeros(4, np.uint64), "key": np.array([seed, word], np.uint64)},
+        "buffer": np.zeros(4, np.uint64),
+        "buffer_pos": 4,
+        "has_uint32": 0,
+        "uinteger": 0,
+    }
 
 
 def _ns(distribution: Distribution, u: float) -> int:

@@ -76,29 +76,6 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
         return int(self.mark_ns.searchsorted(now_ns, side="right")) - 1
 
 
-class Marks:
-    """The marks of a symbol one after the other, from a time on."""
-
-    def __init__(self, tape: Tape, symbol: str, after_ns: int) -> None:
-        self._tape, self._symbol = tape, symbol
-        self._block = tape.block(symbol, after_ns)
-        self._row = self._block.mark_at(after_ns) + 1
-
-    def next_ns(self, until_ns: int) -> int:
-        """Return when the next mark is told, something later than `until_ns` where it is not told by then."""
-        block = self._block
-        while self._row >= len(block.mark_ns):
-            if block.end_ns > until_ns:
-                return NEVER_NS
-            block = self._block = self._tape.block(self._symbol, block.end_ns)
-            self._row = int(block.mark_ns.searchsorted(block.begin_ns))
-        return block.mark_ns.item(self._row)
-
-    def take(self) -> None:
-        """Go on to the mark after the next."""
-        self._row += 1
-
-
 class Tape(Protocol):
     """Where the market comes from."""
 
