@@ -38,6 +38,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     policy: str
     decided: tuple[Decided, ...]
     unknown: int
+    sure: int
     others: int  # decisions under other policies or in the other mode: not counted
     sessions: tuple[str, ...]
 
@@ -72,6 +73,7 @@ def gather(folders: Sequence[Path]) -> Evidence:
         policy=last.policy,
         decided=tuple(decision for _, log in same for decision in log.decided),
         unknown=sum(log.unknown for _, log in same),
+        sure=sum(log.sure for _, log in same),
         others=sum(len(log.decided) for _, log in logs) - sum(len(log.decided) for _, log in same),
         sessions=tuple(dict.fromkeys(header.session for header, _ in same)),
     )
@@ -105,11 +107,16 @@ def report(evidence: Evidence) -> tuple[list[str], bool, Comparison | None]:
     )
     lines = [
         f"{question}  model {evidence.model} on {evidence.source}, policy {evidence.policy}",
-        f"{len(evidence.sessions)} sessions, {len(evidence.decided)} decisions "
-        f"({evidence.unknown} left out: an outcome is not known; {evidence.others} of other policies)",
+        f"{len(evidence.sessions)} sessions, {len(evidence.decided)} decisions that left something to chance; not used: "
+        f"{evidence.sure} that did not, {evidence.unknown} without a known outcome, {evidence.others} of other policies",
     ]
     if not evidence.decided:
-        return [*lines, "no: nothing that was decided has an outcome"], False, None
+        what_to_do = "set EXPLORE_BPS_PER_DAY above 0 and let more symbols clear their cost than TOP_K takes"
+        return (
+            [*lines, f"no: nothing was left to chance, so nothing is known of another plan: {what_to_do}"],
+            False,
+            None,
+        )
     found = compare(evidence.decided)
     checks = checks_of(found)
     lines += ["", *table(found), ""]

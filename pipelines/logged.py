@@ -5,8 +5,9 @@
     note order.done       its last order ended; nothing filled: it earned 0
     note trade.closed     with the decision that opened it: what it earned, net, in bps
 
-What has another end is not known: a position that was corrected or adopted, one still open when the journal ends. A
-decision with an entry like that is left out whole, and counted.
+A decision that left nothing to chance (fewer candidates than slots, no budget to explore with) says nothing about
+another plan, and is counted only. What has another end is not known: a position that was corrected or adopted, one still
+open when the journal ends. A decision with an entry like that is left out whole, and counted.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
     mode: Mode
     decided: tuple[Decided, ...]
     unknown: int  # decisions left out
+    sure: int  # decisions in which nothing was left to chance: there is nothing to learn about another plan
 
 
 class _Ask(msgspec.Struct):
@@ -94,11 +96,16 @@ def read_log(actions: Iterable[Action]) -> list[Log]:
 def _logs(notes: list[dict[str, Any]], earned: dict[tuple[int, str], float | None]) -> list[Log]:
     decided: dict[tuple[str, str], list[Decided]] = {}
     unknown: dict[tuple[str, str], int] = {}
+    sure: dict[tuple[str, str], int] = {}
     for note in notes:
         kind = str(note["mode"]), str(note["policy"])
         decided.setdefault(kind, [])
         unknown.setdefault(kind, 0)
+        sure.setdefault(kind, 0)
         symbols = str(note["symbols"]).split()
+        if not note["is_chance"]:
+            sure[kind] += 1
+            continue
         outcomes = [earned.get((note["second"], symbol)) for symbol in symbols]
         if any(outcome is None for outcome in outcomes):
             unknown[kind] += 1
@@ -124,6 +131,8 @@ def _logs(notes: list[dict[str, Any]], earned: dict[tuple[int, str], float | Non
             )
         )
     return [
-        Log(policy=policy, mode=Mode(mode), decided=tuple(found), unknown=unknown[mode, policy])
+        Log(
+            policy=policy, mode=Mode(mode), decided=tuple(found), unknown=unknown[mode, policy], sure=sure[mode, policy]
+        )
         for (mode, policy), found in decided.items()
     ]

@@ -196,9 +196,13 @@ def test_an_engines_notes_tell_every_decision_and_its_outcome() -> None:
 
     chose, closed = notes(script.log, "bandit.chose"), notes(script.log, "trade.closed")
     assert (log.mode, log.policy, log.unknown) == (Mode.SHADOW, policy_digest(script.engine.config), 0)
-    assert len(log.decided) == len(chose) > 10
+    assert len(log.decided) + log.sure == len(chose)
+    assert len(log.decided) > 10
+    by_chance = {d.second for d in log.decided}
     outcomes = sorted(c.net_bps for d in log.decided for c in d.chosen if c.net_bps != 0.0)
-    assert outcomes == sorted(float(str(note.fields["net_bps"])) for note in closed)
+    expected = [note.fields for note in closed if note.fields["decision"] in by_chance]
+    assert outcomes == sorted(float(str(fields["net_bps"])) for fields in expected)
+    assert len(outcomes) > 20
     assert compare(log.decided).explored > 5
     assert any(str(note.fields["explored"]) for note in chose)
 
@@ -210,7 +214,7 @@ def test_what_was_refused_or_never_filled_earned_nothing_and_the_unknown_is_left
         half = " ".join(["0.5"] * len(symbols))
         fields: dict[str, Any] = {
             "second": second, "mode": "shadow", "policy": "x", "variant": "", "variant_p": 1.0, "variant_q": 1.0,
-            "symbols": " ".join(symbols), "p": half, "q": half, "believed_bps": half, "direct_p_bps": 0.0,
+            "symbols": " ".join(symbols), "p": half, "q": half, "believed_bps": half, "is_chance": True,
             "direct_q_bps": 0.0, "unsupported": 0.0, "explored": "",
         }  # fmt: skip
         return Note(event="bandit.chose", fields=fields)
@@ -265,7 +269,7 @@ def write_journal(
         fields: dict[str, Any] = {
             "second": START_S + 10 * t, "mode": "shadow", "policy": policy_digest(config), "variant": "rules/10s",
             "variant_p": 1.0, "variant_q": 1.0, "symbols": listed.symbols[n], "p": "0.5", "q": ("0.1", "0.9")[n],
-            "believed_bps": "0.0", "direct_p_bps": 0.0, "direct_q_bps": 0.0, "unsupported": 0.0, "explored": "",
+            "believed_bps": "0.0", "is_chance": True, "direct_q_bps": 0.0, "unsupported": 0.0, "explored": "",
         }  # fmt: skip
         closed = {
             "decision": START_S + 10 * t,

@@ -60,17 +60,26 @@ class Evidence(msgspec.Struct):
         for values in (self.weight, self.total_bps, self.scatter, self.scatter_dof):
             values *= factor
 
-    def add(self, at: tuple[NDArray[np.intp], ...] | int, net_bps: Floats | float) -> None:
-        """Count one trade of the arms at `at` (an index, or one index array an axis)."""
+    def add(self, at: tuple[NDArray[np.intp], ...], net_bps: Floats) -> None:
+        """Count one trade of each of the arms at `at`, an index array an axis."""
         weight = self.weight[at]
         is_known = weight > 0.0
-        mean = self.total_bps[at] / np.where(is_known, weight, 1.0)
-        apart = net_bps - mean
-        # West 1979: the sum of squares grows by w/(w+1) (x − mean)², 0 where nothing was known.
+        apart = net_bps - self.total_bps[at] / np.where(is_known, weight, 1.0)
+        # West 1979: the sum of squares grows by w/(w+1) (x − mean)², by nothing where nothing was known.
         self.scatter[at] += np.where(is_known, weight / (weight + 1.0) * apart * apart, 0.0)
         self.scatter_dof[at] += np.where(is_known, 1.0, 0.0)
         self.weight[at] += 1.0
         self.total_bps[at] += net_bps
+
+    def add_one(self, n: int, net_bps: float) -> None:
+        """Count one trade of arm n, without an array's overhead; the bits are those of `add`."""
+        weight, total = self.weight.item(n), self.total_bps.item(n)
+        if weight > 0.0:
+            apart = net_bps - total / weight
+            self.scatter[n] = self.scatter.item(n) + weight / (weight + 1.0) * apart * apart
+            self.scatter_dof[n] = self.scatter_dof.item(n) + 1.0
+        self.weight[n] = weight + 1.0
+        self.total_bps[n] = total + net_bps
 
     def take(self, n: int) -> Evidence:
         """Return the evidence of the first n arms."""

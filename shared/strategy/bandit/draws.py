@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.features.ops import OPERATORS
+from shared.strategy.philox import Philox
 from shared.types import Floats
 
 SYMBOLS: Final = 1  # in the counter's last word: the engine's own draws of a decision have 0 there
@@ -42,10 +43,11 @@ class Draws:
 
     Args:
         level: SYMBOLS or VARIANTS, which have streams of their own.
+        philox: is set anew, which costs a tenth of a new one (None); what it drew before is over.
     """
 
-    def __init__(self, seed: int, decision: int, level: int = SYMBOLS) -> None:
-        self._bits = np.random.Philox(key=[seed, decision], counter=[0, 0, 0, level])
+    def __init__(self, seed: int, decision: int, level: int = SYMBOLS, philox: Philox | None = None) -> None:
+        self._bits = (philox if philox is not None else Philox()).at(seed, decision, level)
 
     def uniforms(self, *shape: int) -> Floats:
         """Return values in (0, 1), never 0 nor 1: the middles of 2^53 equal cells."""

@@ -27,12 +27,13 @@ from numpy.typing import NDArray
 from shared.strategy.bandit.arms import Belief, Evidence, Prior, believe, window_evidence
 from shared.strategy.bandit.budget import FLOOR_BPS, Budget
 from shared.strategy.bandit.choice import Lottery, Mask, best_of, lottery
-from shared.strategy.bandit.draws import VARIANTS, Draws
+from shared.strategy.bandit.draws import SYMBOLS, VARIANTS, Draws
 from shared.strategy.bandit.policies import optimism_bps, thompson_bps
 from shared.strategy.bandit.records import Record, record_of
 from shared.strategy.bandit.state import ArmState, BanditState, Mode, Permit, Policy, Window
 from shared.strategy.clusters import clusters_of
 from shared.strategy.config import EngineConfig
+from shared.strategy.philox import Philox
 from shared.types import Floats, Universe
 
 PROPOSALS: Final = 16
@@ -90,7 +91,7 @@ class Bandit:
         permit: Permit | None = None,
     ) -> None:
         state = _modernised(state if state is not None else BanditState())
-        self._config, self._seed = config, seed
+        self._config, self._seed, self._philox = config, seed, Philox()
         names, self._horizons_s = zip(*(variants or [("", config.horizon_s)]), strict=True)
         self._n_symbols, self._n_variants = len(universe.symbols), len(names)
         clusters = clusters_of(universe)
@@ -109,11 +110,12 @@ class Bandit:
             maxlen=config.bandit_window,
         )
         self._budget = Budget(config.explore_bps_per_day, state.spent)
-        self.permit = permit
-        is_allowed = permit is not None and permit.policy == policy_digest(config) and permit.gain_low_bps > 0.0
+        self.permit, self._policy = permit, policy_digest(config)
+        is_allowed = permit is not None and permit.policy == self._policy and permit.gain_low_bps > 0.0
         self.mode = Mode.ACT if config.bandit_mode is Mode.ACT and is_allowed else Mode.SHADOW
         self._asked: dict[str, Opened] = {}  # by symbol, the last entry that was sent; a symbol has one at a time
         self._opened: dict[str, Opened] = {}
+        self._is_watching = self.mode is Mode.ACT or config.explore_bps_per_day > 0.0
         self._turn = _Turn()
         self._beliefs: tuple[_Known, _Known] | None = None  # of symbols and variants; None: a reward came since
 
@@ -129,7 +131,7 @@ class Bandit:
         turn = self._turn = _Turn(second=second)
         if self._n_variants == 1:
             return 0
-        draws = Draws(self._seed, second, VARIANTS)
+        draws = Draws(self._seed, second, VARIANTS, self._philox)
         uniforms, ties = draws.uniforms(2), np.arange(self._n_variants).astype(np.float64)
         known = self._known()[1]
         shifts = self._proposals(known, self._variant_cluster, 1, np.arange(self._n_variants), draws)
@@ -174,43 +176,52 @@ class Bandit:
         """
         turn = self._turn = self._turn if self._turn.second == second else _Turn(second=second)
         base = np.zeros(self._n_symbols) if is_null else net_bps
-        values = base.copy()
+        record = _Record(is_chance=turn.variant_p < 1.0)
+        is_long = direction > 0
         sides = [
-            (np.flatnonzero(is_candidate & (direction * sign > 0)), max(free, 0))
-            for sign, free in zip((1, -1), slots, strict=True)
+            (np.flatnonzero(is_candidate & side), free)
+            for side, free in zip((is_long, ~is_long), slots, strict=True)
+            if free > 0
         ]
+        contested = [(at, free) for at, free in sides if free < len(at)]
+        for at, free in sides:
+            if free >= len(at):
+                record.add_sure(at)
+        if not contested:
+            return Ordered(values=base, note=self._note(record))
+        if not self._is_watching:  # and what acting would have chosen is nobody's question
+            for at, free in contested:
+                chosen = best_of(base[at][None], ties[at], free)[0][0]
+                record.add_sure(at[chosen], free / len(at) if is_null else 1.0)
+            return Ordered(values=base, note=self._note(record))
+
         known = self._known()[0]
-        mean_bps = known.belief.mean_bps
+        mean_bps, values = known.belief.mean_bps, base.copy()
+        worth_bps = base + self._config.bandit_weight * self._bounded(mean_bps, known.belief)
         # Both sides alike: the mirrored market must be explored mirrored, so neither is served first.
         left_bps = max(self._budget.left_bps(now_ns) - turn.reserved_bps, 0.0) / 2.0
-        is_contested = any(0 < free < len(at) for at, free in sides)
-        dice = self._dice(second, known, sides) if is_contested and left_bps > 0.0 and not is_null else None
-        shift = self._config.bandit_weight * self._bounded(mean_bps, known.belief) if is_contested else mean_bps
-        record = _Record()
-        for at, free in sides:
-            if not free or not len(at):
-                continue
-            worth = base[at] + shift[at]
-            if free >= len(at):
-                record.add(at, np.ones(len(at)), np.ones(len(at)), mean_bps[at], np.ones(len(at), np.bool_))
-            elif is_null:
-                chosen = best_of(base[at][None], ties[at], free)[0][0]
-                would = best_of(worth[None], ties[at], free)[0][0].astype(np.float64)
-                record.add(at, np.full(len(at), free / len(at)), would, mean_bps[at], chosen)
-            elif dice is None:  # nothing is left to explore with: both plans are sure of themselves
-                plans = [best_of(row[None], ties[at], free)[0][0] for row in (worth, base[at])]
-                chosen, would = plans if self.mode is Mode.ACT else plans[::-1]
-                values[at] = worth if self.mode is Mode.ACT else base[at]
-                record.add(at, chosen.astype(np.float64), would.astype(np.float64), mean_bps[at], chosen)
-            else:
-                hopes = base[at] + dice.shifts[:, at]
-                act = self._lottery(hopes, worth, ties[at], free, self._entry_share, left_bps)
-                shadow = self._lottery(base[at][None], base[at], ties[at], free, self._entry_share, left_bps)
+        dice = self._dice(second, known, contested) if left_bps > 0.0 and not is_null else None
+        record.is_chance = record.is_chance or is_null or dice is not None
+        for at, free in contested:
+            worth, plain, believed = worth_bps[at], base[at], mean_bps[at]
+            if dice is not None:
+                args = (ties[at], free, self._entry_share, left_bps)
+                act = self._lottery(plain + dice.shifts[:, at], worth, *args)
+                shadow = self._lottery(plain[None], plain, *args)
                 mine, other = (act, shadow) if self.mode is Mode.ACT else (shadow, act)
                 chosen, values[at] = mine.draw(dice.u_proposal, dice.u_swap, dice.u_pick[at])
-                record.add(at, mine.probability, other.probability, mean_bps[at], chosen)
+                record.add(at, mine.probability, other.probability, believed, chosen)
                 for position, short_bps in mine.shortfalls(chosen):
                     turn.short_bps[int(at[position])] = short_bps
+                continue
+            best, plainly = (best_of(row[None], ties[at], free)[0][0] for row in (worth, plain))
+            if is_null:
+                record.add(at, np.full(len(at), free / len(at)), best.astype(np.float64), believed, plainly)
+            elif self.mode is Mode.ACT:
+                values[at] = worth
+                record.add(at, best.astype(np.float64), plainly.astype(np.float64), believed, best)
+            else:
+                record.add(at, plainly.astype(np.float64), best.astype(np.float64), believed, plainly)
         return Ordered(values=values, note=self._note(record))
 
     def worth_bps(self, net_bps: Floats) -> Floats:
@@ -265,7 +276,7 @@ class Bandit:
         variant = self._variants.names[opened.variant]
         for arms, name in ((self._symbols, symbol), (self._variants, variant)):
             arms.evidence.discount(self._config.bandit_discount)
-            arms.evidence.add(arms.at[name], net_bps)
+            arms.evidence.add_one(arms.at[name], net_bps)
             arms.trades[arms.at[name]] += 1
         self._window.append((self._symbols.at[symbol], opened.variant, net_bps))
         self._beliefs = None
@@ -352,7 +363,7 @@ class Bandit:
 
     def _dice(self, second: int, known: _Known, sides: list[tuple[NDArray[np.intp], int]]) -> _Dice:
         """Return what chance has to say about a decision: one for both sides."""
-        draws = Draws(self._seed, second)
+        draws = Draws(self._seed, second, SYMBOLS, self._philox)
         uniforms, u_pick = draws.uniforms(2), draws.uniforms(self._n_symbols)
         both = np.sort(np.concatenate([at for at, _ in sides]))
         hopes = self._proposals(known, self._symbol_cluster, len(self.clusters), both, draws)
@@ -420,7 +431,8 @@ class Bandit:
         return {
             "second": turn.second,
             "mode": str(self.mode),
-            "policy": policy_digest(self._config),
+            "policy": self._policy,
+            "is_chance": record.is_chance,
             "variant": self._variants.names[turn.variant],
             "variant_p": turn.variant_p,
             "variant_q": turn.variant_q,
@@ -428,7 +440,6 @@ class Bandit:
             "p": " ".join(map(repr, record.p)),
             "q": " ".join(map(repr, record.q)),
             "believed_bps": " ".join(map(repr, record.believed_bps)),
-            "direct_p_bps": record.direct_p_bps,
             "direct_q_bps": record.direct_q_bps,
             "unsupported": record.unsupported,
             "explored": " ".join(self._symbols.names[n] for n in sorted(turn.short_bps)),
@@ -448,22 +459,28 @@ class _Dice(msgspec.Struct, frozen=True):
 
 
 class _Record(msgspec.Struct):
-    """The chosen of both sides, and sums over all candidates."""
+    """The chosen of both sides, and sums over the candidates among whom there was a choice."""
 
+    is_chance: bool = False  # something could have been chosen otherwise: an estimate can learn from it
     symbols: list[int] = []
     p: list[float] = []  # of the plan that was followed
     q: list[float] = []  # of the other
     believed_bps: list[float] = []
-    direct_p_bps: float = 0.0  # Σ p · believed over all candidates
-    direct_q_bps: float = 0.0
+    direct_q_bps: float = 0.0  # Σ q · believed over all candidates
     unsupported: float = 0.0  # Σ q where p is 0: what the other plan would do and this one never does
+
+    def add_sure(self, at: NDArray[np.intp], p: float = 1.0) -> None:
+        """Note what both plans choose: what is believed of it cancels out, and is not asked for."""
+        self.symbols += at.tolist()
+        self.p += [p] * len(at)
+        self.q += [p] * len(at)
+        self.believed_bps += [0.0] * len(at)
 
     def add(self, at: NDArray[np.intp], p: Floats, q: Floats, believed_bps: Floats, chosen: Mask) -> None:
         self.symbols += at[chosen].tolist()
         self.p += p[chosen].tolist()
         self.q += q[chosen].tolist()
         self.believed_bps += believed_bps[chosen].tolist()
-        self.direct_p_bps += np.cumsum(p * believed_bps).item(-1)
         self.direct_q_bps += np.cumsum(q * believed_bps).item(-1)
         self.unsupported += np.cumsum(np.where(p == 0.0, q, 0.0)).item(-1)
 

@@ -31,7 +31,7 @@ def evidence_of(trades: list[tuple[int, float]], n_arms: int = 7, factor: float 
     found = Evidence.empty(n_arms)
     for arm, net_bps in trades:
         found.discount(factor)
-        found.add(arm, net_bps)
+        found.add_one(arm, net_bps)
     return found
 
 
@@ -159,6 +159,18 @@ def test_many_worlds_at_once_are_the_same_as_one_by_one() -> None:
         )
         for name in Belief.__struct_fields__:
             assert (getattr(together, name)[row] == getattr(alone, name)).all(), name
+
+
+@given(TRADES, st.floats(0.9, 1.0))
+def test_one_trade_or_a_block_of_them_are_the_same_bits(trades: list[tuple[int, float]], factor: float) -> None:
+    """What the engine counts one by one, worlds count a row at a time."""
+    one_by_one, block = evidence_of(trades, factor=factor), Evidence.empty(1, 7)
+    for arm, net_bps in trades:
+        block.discount(factor)
+        block.add((np.array([0]), np.array([arm])), np.array([net_bps]))
+
+    for name in Evidence.__struct_fields__:
+        assert getattr(block, name)[0].tobytes() == getattr(one_by_one, name).tobytes()
 
 
 def test_sums_by_group_are_added_in_order() -> None:

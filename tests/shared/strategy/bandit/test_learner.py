@@ -297,7 +297,7 @@ def test_an_arms_past_moves_it_by_five_bps_at_most(policy: Policy, rewards: list
 def test_without_a_permit_it_stays_in_the_shadow(permit: Permit | None) -> None:
     """Configured to act but without an estimate that allows it, or with one of another policy or without a gain, net
     edge alone decides."""
-    learner = bandit(config(explore_bps_per_day=0.0), permit=permit)
+    learner = bandit(config(explore_bps_per_day=1e-9), permit=permit)
     for _ in range(50):
         teach(learner, SYMBOLS[5], 60.0)
     net_bps = np.full(N, 3.0)
