@@ -107,8 +107,9 @@ def report(evidence: Evidence) -> tuple[list[str], bool, Comparison | None]:
     )
     lines = [
         f"{question}  model {evidence.model} on {evidence.source}, policy {evidence.policy}",
-        f"{len(evidence.sessions)} sessions, {len(evidence.decided)} decisions that left something to chance; not used: "
-        f"{evidence.sure} that did not, {evidence.unknown} without a known outcome, {evidence.others} of other policies",
+        f"{len(evidence.sessions)} sessions, {len(evidence.decided)} decisions that left something to chance",
+        f"not used: {evidence.sure} that did not, {evidence.unknown} without a known outcome, "
+        f"{evidence.others} of other policies",
     ]
     if not evidence.decided:
         what_to_do = "set EXPLORE_BPS_PER_DAY above 0 and let more symbols clear their cost than TOP_K takes"

@@ -6,8 +6,8 @@
     note trade.closed     with the decision that opened it: what it earned, net, in bps
 
 A decision that left nothing to chance (fewer candidates than slots, no budget to explore with) says nothing about
-another plan, and is counted only. What has another end is not known: a position that was corrected or adopted, one still
-open when the journal ends. A decision with an entry like that is left out whole, and counted.
+another plan, and is counted only. What has another end is not known: a position that was corrected or adopted, one
+still open when the journal ends. A decision with an entry like that is left out whole, and counted.
 """
 
 from __future__ import annotations
