@@ -57,29 +57,27 @@ def decimal_of(value: float) -> Decimal:
     return Decimal(repr(float(value)))
 
 
-# The quotient is cut in the direction of the rounding: half-even could lift 2.99…9 to the next whole number.
 _DIVIDING = {rounding: Context(prec=60, rounding=rounding) for rounding in (ROUND_FLOOR, ROUND_CEILING)}
 
 
-def _to_multiple(value: Decimal, step: Decimal, rounding: str) -> Decimal:
-    assert step > 0, step
-    quotient = _DIVIDING.get(rounding, EXACT).divide(value, step)
-    return EXACT.multiply(quotient.to_integral_value(rounding), step)
-
-
 def floor_to(value: Decimal, step: Decimal) -> Decimal:
-    """Return the largest multiple of `step` that is not above `value`."""
-    return _to_multiple(value, step, ROUND_FLOOR)
+    """Return the largest multiple of `step` that is not above `value`; no quotient is rounded on the way."""
+    assert step > 0, step
+    multiple = EXACT.multiply(EXACT.divide_int(value, step), step)
+    return multiple if multiple <= value else EXACT.subtract(multiple, step)
 
 
 def ceil_to(value: Decimal, step: Decimal) -> Decimal:
-    """Return the smallest multiple of `step` that is not below `value`."""
-    return _to_multiple(value, step, ROUND_CEILING)
+    """Return the smallest multiple of `step` that is not below `value`; no quotient is rounded on the way."""
+    assert step > 0, step
+    multiple = EXACT.multiply(EXACT.divide_int(value, step), step)
+    return multiple if multiple >= value else EXACT.add(multiple, step)
 
 
 def nearest_to(value: Decimal, step: Decimal) -> Decimal:
     """Return the multiple of `step` nearest to `value`."""
-    return _to_multiple(value, step, ROUND_HALF_EVEN)
+    assert step > 0, step
+    return EXACT.multiply(EXACT.divide(value, step).to_integral_value(ROUND_HALF_EVEN), step)
 
 
 def divided_down(value: Decimal, by: Decimal) -> Decimal:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from decimal import ROUND_CEILING, Decimal
+from functools import lru_cache
 
 import msgspec
 
@@ -46,15 +47,19 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class Cap(msgspec.Struct, frozen=True):
-    """One bound on an order's notional: equity · num / den, or an amount that equity does not move."""
+class Cap(msgspec.Struct, frozen=True, gc=False):
+    """One bound on an order's notional: amount / den. Divided only where somebody is told."""
 
     name: str
-    usdt: Decimal
-    num: Decimal | None  # None: equity does not move it
+    amount: Decimal  # equity x num, or what equity does not move
     den: Decimal
-    template: str  # how it came about, filled in only where somebody is told
+    num: Decimal | None  # None: equity does not move it
+    template: str  # how it came about
     values: tuple[object, ...]
+
+    @property
+    def usdt(self) -> Decimal:
+        return divided_down(self.amount, self.den)
 
     @property
     def arithmetic(self) -> str:
@@ -66,16 +71,43 @@ class Cap(msgspec.Struct, frozen=True):
         return not self.num
 
 
+class _Terms(msgspec.Struct, frozen=True):
+    """A configuration's fractions in Decimal."""
+
+    use: Decimal
+    share: Decimal
+    risk: Decimal
+    kelly: Decimal
+    depth_share: Decimal
+    slots: Decimal
+
+
+@lru_cache(maxsize=16)
+def _terms(config: EngineConfig) -> _Terms:
+    return _Terms(
+        use=decimal_of(config.margin_use_max),
+        share=decimal_of(config.symbol_share_max),
+        risk=decimal_of(config.position_risk_bps),
+        kelly=decimal_of(config.kelly_share),
+        depth_share=decimal_of(config.depth_share_max),
+        slots=Decimal(2 * config.top_k),
+    )
+
+
 def gross_max_usdt(config: EngineConfig, equity: Decimal, leverage: int) -> Decimal:
     """Return the largest sum of notionals that this equity may carry."""
-    return equity * min(config.leverage, leverage) * decimal_of(config.margin_use_max)
+    return equity * min(config.leverage, leverage) * _terms(config).use
 
 
 @exactly
 def smallest_size(contract: Contract, price: Decimal) -> Decimal:
     """Return the smallest order that the exchange takes at this price, base coin."""
-    least = contract.notional_min_usdt * MINIMUM_HEADROOM / price
-    return ceil_to(max(contract.size_min, least), contract.size_step)
+    step, unit = contract.size_step, price * contract.size_step
+    worth = contract.notional_min_usdt * MINIMUM_HEADROOM
+    n_steps = max(worth // unit, contract.size_min // step)
+    if n_steps * unit < worth or n_steps * step < contract.size_min:
+        n_steps += 1
+    return n_steps * step
 
 
 @exactly
@@ -114,14 +146,13 @@ def caps(
         sigma_bps: see `sigma_bps`.
         edge_bps: expected after this symbol's costs.
     """
-    used, use = Decimal(min(config.leverage, leverage)), decimal_of(config.margin_use_max)
-    share, risk = decimal_of(config.symbol_share_max), decimal_of(config.position_risk_bps)
-    kelly, edge = decimal_of(config.kelly_share), _counted(edge_bps)
-    depth, depth_share = _counted(depth_usdt), decimal_of(config.depth_share_max)
-    slots, gross = Decimal(2 * config.top_k), used * use
+    terms, used = _terms(config), Decimal(min(config.leverage, leverage))
+    use, share, risk, kelly, slots = terms.use, terms.share, terms.risk, terms.kelly, terms.slots
+    edge, depth = _counted(edge_bps), _counted(depth_usdt)
+    gross = used * use
 
     def of_equity(name: str, num: Decimal, den: Decimal, template: str, *values: object) -> Cap:
-        return Cap(name, divided_down(equity * num, den), num, den, template, (equity, *values))
+        return Cap(name, equity * num, den, num, template, (equity, *values))
 
     return (
         of_equity("slot", gross, slots, "{:.2f} x {} x {} / {} slots", used, use, slots),
@@ -131,7 +162,7 @@ def caps(
             "kelly", kelly * edge * BPS, sigma_bps * sigma_bps,
             "{:.2f} x {} x {:.2f} bps of edge / ({:.2f} bps of volatility)²", kelly, edge, sigma_bps,
         ),
-        Cap("depth", depth * depth_share, None, ONE, "{:.2f} visible x {}", (depth, depth_share)),
+        Cap("depth", depth * terms.depth_share, ONE, None, "{:.2f} visible x {}", (depth, terms.depth_share)),
     )  # fmt: skip
 
 
@@ -162,14 +193,15 @@ def entry_size(
         )
     if bounds is None:
         return smallest
-    tightest = min(bounds, key=lambda cap: cap.usdt)
-    size = floor_to(divided_down(tightest.usdt, price), contract.size_step)
+    unit = price * contract.size_step
+    size = min(cap.amount // (cap.den * unit) for cap in bounds) * contract.size_step  # whole steps, nothing rounded
     if size < smallest:
-        return Refusal(gate=Gate.SIZE, reason=_too_small(smallest * price, tightest, bounds))
+        return Refusal(gate=Gate.SIZE, reason=_too_small(smallest * price, bounds))
     return min(size, largest) if largest is not None else size
 
 
-def _too_small(needed_usdt: Decimal, tightest: Cap, bounds: tuple[Cap, ...]) -> str:
+def _too_small(needed_usdt: Decimal, bounds: tuple[Cap, ...]) -> str:
+    tightest = min(bounds, key=lambda cap: cap.usdt)
     said = (
         f"the smallest order is {needed_usdt:.2f} USDT, {tightest.usdt:.2f} USDT may be used "
         f"({tightest.name}: {tightest.arithmetic})"
