@@ -106,10 +106,12 @@ class ModelScorer:
 
 
 class RulesScorer:
-    """Scores without training: momentum, imbalance and flow point, volatility says how far, symmetric by construction.
+    """Scores without training: momentum, imbalance and flow point, volatility says how far, the spread how much of it
+    may be believed; symmetric by construction.
 
-    x = mean of three standard scores, each clipped to ±3: the 10 s return over its own volatility, the mean imbalance
+    z = mean of three standard scores, each clipped to ±3: the 10 s return over its own volatility, the mean imbalance
     of the top five levels over 10 s and the signed flow over 10 s, both over their usual size.
+    x = z · volatility / (volatility + half spread): a mid that moves within its spread bounces (Roll 1984).
     p(up) = (1 + x / sqrt(1 + x²)) / 2, made of operations that give the same bits on every CPU.
     edge = SKILL · x · volatility of the horizon. Every step maps -x to the exact negation.
     """
@@ -126,7 +128,7 @@ class RulesScorer:
     IMBALANCE_USUAL = 0.4  # one standard deviation of a 10 s mean of imbalance, roughly [1]
     FLOW_USUAL = 0.5
 
-    NEEDS = ("return_10s", "volatility_30s", "imbalance_mean_10s", "flow_10s")
+    NEEDS = ("return_10s", "volatility_30s", "imbalance_mean_10s", "flow_10s", "spread_bps")
 
     def __init__(self, names: tuple[str, ...]) -> None:
         missing = [name for name in self.NEEDS if name not in names]
@@ -135,7 +137,7 @@ class RulesScorer:
 
     def score(self, features: NDArray[np.float32] | None, columns: Mapping[str, Floats], first_second: int) -> Scores:
         assert features is not None, "rules score features"
-        momentum, volatility, imbalance, flow = (
+        momentum, volatility, imbalance, flow, spread_bps = (
             features[..., self._at[name]].astype(np.float64) for name in self.NEEDS
         )
         horizon_volatility = volatility * np.sqrt(10.0)
@@ -145,7 +147,10 @@ class RulesScorer:
         x = trend.clip(-3.0, 3.0)
         x = x + (imbalance / self.IMBALANCE_USUAL).clip(-3.0, 3.0)
         x = x + (flow / self.FLOW_USUAL).clip(-3.0, 3.0)
-        x = (x + volatility * 0.0) / 3.0  # a NaN of the volatility is a NaN of the score
+        noise = horizon_volatility + spread_bps * (0.5 / BPS)
+        believed = horizon_volatility / np.where(noise > 0.0, noise, 1.0)
+        # A NaN of volatility or spread is a NaN of the score.
+        x = x / 3.0 * believed + noise * 0.0
         u = x / np.sqrt(1.0 + x * x)
         return _scores(0.5 * (1.0 + u), 0.5 * (1.0 - u), x * 0.0, self.SKILL * BPS * (x * horizon_volatility))
 

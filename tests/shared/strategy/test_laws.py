@@ -21,9 +21,10 @@ from shared.features.catalog import FEATURES
 from shared.features.graph import FeatureGraph
 from shared.features.sampler import COLUMNS
 from shared.strategy.engine import Engine, EngineConfig
+from shared.strategy.orders import Order
 from shared.strategy.scores import CoinScorer, RulesScorer, Scorer, Scores
-from shared.types import NS, Action, Floats, OrderKind, SecondClosed
-from tests.shared.strategy.made import AT, START_S, Script, columns, places, universe
+from shared.types import NS, Action, Floats, OrderKind, OrderStatus, SecondClosed, Side
+from tests.shared.strategy.made import AT, START_S, D, Script, cancels, columns, places, scores, universe
 from tests.simulation.world import BAD_WIRES, World
 
 N = 6
@@ -185,6 +186,141 @@ def test_mirrored_scores_mirror_orders(seed: int) -> None:
     assert learnt.spent.bps == pytest.approx(mirrored.spent.bps, rel=1e-5)
     assert msgspec.structs.replace(learnt, spent=mirrored.spent) == mirrored
     assert [t.net_bps for t in here.engine.trades] == [t.net_bps for t in there.engine.trades]
+
+
+CENTRE = 100.0
+
+
+def reflect(block: Floats) -> Floats:
+    """Return the second of the market reflected at a price: what was bid is asked as far on the other side."""
+    out = mirror(block)
+    for level in range(1, 6):
+        bid, ask = f"bid_price_{level}", f"ask_price_{level}"
+        out[AT[bid]], out[AT[ask]] = (np.round(2 * CENTRE - block[AT[side]], 2) for side in (ask, bid))
+    for name in ("mark", "index", "last"):
+        out[AT[name]] = np.round(2 * CENTRE - block[AT[name]], 4)
+    out[AT["funding_rate"]] = -block[AT["funding_rate"]]
+    return out
+
+
+def exchange(script: Script, actions: list[Action], is_lucky: list[bool]) -> None:
+    """Answer as an exchange would: cancels are done, market orders fill, makers fill where they are lucky."""
+    for cancel in cancels(actions):
+        order = script.engine.orders.get(cancel.client_oid)
+        assert order is not None
+        script.report(placed_as(order), OrderStatus.CANCELED, order.filled)
+    for place in places(actions):
+        if place.kind is OrderKind.MARKET:
+            script.complete(place)
+        else:
+            script.accept(place)
+    for order in list(script.engine.orders.working):
+        if order.rests and order.price is not None and is_lucky[script.symbols.index(order.symbol)]:
+            place = placed_as(order)
+            script.fill(place, str(order.price))
+            script.report(place, OrderStatus.FILLED, order.size)
+
+
+def placed_as(order: Order) -> types.PlaceOrder:
+    return types.PlaceOrder(
+        client_oid=order.client_oid, symbol=order.symbol, side=order.side, kind=order.kind, size=order.size,
+        price=order.price, reduce_only=order.reduce_only, stop_price=order.stop_price, cause=order.cause,
+    )  # fmt: skip
+
+
+@settings(max_examples=10)
+@given(st.integers(0, 10_000), st.sampled_from([OrderKind.MARKET, OrderKind.POST_ONLY]))
+def test_a_reflected_market_reflects_the_whole_engine(seed: int, kind: OrderKind) -> None:
+    """Over moving prices, with chases, fallbacks, renewals, decays, reversals and funding that falls due: the same orders
+    at the same seconds for the same causes, on the other side, at the reflected prices."""
+    rng = np.random.default_rng(seed)
+    config = EngineConfig(
+        entry_kind=kind, entry_wait_s=4, chases_max=2, horizon_s=6, horizons_max=3, decay_decisions=2, cooldown_s=1,
+        top_k=2, side_band=1.0, beta_band=10.0, net_share_max=1.0, cluster_share_max=1.0, turnover_penalty_bps=3.0,
+    )  # fmt: skip  # limits in money are wide: reflected prices are other prices, and money is not reflected
+    here, there = Script(N, config), Script(N, config)
+    for script in (here, there):
+        script.second = START_S // 28_800 * 28_800 + 28_800 - 30  # funding falls due on the way
+        script.now_ns = script.second * NS
+    sign, ticks = np.zeros(N, np.int8), np.zeros(N)
+    causes: set[str] = set()
+    for _ in range(60):
+        turns = rng.random(N) < 0.2
+        sign[turns] = rng.integers(-1, 2, N)[turns]
+        ticks = (ticks + rng.integers(-3, 4, N)).clip(-40, 40)
+        block = columns(N, np.round(CENTRE + 0.01 * ticks, 2))
+        block[AT["funding_rate"]] = rng.choice([-6e-4, 0.0, 3e-4], N)
+        p_long, p_short = np.where(sign > 0, 0.8, 0.1), np.where(sign < 0, 0.8, 0.1)
+        # Costs are whole multiples of 3 bps but for the fourth digit, in which a reflected price differs: no edge is near
+        # one, and no two symbols are near each other.
+        edge = sign * (3.0 * rng.integers(-3, 20, N) + 1.2 + 0.1 * np.arange(N))
+        said = Scores(
+            p_long, p_short, 1 - p_long - p_short, edge, sign.copy(), np.maximum(p_long, p_short), np.ones(N, np.bool_)
+        )
+        first = here.close_second(said, market=block)
+        second = there.close_second(said.mirrored(), market=reflect(block))
+
+        one, other = places(first), places(second)
+        assert [(o.client_oid, o.kind, o.cause) for o in one] == [(o.client_oid, o.kind, o.cause) for o in other]
+        assert [o.side.opposite for o in one] == [o.side for o in other]
+        assert [c.client_oid for c in cancels(first)] == [c.client_oid for c in cancels(second)]
+        assert here.reasons == there.reasons
+        for a, b in zip(one, other, strict=True):
+            assert (a.price is None) == (b.price is None)
+            if a.price is not None and b.price is not None:
+                assert a.price - 100 == 100 - b.price
+            assert abs(a.size - b.size) <= a.size / 20 + D("0.01")  # money buys less at the higher price
+            causes.add(str(a.cause))
+        is_lucky = (rng.random(N) < 0.2).tolist()
+        exchange(here, first, is_lucky)
+        exchange(there, second, is_lucky)
+    assert "entry" in causes
+
+
+def test_a_sign_symmetric_market_gives_longs_as_shorts() -> None:
+    """Where every world comes with its reflection, longs and shorts are exactly as many; in each world by itself they
+    differ by chance alone: scores of both sides are as likely, and so are entries."""
+    longs = shorts = 0
+    for seed in range(6):
+        script = Script(N, EngineConfig(cooldown_s=0, horizon_s=4, top_k=3))
+        rng = np.random.default_rng(seed)
+        for _ in range(80):
+            sign = rng.integers(-1, 2, N).astype(np.int8)
+            said = scores(sign, edge_bps=40.0)
+            for order in places(script.close_second(said)):
+                longs += order.side is Side.BUY and not order.reduce_only
+                shorts += order.side is Side.SELL and not order.reduce_only
+                script.complete(order)
+
+    assert longs + shorts > 300
+    assert abs(longs - shorts) < 4 * (longs + shorts) ** 0.5
+
+
+def test_renamed_symbols_rename_decisions() -> None:
+    """Permuting the symbols permutes the decisions: no symbol is preferred for its place or its name."""
+    rng = np.random.default_rng(8)
+    order = rng.permutation(N)
+    here, there = (Script(N, EngineConfig(top_k=2, cooldown_s=1, turnover_penalty_bps=2.0)) for _ in range(2))
+    back = {there.symbols[k]: here.symbols[n] for k, n in enumerate(order)}
+    for _ in range(80):
+        sign = rng.integers(-1, 2, N).astype(np.int8)
+        p_long, p_short = np.where(sign > 0, 0.8, 0.1), np.where(sign < 0, 0.8, 0.1)
+        edge = sign * rng.uniform(0, 60, N)
+        block = columns(N, np.round(100.0 + rng.normal(0, 0.05, N), 2))
+        said = Scores(
+            p_long, p_short, 1 - p_long - p_short, edge, sign, np.maximum(p_long, p_short), np.ones(N, np.bool_)
+        )
+        moved = Scores(*(getattr(said, name)[order] for name in said.__struct_fields__))
+        first = places(here.close_second(said, market=block))
+        second = places(there.close_second(moved, market=block[:, order]))
+
+        assert {(o.symbol, o.side, o.size, o.cause) for o in first} == {
+            (back[o.symbol], o.side, o.size, o.cause) for o in second
+        }
+        for script, placed in ((here, first), (there, second)):
+            for place in placed:
+                script.complete(place)
+    assert len(here.engine.trades) > 10
 
 
 def test_a_fair_coin_is_long_and_short_alike() -> None:
