@@ -103,7 +103,7 @@ class _Watcher:
         if self._shadow.config.horizon_s != header.config.horizon_s:
             ours_s, theirs_s = header.config.horizon_s, self._shadow.config.horizon_s
             raise JournalError(
-                f"champion and challenger must look equally far ahead to be compared, found {ours_s} s and {theirs_s} s: "
+                f"champion and challenger must look equally far ahead, found {ours_s} s and {theirs_s} s: "
                 f"train the challenger for {ours_s} s"
             )
         self.header, self._engine = header, engine
@@ -185,14 +185,15 @@ def compare(folder: Path) -> Compared:
         )
     second = np.array(watcher.seconds, np.int64)
     ic = np.array(watcher.ic).reshape(-1, 2)
-    known = np.isfinite(ic).all(axis=1)
+    known = np.isfinite(ic)  # a coin has none: its scores know no order
+    both = known.all(axis=1)
     block_s = max(IC_BLOCK_S, 2 * watcher.header.config.horizon_s)
     sums = np.array(watcher.sums).reshape(-1, 2)
     names = (watcher.header.model, told.header.model)
     sides = [
         Side(
             name=name,
-            ic=mean_ic(second[known], ic[known, k], block_s=block_s),
+            ic=mean_ic(second[known[:, k]], ic[known[:, k], k], block_s=block_s),
             net=_bound([at for at, _ in watcher.entries[k]], [value for _, value in watcher.entries[k]], second),
             entries=len(watcher.entries[k]),
         )
@@ -204,7 +205,7 @@ def compare(folder: Path) -> Compared:
         passed_over=len(told.passed_over),
         champion=sides[0],
         challenger=sides[1],
-        ic_difference=mean_ic(second[known], ic[known, 1] - ic[known, 0], block_s=block_s),
+        ic_difference=mean_ic(second[both], ic[both, 1] - ic[both, 0], block_s=block_s),
         net_difference=_bound(second.tolist(), (sums[:, 1] - sums[:, 0]).tolist(), second),
         differs_at=watcher.differs_at,
     )
