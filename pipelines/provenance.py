@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from pipelines.exact.exchange import Assumptions
 from pipelines.simulation import Backtest, Outcome
 from shared.errors import CrosscutError
 from shared.features.catalog import FEATURES
@@ -27,6 +28,7 @@ from shared.strategy.portfolio import Trade
 from shared.types import NS
 
 FORMAT = 1
+RAW_READ = ("raw/book", "raw/trade", "raw/ticker")
 FILE_NAME = "report.json"
 ELEMENT = "crosscut-provenance"
 
@@ -63,6 +65,9 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     seconds: dict[str, str] = {}  # hour -> content hash in the lake
     labels: dict[str, str] = {}
     universe: str = ""  # SHA-256 of the contracts
+    tier: Literal["screen", "exact"] = "screen"
+    assumptions: Assumptions | None = None  # of the exact tier; None: the screen tier needs none
+    ticks: dict[str, str] = {}  # of the exact tier: raw table and hour -> content hash
     session: str = ""  # of a session: its name
     journal: str = ""  # of a session: running hash over everything it was told
     results: tuple[ResultDigest, ...]
@@ -95,6 +100,15 @@ def hashes_of(lake: Path, table: str, source: str, start_s: int, end_s: int) -> 
     return {hour_name(hour): read.content_hash(lake, table, source, [hour]) for hour in hours if hour in there}
 
 
+def ticks_of(lake: Path, source: str, start_s: int, end_s: int) -> dict[str, str]:
+    """Return raw table and hour -> content hash of what the exact tier reads of a window."""
+    found: dict[str, str] = {}
+    for table in RAW_READ:
+        hashes = hashes_of(lake, table, source, start_s, end_s)
+        found |= {f"{table} {hour}": content for hour, content in hashes.items()}
+    return found
+
+
 def universe_digest(lake: Path, source: str, start_s: int, end_s: int) -> str:
     """Return the SHA-256 of the contracts that a window begins with."""
     universe = read.universe_between(lake, source, start_s * NS, end_s * NS, rules="first")
@@ -103,9 +117,13 @@ def universe_digest(lake: Path, source: str, start_s: int, end_s: int) -> str:
 
 def of_backtest(
     lake: Path, backtest: Backtest, config: EngineConfig, *, model: str, model_digest: str | None, commit: str,
-    packages: str,
+    packages: str, assumptions: Assumptions | None = None,
 ) -> Provenance:  # fmt: skip
-    """Return what a backtest was computed from."""
+    """Return what a backtest was computed from.
+
+    Args:
+        assumptions: of the exact tier; None: it was the screen tier.
+    """
     window = backtest.source, backtest.start_s, backtest.end_s
     return Provenance(
         kind="backtest",
@@ -123,6 +141,9 @@ def of_backtest(
         seconds=hashes_of(lake, "seconds", backtest.source, backtest.start_s - lookback_of(FEATURES), backtest.end_s),
         labels=hashes_of(lake, "labels", *window),
         universe=universe_digest(lake, *window),
+        tier="screen" if assumptions is None else "exact",
+        assumptions=assumptions,
+        ticks={} if assumptions is None else ticks_of(lake, *window),
         results=tuple(result_of(outcome) for outcome in (backtest.main, *backtest.nulls)),
         rank_ic=defined(backtest.ic.mean),
     )

@@ -15,12 +15,14 @@ import hashlib
 import sys
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from pipelines import provenance
 from pipelines.backtest import candidate
+from pipelines.exact.session import run_exact
 from pipelines.provenance import Provenance, ResultDigest, read_report
 from pipelines.session_report import page_of
 from pipelines.simulation import run_backtest
@@ -64,7 +66,8 @@ def verify(lake: Path, told: Provenance, tracking: Tracking) -> Verified:
             f"model {told.model} must have the booster {str(told.model_digest)[:12]}…, found "
             f"{str(judged.digest)[:12]}… in {tracking.uri}: give MLFLOW_TRACKING_URI of the report's database"
         )
-    again = run_backtest(
+    run = run_backtest if told.assumptions is None else partial(run_exact, assumptions=told.assumptions)
+    again = run(
         lake,
         told.source,
         scorer=judged.scorer,
@@ -110,6 +113,13 @@ def check_lake(lake: Path, told: Provenance) -> None:
                 f"{table} of {told.source} must be what the report was computed from, found {changed} in {lake}: "
                 "restore the hour, or make the report again"
             )
+    ticks = {} if told.tier == "screen" else provenance.ticks_of(lake, told.source, told.start_s, told.end_s)
+    changed = first_changed(told.ticks, ticks)
+    if changed is not None:
+        raise LakeChanged(
+            f"raw rows of {told.source} must be what the report was computed from, found {changed} in {lake}: "
+            "restore the hour, or make the report again"
+        )
     universe = provenance.universe_digest(lake, told.source, told.start_s, told.end_s)
     if universe != told.universe:
         raise LakeChanged(

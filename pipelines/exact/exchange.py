@@ -21,7 +21,8 @@ import heapq
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 from functools import partial
-from itertools import chain
+from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -32,6 +33,7 @@ from pipelines.exact.queues import QueueModel, RiskAverse
 from pipelines.exact.resting import WHOLE, Resting
 from pipelines.exact.tape import NEVER_NS, Tape
 from pipelines.venue_side import ACCOUNT, VenueSide
+from shared.errors import SettingsError
 from shared.lake.tiers import Ladder
 from shared.simulator.venue.orders import Accepted, FeeTier, OrderRequest, Refusal
 from shared.strategy.exact import ZERO
@@ -66,6 +68,8 @@ PATIENCE_NS = 5 * NS
 PUSHED_NS = NS // 5
 """Live reads the account no sooner than this after its last placement was answered (`live.executor`)."""
 
+HalfLife = Annotated[float, msgspec.Meta(ge=0.0, le=86_400.0)]
+
 TIGHT = 3
 """Equity of so many times the maintenance margin is not lost between two looks, a second apart at the most."""
 
@@ -75,7 +79,9 @@ class Assumptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     latencies: Latencies = Latencies()
     queue: QueueModel = RiskAverse()
-    impact_half_life_s: float = 10.0  # of what our takers took; 0: they leave no trace
+    impact_half_life_s: Annotated[float, msgspec.Meta(ge=0.0, le=86_400.0)] = (
+        10.0  # of what our takers took; 0: they leave no trace
+    )
     fee_tiers: tuple[FeeTier, ...] = ()  # (): the contracts' own fees
     volume_before_usdt: Decimal = ZERO  # traded by the account in the month before
 
@@ -89,6 +95,21 @@ class Assumptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             for name in ("decide", "entry", "answer", "push")
         )
         return f"median latencies {medians}; queue {queue}{power}; impact {impact}; fee tiers {len(self.fee_tiers)}"
+
+
+def load(path: Path) -> Assumptions:
+    """Return the assumptions of a JSON file; what it leaves out is as by default.
+
+    Raises:
+        SettingsError: it cannot be read, or says something that means nothing.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Assumptions)
+    except (OSError, msgspec.DecodeError) as error:
+        raise SettingsError(
+            f"assumptions must be a JSON file as python -m pipelines.exact.measured writes it, found {path}: {error}: "
+            "correct it, or leave it out"
+        ) from None
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -308,8 +329,8 @@ class Exchange(VenueSide):
             # The first of all that concern us, and when the second does: until then the first goes on alone.
             first: Resting | Marks | None = None
             first_ns = second_ns = NEVER_NS
-            followed: Resting | Marks
-            for followed in chain(self._resting.values(), self._marks.values()):
+            every: list[Resting | Marks] = [*self._resting.values(), *self._marks.values()]
+            for followed in every:
                 at_ns = min(followed.next_ns, followed.seen_ns + 1)
                 if at_ns < first_ns:
                     first, first_ns, second_ns = followed, at_ns, first_ns

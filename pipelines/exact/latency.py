@@ -16,14 +16,12 @@ from __future__ import annotations
 
 import math
 from hashlib import blake2b
-from pathlib import Path
 from statistics import NormalDist
 from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 
-from shared.errors import SettingsError
 from shared.types import Floats, Ints
 
 MS_NS = 1_000_000
@@ -168,18 +166,3 @@ def _state(seed: int, name: str) -> Any:
 
 def _ns(distribution: Distribution, u: float) -> int:
     return round(distribution.quantile_ms(u) * MS_NS)
-
-
-def load(path: Path) -> Latencies:
-    """Return the latencies of a JSON file as `measured` writes it.
-
-    Raises:
-        SettingsError: it cannot be read, or says something else.
-    """
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Latencies)
-    except (OSError, msgspec.DecodeError) as error:
-        raise SettingsError(
-            f"--latencies must be a JSON file as python -m pipelines.exact.measured writes it, found {path}: {error}: "
-            "measure again, or leave it out"
-        ) from None

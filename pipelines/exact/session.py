@@ -30,6 +30,13 @@ DECIDE_NS_MAX = 9 * NS // 10
 """A second is decided about before the next one ends."""
 
 
+NOT_EXACT = (
+    "Exact tier: raw ticks, latencies, queues and impact. Not simulated: what others would do because of our orders, "
+    "queues of levels out of sight, orders of others before ours in the exchange's own gateway. Assumed:"
+)
+"""What the report says of this tier, before the assumptions."""
+
+
 class Market(msgspec.Struct, frozen=True):
     """What all engines of a run meet."""
 
