@@ -284,9 +284,25 @@ def say(summary: dict[str, Any]) -> str:
             f"  net {pnl['net']:+.4f} USDT = {pnl['realised']:+.4f} realised - {pnl['fees']:.4f} fees "
             f"{pnl['funding']:+.4f} funding; ledger {agreement[pnl['ledger_equals_venue']]}",
             f"  second closed -> orders sent: {latency}",
+            f"  bandit: {_say_bandit(summary['bandit'])}",
             f"  flat at the end: {'yes' if summary['flat_at_end'] else 'NO: ' + summary['open_at_end']}",
             f"  replay: python -m live.replay {summary['folder']}",
         )
+    )
+
+
+def _say_bandit(told: dict[str, Any]) -> str:
+    """Return what the last trades say, and how little."""
+    begins = f"{told['mode']}, {told['spent_bps']:.2f} bps of equity spent on exploring today"
+    if not told["records"]:
+        return f"{begins}, no trade yet"
+    [record] = told["records"]["all"]
+    sharpe = (
+        f", Sharpe {record['sharpe']:+.2f} ± {record['sharpe_se']:.2f} a trade" if record["sharpe"] is not None else ""
+    )
+    return (
+        f"{begins}; last {record['trades']} trades: {record['mean_bps']:+.1f} bps, won {record['win_rate']:.0%} "
+        f"[{record['win_rate_low']:.0%}, {record['win_rate_high']:.0%}]{sharpe}"
     )
 
 

@@ -18,6 +18,7 @@ import structlog
 
 from live import doctor, registry, run
 from shared import model as models
+from shared import settings as settings_module
 from shared import simulator_process
 from shared.features.catalog import FEATURES
 from shared.features.graph import definition_hash
@@ -207,9 +208,11 @@ def train(folder: Path, bundle: Bundle) -> Path:
     return folder
 
 
-def resolved(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+def resolved(monkeypatch: pytest.MonkeyPatch, folder: Path, tags: dict[str, str] | None = None) -> None:
     """Have the registry answer with this folder; how it finds one is test_registry's."""
-    version = registry.ModelVersion(name="crosscut", version=3, run_id="r", status="READY", folder=folder, tags={})
+    version = registry.ModelVersion(
+        name="crosscut", version=3, run_id="r", status="READY", folder=folder, tags=tags or {}
+    )
     monkeypatch.setattr(registry, "resolve", lambda uri, selector: version)
 
 
@@ -245,6 +248,61 @@ def test_model_that_must_not_trade_is_refused(
     assert re.search(message, said)
 
 
+@pytest.mark.parametrize(
+    ("tags", "found"),
+    [
+        ({}, "found 'not judged' about booster unknown…"),
+        ({"validation": "refused"}, "found 'refused' about"),
+        ({"validation": "passed on paper"}, "found 'passed on paper' about"),
+        ({"validation": "passed", "sha256": "0" * 64}, "found 'passed' about booster 000000000000…"),
+    ],
+    ids=["no verdict", "refused", "on paper", "another booster"],
+)
+def test_a_bundle_that_calls_itself_passed_is_not_believed(
+    tags: dict[str, str],
+    found: str,
+    bundle: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With real money the registry must say `passed`, too, and about this very booster."""
+    resolved(
+        monkeypatch, train(tmp_path / "model", msgspec.structs.replace(bundle, source="bitget", gate="passed")), tags
+    )
+    for name, value in REAL_MONEY.items():
+        monkeypatch.setenv(name, value)
+
+    code, said = ends(capsys, "--arm")
+
+    assert code == 4
+    assert "must have passed the honest-edge gate in the registry" in said
+    assert found in said
+
+
+def test_what_passed_is_found_and_a_shadow_need_not_have(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bundle and the registry say the same: real money takes it. Who is scored beside needs neither verdict nor
+    source, since it sends nothing."""
+    for name, value in REAL_MONEY.items():
+        monkeypatch.setenv(name, value)
+    chosen = settings_module.load()
+    passed = train(tmp_path / "model", msgspec.structs.replace(bundle, source="bitget", gate="passed"))
+    digest = models.read_bundle(passed).booster_sha256
+    resolved(monkeypatch, passed, {"validation": "passed", "sha256": digest})
+
+    folder, note, _ = run.find_model(chosen, "champion")
+    resolved(monkeypatch, train(tmp_path / "other", bundle))
+    plan = run.find_shadow(chosen, "challenger")
+
+    assert (folder, note.digest, note.folder) == (passed, digest, "bundle")
+    assert plan is not None
+    assert plan.bundle_note is not None
+    assert plan.bundle_note.folder == "shadow"
+    assert run.find_shadow(chosen, "") is None
+
+
 def test_model_trades_and_its_session_replays_without_the_registry(
     on_simulator: SimulatorProcess,
     bundle: Bundle,
@@ -263,11 +321,52 @@ def test_model_trades_and_its_session_replays_without_the_registry(
     assert code == 0
     said = capsys.readouterr()
     assert "model.source_differs" in said.err
+    assert "model.not_passed" in said.err
     for file in folder.iterdir():
         file.unlink()
     assert replay.main([str(tmp_path / "session")]) == 0
     (tmp_path / "session" / "bundle" / "model.lgb").write_text("tree\n")
     assert replay.main([str(tmp_path / "session")]) == 4
+
+
+def test_a_shadow_is_scored_beside_and_replays(
+    on_simulator: SimulatorProcess,
+    bundle: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A coin trades, a model is scored on the same seconds: its bundle and its words lie in the session, the summary
+    says how long it took, and the session replays."""
+    from live import replay
+    from shared import shadow
+
+    resolved(monkeypatch, train(tmp_path / "model", bundle))
+
+    code = run.main(
+        ["--model", "coin", "--shadow", "challenger", "--seconds", "3", "--session-dir", str(tmp_path / "s")]
+    )
+
+    assert code == 0, capsys.readouterr().err
+    told = shadow.read(tmp_path / "s")
+    summary = json.loads((tmp_path / "s" / "session.json").read_text())
+    assert told.header.bundle is not None
+    assert told.header.bundle.version == 3
+    assert summary["shadow"]["seconds"] == len(told.said) == summary["seconds"] > 0
+    assert summary["shadow"]["ended"] is None
+    assert (tmp_path / "s" / "shadow" / "model.lgb").exists()
+    assert replay.main([str(tmp_path / "s")]) == 0
+
+
+def test_a_shadow_that_is_not_there_ends_the_session_before_it_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who asks for a challenger and has none is told; nothing connects."""
+    code, said = ends(capsys, "--model", "coin", "--shadow", "challenger")
+
+    assert code == 4
+    assert "registry must be at" in said
+    assert not (tmp_path / "lake").exists()
 
 
 # ----------------------------------------------------------------------------------------------------- the rest
