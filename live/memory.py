@@ -29,8 +29,13 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     bandits: dict[str, BanditState] = {}  # model, as asked for -> what was learned
 
     def begin(self, model: str, *, forget_risk: bool) -> Memory:
-        """Return what a session of this model starts from."""
-        return Memory(risk=None if forget_risk else self.risk, bandit=self.bandits.get(model, BanditState()))
+        """Return what a session of this model starts from; what exploration has cost today is of the whole account."""
+        bandit = self.bandits.get(model, BanditState())
+        spent = max(
+            (known.spent for known in (bandit, *self.bandits.values())), key=lambda spent: (spent.day, spent.bps)
+        )
+        bandit = msgspec.structs.replace(bandit, spent=spent)
+        return Memory(risk=None if forget_risk else self.risk, bandit=bandit)
 
     def after(self, model: str, found: Memory) -> Kept:
         """Return what to keep after a session of this model."""

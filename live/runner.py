@@ -115,6 +115,7 @@ class Runner:
         log: takes every Note of the engine.
         clock: ns, strictly increasing; shared with whoever stamps events.
         later: the loop's `call_later`; None writes log lines at once.
+        remember: saves what outlives the session; called before an order leaves that exploration was charged for.
         beside: scores the seconds that the engine has decided on, once their orders are gone; None: nobody does.
     """
 
@@ -127,6 +128,7 @@ class Runner:
         clock: Callable[[], int],
         log: Callable[[Note], None] = lambda note: None,
         later: Callable[[float, Callable[[], None]], object] | None = None,
+        remember: Callable[[], None] = lambda: None,
         beside: Beside | None = None,
     ) -> None:
         self.engine, self.journal, self._executor = engine, journal, executor
@@ -135,6 +137,8 @@ class Runner:
         self._beside = beside
         self._inbox: deque[Event] = deque()
         self._wake = asyncio.Event()
+        self._remember = remember
+        self._spent = engine.bandit.spent
         self._last_ns = 0
         self._fills_seen: dict[tuple[str, str, str], None] = {}
         self.dropped = 0  # events that found the inbox full
@@ -179,6 +183,7 @@ class Runner:
             if isinstance(event, SecondClosed):
                 closed = event.second
         actions = self._commit(actions)
+        self._save_spent()
         if closed is not None:
             self._measure(closed, begun_ns)
         self._send(actions, closed)
@@ -203,6 +208,16 @@ class Runner:
         if self._beside is not None and isinstance(event, SecondClosed):
             self._beside.add(event.second, event.columns, self.engine.features)
         return actions
+
+    def _save_spent(self) -> None:
+        """Save what exploration cost before its orders leave: a crash is no way around a budget."""
+        if self.engine.bandit.spent == self._spent:
+            return
+        self._spent = self.engine.bandit.spent
+        try:
+            self._remember()
+        except JournalError as error:
+            self.tell(StopRequested(recv_ns=self._clock(), reason=f"what was spent cannot be saved: {error}"))
 
     def _commit(self, actions: list[Action]) -> list[Action]:
         """Make the record durable where something will be sent; return what may be sent."""

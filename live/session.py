@@ -38,8 +38,10 @@ from shared.errors import CrosscutError, ExchangeError, ExchangeRefused, Exchang
 from shared.features.catalog import FEATURES
 from shared.features.graph import definition_hash, formulas_of
 from shared.features.sampler import COLUMNS
+from shared.permits import load_permit, model_key, permit_path
 from shared.replay import make_scorer
 from shared.settings import check_books
+from shared.strategy.bandit.state import Mode
 from shared.strategy.engine import Engine, EngineConfig
 from shared.strategy.truth import FILLS_BEFORE_ADOPTION_NS
 from shared.types import SCHEMA_VERSION, Adopted, BookChannels, ClockRead, Contract, Note, StopRequested, Universe
@@ -237,6 +239,10 @@ class Session:
         plan = self._plan
         kept = memory.load(self._memory_path)
         began = kept.begin(plan.model, forget_risk=plan.forget_risk or plan.is_child_venue)
+        if plan.config.bandit_mode is Mode.ACT:
+            key = model_key(plan.model, plan.bundle_note.digest if plan.bundle_note is not None else None)
+            permit = load_permit(permit_path(plan.lake, plan.source, key), plan.config)
+            began = msgspec.structs.replace(began, permit=permit)
         self._kept = kept
         if plan.bundle_folder is not None and plan.bundle_note is not None:
             copy_bundle(plan.bundle_folder, self.folder / plan.bundle_note.folder)
@@ -286,6 +292,7 @@ class Session:
             clock=self._clock,
             log=self._log,
             later=loop.call_later,
+            remember=lambda: self._save(engine),
             beside=self._beside,
         )
         self._runner, self._executor = runner, executor
@@ -456,8 +463,11 @@ class Session:
         while True:
             if time.monotonic() >= due_s or engine.risk.latch is not latch:
                 due_s, latch = time.monotonic() + MEMORY_EVERY_S, engine.risk.latch
-                memory.save(self._memory_path, self._kept.after(self._plan.model, engine.memory))
+                self._save(engine)
             await asyncio.sleep(0.5)
+
+    def _save(self, engine: Engine) -> None:
+        memory.save(self._memory_path, self._kept.after(self._plan.model, engine.memory))
 
     # ------------------------------------------------------------------------------------------------- how it ends
 
@@ -622,6 +632,7 @@ class Session:
             },
             "shadow": self._beside.summary() if self._beside is not None else None,
             "risk_latch": str(engine.risk.latch) if engine.risk.latch is not None else None,
+            "bandit": engine.bandit.summary(),
             "flat_at_end": is_flat,
             "open_at_end": what_is_open,
             "open_known_by": known_by,

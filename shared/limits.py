@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from shared.settings import Settings
+from shared.strategy.bandit.state import Mode
 from shared.strategy.config import EngineConfig
 from shared.types import OrderKind
 
@@ -42,4 +43,6 @@ def config_of(
         daily_loss_limit=chosen.daily_loss_limit,
         drawdown_max=chosen.max_drawdown_pct,
         orders_per_second_max=ORDERS_PER_SECOND,
+        bandit_mode=Mode(chosen.bandit_mode),
+        explore_bps_per_day=chosen.explore_bps_per_day,
     )

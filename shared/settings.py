@@ -60,6 +60,8 @@ class Settings(BaseSettings):
     kill_spread_bps_max: float = Field(20.0, gt=0)
     kill_depth_usdt_min: float = Field(5000.0, ge=0)
     slippage_bps: float = Field(2.0, ge=0)
+    bandit_mode: Literal["shadow", "act"] = "shadow"  # act needs a permit: python -m pipelines.bandit --grant
+    explore_bps_per_day: float = Field(0.0, ge=0, le=100)  # of equity, what exploration may cost in expectation
     num_threads: int = Field(4, ge=1)  # training only; capped at the cores
     lake_uri: str = "data_lake"  # a folder, or s3://bucket/prefix
     lake_cache: str = "data_lake/.s3"  # below it: local copies, logs and journals of lakes in object stores

@@ -129,6 +129,7 @@ class Rig:
         self.engine = Engine(said.config, said.universe, scorer, session="s", seed=7, memory=said.memory)
         self.journal = journal.JournalWriter(folder, said)
         self.notes: list[Note] = []  # of the shadow
+        self.remembered: list[Memory] = []  # what was saved because exploration was charged for
         self.beside = (
             open_beside(
                 ShadowPlan(model=shadow, bundle_folder=None, bundle_note=None),
@@ -143,7 +144,12 @@ class Rig:
             else None
         )
         self.runner = self.venue.runner = Runner(
-            self.engine, self.journal, self.venue, clock=self.clock, beside=self.beside
+            self.engine,
+            self.journal,
+            self.venue,
+            clock=self.clock,
+            beside=self.beside,
+            remember=lambda: self.remembered.append(self.engine.memory),
         )
         self.second = START_S
 

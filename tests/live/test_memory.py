@@ -5,10 +5,12 @@ from __future__ import annotations
 from decimal import Decimal
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from live import memory
 from shared.errors import JournalError, SettingsError
+from shared.strategy.bandit.state import ArmState, BanditState, Spent
 from shared.strategy.engine import Memory
 from shared.strategy.risk import Latch, RiskState
 
@@ -24,6 +26,35 @@ def test_latch_survives_a_restart_whatever_model_trades_next(tmp_path: Path) -> 
 
     assert memory.load(path).begin("rules", forget_risk=False).risk == LATCHED
     assert memory.load(path).begin("rules", forget_risk=True).risk is None
+
+
+def test_what_exploration_cost_today_is_of_the_account(tmp_path: Path) -> None:
+    """The budget of a day cannot be had twice by changing the model, and each model keeps what it learned."""
+    path = memory.path_of(tmp_path, "account")
+    arm = ArmState(trades=1, weight=1.0, total_bps=5.0, scatter=0.0, scatter_dof=0.0)
+    spent = Memory(bandit=BanditState(arms={"AUSDT": arm}, spent=Spent(day=20_000, bps=3.0)))
+    older = Memory(bandit=BanditState(spent=Spent(day=19_999, bps=9.0)))
+    memory.save(path, memory.Kept().after("coin", older).after("rules", spent))
+
+    for model in ("coin", "rules", "3"):
+        began = memory.load(path).begin(model, forget_risk=False).bandit
+        assert began.spent == Spent(day=20_000, bps=3.0)
+        assert set(began.arms) == ({"AUSDT"} if model == "rules" else set())
+
+
+def test_what_the_first_bandit_learned_is_still_read(tmp_path: Path) -> None:
+    """A file of before there were discounts: counts and sums are kept; one that makes no sense is refused."""
+    path = memory.path_of(tmp_path, "account")
+    old = {"risk": None, "bandits": {"rules": {"count": {"AUSDT": 4}, "total_bps": {"AUSDT": -20.0}}}}
+    path.write_bytes(msgspec.msgpack.encode(old))
+
+    began = memory.load(path).begin("rules", forget_risk=False)
+
+    assert began.bandit.count == {"AUSDT": 4}
+    old["bandits"] = {"rules": {"arms": {"AUSDT": {"trades": "four"}}}}
+    path.write_bytes(msgspec.msgpack.encode(old))
+    with pytest.raises(JournalError, match="must be readable"):
+        memory.load(path)
 
 
 def test_memory_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import pytest
 
 from live import runner as runners
 from shared import journal
+from shared.strategy.bandit.budget import Budget
+from shared.strategy.config import EngineConfig
 from shared.types import Action, LinkChanged, PlaceOrder, StopRequested
 from tests.live.sessions import Rig
 
@@ -45,6 +47,30 @@ def test_actions_are_on_disk_before_they_are_sent(tmp_path: Path, monkeypatch: p
     rig.trade(20)
 
     assert checked == len(rig.venue.sent) > 8
+
+
+def test_what_exploring_costs_is_saved_before_its_order_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash right after an order was sent does not give the day's budget back."""
+    rig = Rig(tmp_path, config=EngineConfig(explore_bps_per_day=90.0))
+    bandit, n_looks = rig.engine.bandit, 0
+    budget = Budget(90.0)
+    # A coin explores nothing: let every entry of its cost something.
+    monkeypatch.setattr(bandit, "_budget", budget)
+    monkeypatch.setattr(bandit, "pay", lambda n, now_ns, share: budget.charge(now_ns, 0.01))
+
+    def look(actions: list[Action]) -> None:
+        nonlocal n_looks
+        spent = rig.engine.bandit.spent
+        if any(isinstance(action, PlaceOrder) for action in actions) and spent.bps > 0.0:
+            assert rig.remembered[-1].bandit.spent == spent
+            n_looks += 1
+
+    rig.venue.on_submit = look
+    rig.adopt()
+    rig.trade(20)
+
+    assert n_looks >= 3
+    assert len({memory.bandit.spent.bps for memory in rig.remembered}) == len(rig.remembered)
 
 
 def test_events_reach_the_engine_in_strictly_increasing_time(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ OTHERS: dict[str, Any] = {
     "kill_spread_bps_max": 3.0,
     "kill_depth_usdt_min": 77.0,
     "slippage_bps": 9.0,
+    "bandit_mode": "act",
+    "explore_bps_per_day": 5.0,
 }
 """A value for each setting that limits trading, other than its default."""
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -30,7 +30,7 @@ from shared.strategy.bandit.choice import Lottery, Mask, best_of, lottery
 from shared.strategy.bandit.draws import SYMBOLS, VARIANTS, Draws
 from shared.strategy.bandit.policies import optimism_bps, thompson_bps
 from shared.strategy.bandit.records import Record, record_of
-from shared.strategy.bandit.state import ArmState, BanditState, Mode, Permit, Policy, Window
+from shared.strategy.bandit.state import ArmState, BanditState, Mode, Permit, Policy, Spent, Window
 from shared.strategy.clusters import clusters_of
 from shared.strategy.config import EngineConfig
 from shared.strategy.philox import Philox
@@ -44,6 +44,7 @@ BONUS_BPS_MAX: Final = 5.0
 """An arm's past moves it by so much at most: it decides between near equals, the prediction decides the rest."""
 
 PRIOR: Final = Prior()
+TOLD: Final = 20  # arms of a level that a summary tells of, most traded first
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -308,9 +309,20 @@ class Bandit:
         return len(self._opened)
 
     @property
-    def spent_bps(self) -> float:
-        """Return what exploration has cost on its last day, bps of equity."""
-        return self._budget.state().bps
+    def spent(self) -> Spent:
+        """Return what exploration has cost on its last day."""
+        return self._budget.state()
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a session tells of it at its end: mode, budget, and the records with their uncertainty."""
+        records = self.records()
+        return {
+            "mode": str(self.mode),
+            "policy": self._policy,
+            "spent_bps": self.spent.bps,
+            "pending": self.n_pending,
+            "records": {level: msgspec.to_builtins(rows[:TOLD]) for level, rows in records.items()},
+        }
 
     def expected_bps(self) -> Floats:
         """Return what every symbol is believed to earn, net, after borrowing from its cluster, (N,)."""
