@@ -22,11 +22,14 @@ from shared.strategy.funding import Funding
 from shared.strategy.market import Market
 from shared.strategy.orders import Order, Orders, State
 from shared.strategy.portfolio import Portfolio, Quote, Trade
+from shared.strategy.ranking import Gate
 from shared.strategy.risk import Approved, Risk
+from shared.strategy.sizing import Refusal
 from shared.strategy.truth import Truth
 from shared.types import NS, Action, CancelOrder, Note, QueryOrder, Universe
 
 TURNOVER_S = 60
+REFUSED_SAID_EVERY_NS = 60 * NS
 
 
 class Chase:
@@ -76,6 +79,7 @@ class Desk:
         self.chases: dict[str, Chase] = {}  # symbol -> the post-only entry that is on its way in it
         self.trades: list[Trade] = []  # closed round trips, oldest first; the caller may take them away
 
+        self._refused_said_ns: dict[Gate, int] = {}
         self.now_ns = 0
         self.actions: list[Action] = []  # of the event at hand
         self.is_adopted = False
@@ -160,6 +164,13 @@ class Desk:
             day_equity_usdt=float(state.day_equity_usdt) if state is not None else None,
             peak_equity_usdt=float(state.peak_equity_usdt) if state is not None else None,
         )
+
+    def say_refused(self, symbol: str, refusal: Refusal) -> None:
+        """Say why sizing or risk refused an entry, with its arithmetic; each gate once a minute."""
+        said_ns = self._refused_said_ns.get(refusal.gate)
+        if said_ns is None or self.now_ns - said_ns >= REFUSED_SAID_EVERY_NS:
+            self._refused_said_ns[refusal.gate] = self.now_ns
+            self.note("entry.refused", symbol=symbol, gate=refusal.gate.name.lower(), reason=refusal.reason)
 
     def say_done(self, order: Order) -> None:
         """One line per order's life."""

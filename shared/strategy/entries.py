@@ -96,7 +96,7 @@ class Entries:
         for n in chosen:
             order = self._order_of(n, second, view)
             if isinstance(order, Refusal):
-                self.why[n] = order.gate
+                self._refuse(n, order)
             else:
                 wanted[n] = order
         tilt = self._tilt() if wanted else None
@@ -116,7 +116,7 @@ class Entries:
                 continue
             sent = self._submit(place, n, second, view, silence_s.item(n), exposures)
             if isinstance(sent, Refusal):
-                self.why[n] = sent.gate
+                self._refuse(n, sent)
                 continue
             desk.bandit.asked(place.symbol)
             tilt.add(place.side.sign, notional, self._beta(n))
@@ -258,6 +258,10 @@ class Entries:
             if sign and order.mid is not None:
                 tilt.add(sign, order.remaining * order.mid, self._beta(desk.at.get(order.symbol)))
         return tilt
+
+    def _refuse(self, n: int, refusal: Refusal) -> None:
+        self.why[n] = refusal.gate
+        self._desk.say_refused(self._desk.symbols[n], refusal)
 
     def _beta(self, n: int | None) -> int:
         return int(self._desk.betas.hundredths[n]) if n is not None else 100

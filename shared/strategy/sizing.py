@@ -117,6 +117,16 @@ def largest_size(contract: Contract, kind: OrderKind) -> Decimal | None:
     return floor_to(largest, contract.size_step) if largest is not None else None
 
 
+def _largest_entry(config: EngineConfig, contract: Contract) -> Decimal | None:
+    """Return the largest entry of a configuration: one that may be taken in the end must be one that can be."""
+    largest = largest_size(contract, config.entry_kind)
+    if config.entry_kind is OrderKind.POST_ONLY and config.entry_fallback:
+        taken = largest_size(contract, OrderKind.MARKET)
+        known = [size for size in (largest, taken) if size is not None]
+        return min(known) if known else None
+    return largest
+
+
 @exactly
 def sigma_bps(
     config: EngineConfig, contract: Contract, *, price: Decimal, half_spread: Decimal, volatility_bps: float | None
@@ -185,7 +195,7 @@ def entry_size(
         price: mid at the decision: the same for a long and a short, so that a mirrored market mirrors sizes.
         bounds: from `caps`; None: the smallest order that the exchange takes (a null claims no edge to size by).
     """
-    smallest, largest = smallest_size(contract, price), largest_size(contract, config.entry_kind)
+    smallest, largest = smallest_size(contract, price), _largest_entry(config, contract)
     if largest is not None and largest < smallest:
         return Refusal(
             gate=Gate.SIZE,

@@ -15,7 +15,7 @@ from shared.strategy.exposure import Exposure
 from shared.strategy.ranking import Gate
 from shared.strategy.risk import DAY_NS, Approved, Conditions, Latch, Risk, RiskState
 from shared.types import NS, Cause, ClockRead, Filled, OrderKind, PlaceOrder, Side
-from tests.shared.strategy.made import D, Script, notes, places, scores
+from tests.shared.strategy.made import D, Script, notes, places, scores, universe
 
 ONE, NEAR_STOP = D(1), D(99)
 
@@ -263,3 +263,16 @@ def test_the_engine_enters_nothing_while_the_clocks_differ() -> None:
     script.close_second()
     assert script.reasons == ["clock_skew"]
     assert script.engine.portfolio.size(entry.symbol) == entry.size
+
+
+def test_a_refusal_is_told_with_its_arithmetic_once_a_minute() -> None:
+    """An operator reads why nothing is traded, and is not flooded: one note a gate and minute."""
+    script = Script(2, EngineConfig(cooldown_s=0), listed=universe(2, size_min=D(20)))
+    for _ in range(61):
+        script.close_second(scores([1, -1]))
+
+    said = notes(script.log, "entry.refused")
+    assert script.reasons == ["size", "size"]
+    assert len(said) == 2
+    assert str(said[0].fields["reason"]).startswith("the smallest order is 2000.00 USDT, ")
+    assert "of equity would be enough" in str(said[0].fields["reason"])

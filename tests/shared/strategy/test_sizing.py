@@ -81,7 +81,7 @@ def questions(draw: st.DrawFn) -> Asked:
     config = EngineConfig(
         leverage=draw(st.integers(1, 150)), top_k=draw(st.integers(1, 100)), margin_use_max=draw(shares),
         symbol_share_max=draw(shares), depth_share_max=draw(shares), position_risk_bps=draw(st.floats(0.1, 1000)),
-        kelly_share=draw(shares), entry_kind=draw(st.sampled_from([OrderKind.MARKET, OrderKind.POST_ONLY])),
+        kelly_share=draw(shares), entry_kind=draw(st.sampled_from([OrderKind.MARKET, OrderKind.POST_ONLY])), entry_fallback=draw(st.booleans()),
     )  # fmt: skip
     bound = st.none() | st.decimals(min_value=D("0.001"), max_value=10**7, places=5)
     rules = contract(
@@ -101,8 +101,9 @@ def test_a_size_keeps_every_bound_and_every_rule_of_the_exchange(asked: Asked) -
     its notional is above none of the five caps; and a size is refused only where no multiple could do that."""
     limits, step, price = asked.limits, Fraction(asked.rules.size_step), Fraction(asked.price)
     least = max(Fraction(asked.rules.size_min), Fraction(asked.rules.notional_min_usdt) * Fraction(11, 10) / price)
-    is_market = asked.config.entry_kind is OrderKind.MARKET
-    largest = asked.rules.size_max_market if is_market else asked.rules.size_max_limit
+    of_kind = {OrderKind.MARKET: asked.rules.size_max_market, OrderKind.POST_ONLY: asked.rules.size_max_limit}
+    kinds = {asked.config.entry_kind} | ({OrderKind.MARKET} if asked.config.entry_fallback else set())
+    largest = min([size for size in (of_kind[kind] for kind in kinds) if size is not None], default=None)
 
     size = asked.size()
 
@@ -212,11 +213,15 @@ def test_a_refusal_says_which_bound_held(changes: dict[str, object], reason: str
 
 
 def test_an_order_is_cut_to_the_largest_of_its_kind_and_never_below_the_smallest() -> None:
-    """maxMarketOrderQty cuts a market order, maxOrderQty a post-only one; a maximum below the minimum is a refusal."""
+    """maxMarketOrderQty cuts a market order and a post-only one that may be taken in the end, maxOrderQty one that may
+    not; a maximum below the minimum is a refusal."""
     rules = contract(size_max_market=D("1.005"), size_max_limit=D("2.009"))
+    resting = EngineConfig(entry_kind=OrderKind.POST_ONLY)
 
     assert asked(rules, equity=10**6) == D("1.00")
-    assert asked(rules, equity=10**6, config=EngineConfig(entry_kind=OrderKind.POST_ONLY)) == D("2.00")
+    assert asked(rules, equity=10**6, config=resting) == D("1.00")
+    patient = msgspec.structs.replace(resting, entry_fallback=False)
+    assert asked(rules, equity=10**6, config=patient) == D("2.00")
     for bounds in (contract(size_max_market=D("0.3")), contract(size_max_market=D("0.005"))):
         refused = asked(bounds, equity=10**6)
         assert isinstance(refused, Refusal)
