@@ -161,9 +161,9 @@ RULES = (
     Rule("uniform", "uniform"),
     Rule("epsilon-greedy", "greedy", STRANGERS),
     Rule("UCB1", "ucb", STRANGERS),
-    Rule("discounted UCB", "ucb", discount=0.9995),
+    Rule("discounted UCB", "ucb", discount=0.9999),
     Rule("sliding UCB", "ucb", window=2000),
-    Rule("Thompson", "thompson", discount=0.9995),
+    Rule("Thompson", "thompson", discount=0.9999),
     Rule("Thompson, forgets nothing", "thompson"),
 )
 

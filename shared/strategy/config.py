@@ -71,7 +71,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     bandit_mode: Mode = Mode.SHADOW  # BANDIT_MODE: act only with a permit of pipelines.bandit
     bandit_policy: Policy = Policy.THOMPSON
     bandit_weight: float = 1.0  # [1] of what an arm's past says that is added to net edge; 0: nothing
-    bandit_discount: float = 0.9995  # [1] an older trade's weight, per later trade of any arm: the last 2000 count
+    bandit_discount: float = 0.9999  # [1] an older trade's weight, per later trade of any arm: about 10,000 count
     bandit_window: int = 2000  # trades that the sliding window and the records look back on
     bandit_epsilon: float = 0.05  # [1] of decisions give their last slot to a candidate picked evenly
     explore_bps_per_day: float = 0.0  # EXPLORE_BPS_PER_DAY: of equity, expected cost of all exploration in a UTC day
