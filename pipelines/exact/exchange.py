@@ -176,20 +176,17 @@ class Exchange(VenueSide):
         """Take a request that leaves us now."""
         assert now_ns >= self._now_ns, f"sent at {now_ns}, the market is at {self._now_ns}"
         trip = self._draws.trip(_name(action), now_ns)
-        answered_ns = None if trip.answered_ns is None else now_ns + trip.answered_ns
+        answered_ns = now_ns + trip.answered_ns
         if isinstance(action, PlaceOrder):
             self.orders += 1
-            if answered_ns is None or answered_ns > now_ns + PATIENCE_NS:
-                self._tell(OrderTimedOut(recv_ns=now_ns + PATIENCE_NS, client_oid=action.client_oid))
-                answered_ns = None
-            at_rest_ns = answered_ns if answered_ns is not None else now_ns + PATIENCE_NS
-            self._at_rest_ns = max(self._at_rest_ns, at_rest_ns + PUSHED_NS)
-            place = partial(self._place, action, answered_ns, now_ns + trip.matched_ns)
+            is_lost = trip.is_lost or trip.answered_ns > PATIENCE_NS
+            if is_lost:
+                answered_ns = now_ns + PATIENCE_NS
+                self._tell(OrderTimedOut(recv_ns=answered_ns, client_oid=action.client_oid))
+            self._at_rest_ns = max(self._at_rest_ns, answered_ns + PUSHED_NS)
+            place = partial(self._place, action, None if is_lost else answered_ns, now_ns + trip.matched_ns)
             self._plan(now_ns + trip.accepted_ns, place)
-            return
-        if answered_ns is None:
-            answered_ns = now_ns + PATIENCE_NS  # only placements are lost
-        if isinstance(action, CancelOrder):
+        elif isinstance(action, CancelOrder):
             self._plan(now_ns + trip.matched_ns, partial(self._cancel, action, answered_ns))
         elif isinstance(action, QueryOrder):
             self._plan((now_ns + answered_ns) // 2, partial(self._query, action, answered_ns))

@@ -99,7 +99,8 @@ class Trip(msgspec.Struct, frozen=True):
 
     accepted_ns: int
     matched_ns: int
-    answered_ns: int | None  # None: never
+    answered_ns: int
+    is_lost: bool  # the answer never comes, where it is a placement's
 
 
 class Draws:
@@ -120,7 +121,7 @@ class Draws:
         u = self._uniform(f"{name} {now_ns}", 3)
         entry, answer = _ns(self.latencies.entry, u[0]), _ns(self.latencies.answer, u[1])
         is_lost = u[2] < self.latencies.lost_share
-        return Trip(min(entry, answer // 2), entry, None if is_lost else answer)
+        return Trip(min(entry, answer // 2), entry, answer, is_lost)
 
     def push_ns(self, now_ns: int) -> int:
         """Return how long the private stream takes to tell what happened at a time."""
