@@ -55,6 +55,7 @@ class News:
             return
         self._name(order, event.order_id)
         self._tell(order, Told.ACCEPTED)
+        self._desk.cancel_if_wanted(order)
 
     def refused(self, event: OrderRefused) -> None:
         desk = self._desk
