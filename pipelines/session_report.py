@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from pipelines import provenance
+from pipelines import parity, provenance
 from pipelines.moments import when
 from pipelines.page import Kind, Page, Parity, ParityVerdict, verdict
 from pipelines.provenance import Provenance
@@ -105,6 +105,9 @@ def report_session(lake: Path, folder: Path, output: Path) -> Reported:
         ModelMismatch: the model in the session's folder is not the one that traded.
     """
     page, replayed = page_of(folder)
+    if replayed.difference is None:
+        checked = parity.check(folder, lake=lake, with_decisions=False)
+        page = msgspec.structs.replace(page, parity=parity_of(replayed, checked))
     output.mkdir(parents=True, exist_ok=True)
     write_outputs(output, page.main, replayed.session)
     write_report(output / "report.html", page)
@@ -170,18 +173,25 @@ def page_of(folder: Path) -> tuple[Page, Replayed]:
     )
 
 
-def parity_of(replayed: Replayed) -> Parity:
-    """Return what the replay found, in one sentence."""
+def parity_of(replayed: Replayed, checked: parity.Checked | None = None) -> Parity:
+    """Return what the replay found, and what research computes of the same seconds, in words.
+
+    Args:
+        checked: None: nobody has computed them in blocks, as research does.
+    """
     if replayed.difference is not None:
         return Parity(
             verdict=ParityVerdict.DIFFERS,
             sentence=f"The replay {replayed.difference.sentence()}; this page ends there.",
         )
-    return Parity(
-        verdict=ParityVerdict.IDENTICAL,
-        sentence=f"Replayed from its journal: {replayed.seconds:,} seconds, {replayed.events:,} other events and "
-        f"{replayed.actions:,} actions are identical, byte for byte.",
+    sentence = (
+        f"Replayed from its journal: {replayed.seconds:,} seconds, {replayed.events:,} other events and "
+        f"{replayed.actions:,} actions are identical, byte for byte."
     )
+    if checked is None or not checked.seconds:
+        return Parity(verdict=ParityVerdict.IDENTICAL, sentence=sentence)
+    verdict = ParityVerdict.IDENTICAL if checked.is_identical else ParityVerdict.DIFFERS
+    return Parity(verdict=verdict, sentence=f"{sentence} Computed in blocks, as research does: {checked.sentence()}.")
 
 
 def lineage_of(header: journal.Header, digest: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Awaitable, Callable
 from decimal import ROUND_UP, Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from live import replay
 from live.executor import MeteredClient
 from live.run import SIMULATOR_KEYS
 from live.truth import read_truth
+from pipelines.session_report import page_of
 from shared import journal
 from shared.bitget.transport import ReceiveClock
 from shared.simulator_process import SimulatorProcess
@@ -136,6 +138,14 @@ def test_session_trades_ends_flat_and_replays(
 
     assert replay.main([str(folder)]) == 0
     assert capsys.readouterr().out.startswith("identical")
+
+    page, _ = page_of(folder)  # the same orders before the backtest's venue: the gap is explained to the last digit
+    assert page.gap is not None
+    assert page.gap.intents_identical
+    assert page.gap.orders == len(orders) == page.main.orders
+    assert page.gap.residual_usdt == 0
+    assert page.gap.session_usdt == Fraction(summary["pnl_usdt"]["net"])
+    assert f"{page.main.metrics['net_pnl_usdt']:.8f}" == f"{float(summary['trades']['net_usdt']):.8f}"
 
 
 def test_funding_reaches_the_ledger(tmp_path: Path, environment: dict[str, str], simulator: SimulatorProcess) -> None:

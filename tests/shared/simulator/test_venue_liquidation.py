@@ -374,3 +374,31 @@ def test_every_cent_of_a_liquidation_is_somewhere() -> None:
     held = venue.balance("a") + venue.balance("b") + venue.insurance_usdt
     assert venue.positions("a") == venue.positions("b") == []
     assert held == Decimal(start) - fees
+
+
+# ----------------------------------------------------------------------------------- marks of one instant
+
+
+def test_marks_of_one_instant_liquidate_nobody_between_them(crossed: Venue) -> None:
+    """A hedge over two symbols that fall together loses nothing, whichever mark is read first; one that falls alone,
+    or an isolated position among them, is lost as by its own mark."""
+    crossed.deposit("a", D(200))
+    deep(crossed, symbol="BUSDT")
+    accept(crossed, order(Side.SELL, "100", symbol="BUSDT"))
+    for symbol in ("AUSDT", "BUSDT"):
+        deep(crossed, 94.99, 95.01, symbol)
+
+    crossed.set_marks([(symbol, 95.0, NAN, NAN) for symbol in ("AUSDT", "BUSDT")], NOW)
+    assert [position.size for position in crossed.positions("a")] == [D(100), D(-100)]
+
+    crossed.set_marks([("AUSDT", 90.0, NAN, NAN), ("BUSDT", NAN, NAN, NAN)], NOW)
+    assert crossed.positions("a") == []
+    assert crossed.equity("a") >= 0
+
+
+def test_marks_of_one_instant_take_isolated_positions_each_by_itself(isolated: Venue) -> None:
+    """The long that is below its maintenance goes, the short beside it stays."""
+    isolated.set_marks([("AUSDT", 99.0, NAN, NAN), ("BUSDT", 99.0, NAN, NAN)], NOW)
+
+    assert size(isolated) == 0
+    assert size(isolated, symbol="BUSDT") == -10
