@@ -11,15 +11,20 @@ import argparse
 import math
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import polars as pl
 
 from pipelines import provenance, trials
+from pipelines.choices import changed, choices_of, one_each
+from pipelines.exact.exchange import Assumptions, load
+from pipelines.exact.session import NOT_EXACT, run_exact
 from pipelines.moments import second_of, when
-from pipelines.page import coverage_of, of_backtest, verdict
+from pipelines.page import NOT_SIMULATED, coverage_of, of_backtest, verdict
 from pipelines.report import write_outputs, write_report
 from pipelines.resources import resolve_source
 from pipelines.simulation import Backtest, Outcome, run_backtest
@@ -107,8 +112,14 @@ def judge(
     start_s: int | None = None,
     end_s: int | None = None,
     seed: int = SEED,
+    changes: Mapping[str, Any] | None = None,
+    assumptions: Assumptions | None = None,
 ) -> tuple[Backtest, Path, str, Trials]:
     """Run the backtest and leave its files, its MLflow runs and its trades.
+
+    Args:
+        changes: fields of the configuration that differ from what the settings say; None: none does.
+        assumptions: of the exact tier; None: the screen tier.
 
     Returns: (backtest, folder, run id, what was tried before).
 
@@ -116,17 +127,13 @@ def judge(
         LeakySplit: the window asked for begins before the holdout.
         NotEnoughData, TableEmpty: the window is too short or was not recorded.
     """
-    boundary = judged.holdout_from_s
-    if boundary is not None and start_s is not None and start_s < boundary:
-        raise LeakySplit(
-            f"a backtest must begin at the holdout, {when(boundary)}, found --from {when(start_s)} "
-            f"(model {judged.name} has learnt from what lies before it): leave --from out, or train on less (--to)"
-        )
     for folder in (lake,) if output is None else (lake, output):
         check_writable(folder)
-    start_s, end_s = window_of(lake, source, start_s if start_s is not None else boundary, end_s)
+    start_s, end_s = judged_window(lake, source, judged, start_s, end_s)
     config = config_of(settings, horizon_s=judged.scorer.horizon_s, entry_kind=OrderKind(style))
-    backtest = run_backtest(
+    config = changed(config, changes or {})
+    run_tier = run_backtest if assumptions is None else partial(run_exact, assumptions=assumptions)
+    backtest = run_tier(
         lake,
         source,
         scorer=judged.scorer,
@@ -134,7 +141,7 @@ def judge(
         start_s=start_s,
         end_s=end_s,
         seed=seed,
-        holdout_from_s=boundary,
+        holdout_from_s=judged.holdout_from_s,
         keeps_decisions=True,
     )
     params = {
@@ -145,6 +152,8 @@ def judge(
         "end": when(end_s),
         "seed": seed,
         "symbols": backtest.symbols,
+        "tier": backtest.tier,
+        **({"assumptions": backtest.assumptions} if backtest.assumptions else {}),
         **{name: value for name, value in msgspec.structs.asdict(config).items() if name != "symbols"},
     }
     tried = trials.find(
@@ -160,6 +169,7 @@ def judge(
             "source": source,
             "market": "generated" if backtest.is_generated else "real",
             "commit": code_commit(),
+            "tier": backtest.tier,
         }
         if is_main and judged.training_run is not None:
             tags["training_run"] = judged.training_run
@@ -195,7 +205,9 @@ def judge(
                     model_digest=judged.digest,
                     commit=code_commit(),
                     packages=lock_hash(),
+                    assumptions=assumptions,
                 ),
+                not_simulated=NOT_SIMULATED if assumptions is None else f"{NOT_EXACT} {backtest.assumptions}.",
             )
             write_report(folder / "report.html", page)
             run.log_folder(folder, "backtest")
@@ -204,6 +216,24 @@ def judge(
                 backtest.decisions.store(lake, source, run.run_id)
                 backtest.decisions.close()
     return backtest, folder, run_ids[0], tried
+
+
+def judged_window(
+    lake: Path, source: str, judged: Candidate, start_s: int | None, end_s: int | None
+) -> tuple[int, int]:
+    """Return the seconds that a candidate may be judged on, cut to what was asked for.
+
+    Raises:
+        LeakySplit: the window asked for begins before the holdout.
+        TableEmpty: nothing is stored.
+    """
+    boundary = judged.holdout_from_s
+    if boundary is not None and start_s is not None and start_s < boundary:
+        raise LeakySplit(
+            f"a backtest must begin at the holdout, {when(boundary)}, found --from {when(start_s)} "
+            f"(model {judged.name} has learnt from what lies before it): leave --from out, or train on less (--to)"
+        )
+    return window_of(lake, source, start_s if start_s is not None else boundary, end_s)
 
 
 def check_writable(folder: Path) -> None:
@@ -282,6 +312,16 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--model", default="latest", help="latest, a version, an alias, rules or coin (default: latest)")
     p.add_argument("--style", choices=STYLES, default="market", help="how positions are entered (default: market)")
+    p.add_argument(
+        "--tier", choices=("screen", "exact"), default="screen",
+        help="screen: from the lake's seconds, a second of latency; exact: from its raw ticks, with latencies, queues "
+        "and impact (docs/backtest.md; default: screen)",
+    )  # fmt: skip
+    p.add_argument(
+        "--assumptions", type=Path, metavar="FILE",
+        help="latencies, queue, impact and fee tiers of the exact tier, JSON as python -m pipelines.exact.measured "
+        "writes it (default: those of docs/backtest.md)",
+    )  # fmt: skip
     p.add_argument("--lake", help="the lake's folder (default: LAKE_URI, which is data_lake)")
     p.add_argument("--source", help="which seconds to run over (default: the model's own source)")
     p.add_argument("--from", dest="start", help="first moment, not before the holdout (default: the holdout)")
@@ -290,16 +330,35 @@ def parser() -> argparse.ArgumentParser:
         "--out", "--output", dest="output", type=Path, metavar="DIR",
         help="where files go (default: reports/ in the lake)",
     )  # fmt: skip
+    p.add_argument(
+        "--set", dest="changes", action="append", default=[], metavar="FIELD=VALUE",
+        help="a field of the configuration, instead of what the settings say; again for another",
+    )  # fmt: skip
     p.add_argument("--seed", type=int, default=SEED, help=f"of the engine and the coin (default: {SEED})")
     return p
+
+
+def assumptions_of(tier: str, path: Path | None) -> Assumptions | None:
+    """Return what the tier takes for granted, None for the screen tier.
+
+    Raises:
+        SettingsError: assumptions for a tier that has none, or a file that is none.
+    """
+    if tier == "exact":
+        return Assumptions() if path is None else load(path)
+    if path is not None:
+        raise SettingsError(f"--assumptions are those of the exact tier, found --tier {tier}: add --tier exact")
+    return None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     try:
+        changes = one_each(choices_of(args.changes))
         settings = settings_module.load(lake_uri=args.lake)
         tracking = Tracking(settings.tracking_uri)
         start_s, end_s = second_of(args.start), second_of(args.end)
+        assumptions = assumptions_of(args.tier, args.assumptions)
         with tracking.told():
             judged = candidate(args.model, tracking, seed=args.seed)
             source = resolve_source(settings.lake, args.source or judged.source, settings)
@@ -314,6 +373,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 start_s=start_s,
                 end_s=end_s,
                 seed=args.seed,
+                changes=changes,
+                assumptions=assumptions,
             )
     except CrosscutError as error:
         print(error, file=sys.stderr)
