@@ -15,15 +15,17 @@ of which neither is known (a stranger's, in a symbol without a market) cannot be
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 
 import msgspec
 
 from shared.strategy.clusters import Cluster
-from shared.strategy.exact import ZERO, divided_up
+from shared.strategy.exact import ZERO, divided_up, exactly
 from shared.strategy.orders import Order
 from shared.strategy.portfolio import Holding
 from shared.types import Side
+
+MARGIN_STEP = Decimal("1e-12")
 
 
 class Exposure(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +40,11 @@ class Exposure(msgspec.Struct, frozen=True, kw_only=True):
     unpriced: str = ""  # a symbol in which something works that cannot be valued; "": there is none
 
 
+def margin_of(notional_usdt: Decimal, leverage: int) -> Decimal:
+    """Return the margin that a notional needs, up to whole 1e-12 USDT: sums of it are exact."""
+    return divided_up(notional_usdt, Decimal(leverage)).quantize(MARGIN_STEP, rounding=ROUND_CEILING)
+
+
 class Exposures:
     """The sums, kept up while the orders of one decision are added. Made afresh for every decision.
 
@@ -47,6 +54,7 @@ class Exposures:
         clusters: of every listed symbol; a position in another one counts as an alt.
     """
 
+    @exactly
     def __init__(
         self,
         equity_usdt: Decimal,
@@ -59,7 +67,8 @@ class Exposures:
     ) -> None:
         self._equity = equity_usdt
         self._leverage, self._clusters = leverage, clusters
-        self._gross = self._margin = ZERO
+        self._gross = ZERO
+        self._at_leverage: dict[int, Decimal] = {}  # notional of the symbols that have it: divided once, at the end
         self._symbol: dict[str, Decimal] = {}
         # Cluster -> worst case when looked at from (the buy side, the sell side).
         self._worst: dict[Cluster, list[Decimal]] = {cluster: [ZERO, ZERO] for cluster in Cluster}
@@ -78,6 +87,7 @@ class Exposures:
         for symbol, holding in held.items():
             self._hold(holding, leaving.get(symbol, ZERO))
 
+    @exactly
     def add(self, symbol: str, side: Side, notional_usdt: Decimal) -> None:
         """Count an entry that may fill."""
         self._sum(symbol, notional_usdt)
@@ -95,19 +105,21 @@ class Exposures:
 
     def _sum(self, symbol: str, notional_usdt: Decimal) -> None:
         self._gross += notional_usdt
-        self._margin += divided_up(notional_usdt, Decimal(self._leverage.get(symbol, 1)))
+        leverage = self._leverage.get(symbol, 1)
+        self._at_leverage[leverage] = self._at_leverage.get(leverage, ZERO) + notional_usdt
         self._symbol[symbol] = self._symbol.get(symbol, ZERO) + notional_usdt
 
     def _cluster(self, symbol: str) -> Cluster:
         return self._clusters.get(symbol, Cluster.ALTS)
 
+    @exactly
     def of(self, symbol: str, side: Side) -> Exposure:
         """Return what an order of this side in this symbol comes on top of."""
         k = 0 if side is Side.BUY else 1
         return Exposure(
             equity_usdt=self._equity,
             gross_usdt=self._gross,
-            margin_usdt=self._margin,
+            margin_usdt=sum((margin_of(usdt, leverage) for leverage, usdt in self._at_leverage.items()), ZERO),
             symbol_usdt=self._symbol.get(symbol, ZERO),
             net_usdt=sum((worst[k] for worst in self._worst.values()), ZERO),
             cluster_usdt=self._worst[self._cluster(symbol)][k],

@@ -23,8 +23,8 @@ from decimal import Decimal
 import msgspec
 
 from shared.strategy.config import EngineConfig
-from shared.strategy.exact import decimal_of, divided_up, exactly
-from shared.strategy.exposure import Exposure
+from shared.strategy.exact import decimal_of, exactly
+from shared.strategy.exposure import Exposure, margin_of
 from shared.strategy.ranking import Gate
 from shared.strategy.sizing import BPS, Refusal, gross_max_usdt
 from shared.types import NS, PlaceOrder
@@ -256,7 +256,7 @@ class Risk:
         if exposure.unpriced:
             return Refusal(gate=Gate.EXPOSURE, reason=f"an order works in {exposure.unpriced}, which has no price")
         gross_max = gross_max_usdt(self._config, exposure.equity_usdt, leverage)
-        margin = divided_up(notional, Decimal(leverage))
+        margin = margin_of(notional, leverage)
         for gate, name, before, adds, most in (
             (Gate.EXPOSURE, "gross", exposure.gross_usdt, notional, gross_max),
             (Gate.EXPOSURE, "symbol", exposure.symbol_usdt, notional, gross_max * self._symbol_share_max),
