@@ -13,16 +13,20 @@ from pipelines.exact.latency import Constant, Latencies, Lognormal
 from pipelines.exact.queues import PowerProbability
 from pipelines.exact.session import ExactSimulation, Market, changes_of, market_of, run_exact
 from pipelines.exact.tape import NEVER_NS, ArraysTape, Block
+from pipelines.generate import generate
+from pipelines.seconds import write_seconds
 from pipelines.simulation import EQUITY_USDT, Backtest, Simulation, run_backtest
 from pipelines.venue_side import Tape
 from shared.features.sampler import COLUMNS
+from shared.lake.layout import HOUR_S
 from shared.limits import config_of
 from shared.settings import Settings
+from shared.simulator.markets.market import GeneratedMarket
 from shared.strategy.portfolio import Trade
 from shared.strategy.scores import CoinScorer
 from shared.types import NS, Contract, Floats, OrderKind, Universe
-from tests.pipelines.conftest import DrivenWorld
 from tests.pipelines.exact.made import FOREVER_NS, INSTANT, START_NS
+from tests.pipelines.markets import HOUR
 from tests.shared.simulator.venue_made import contract
 
 SYMBOLS = tuple(f"S{n}USDT" for n in range(6))
@@ -114,9 +118,12 @@ def test_tiers_agree_on_every_cost_where_nothing_takes_time() -> None:
 
 
 @pytest.fixture(scope="module")
-def window(driven_world: DrivenWorld) -> tuple[Path, str, int, int]:
-    world = driven_world.world
-    return world.lake, world.source, world.end_s - 180, world.end_s
+def window(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, int, int]:
+    """Return a lake with raw ticks and seconds, its source, and three minutes of it."""
+    lake, start_s = tmp_path_factory.mktemp("exact"), HOUR * HOUR_S + 600
+    made = generate(GeneratedMarket(7, 6), lake, start_s, start_s + 300)
+    write_seconds(lake, made.source, HOUR)
+    return lake, made.source, start_s + 90, start_s + 300
 
 
 def _run(window: tuple[Path, str, int, int], assumptions: Assumptions, style: str = "market") -> Backtest:
