@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from shared.strategy import orders as life
 from shared.strategy.bandit.learner import Bandit
@@ -94,14 +93,9 @@ class Desk:
     def note(self, event: str, **fields: str | int | float | bool | None) -> None:
         self.actions.append(Note(event=event, fields=fields))
 
-    def mask(self, symbols: Iterable[str]) -> NDArray[np.bool_]:
-        """Return which of the universe's symbols are meant, (N,)."""
-        mask = np.zeros(len(self.symbols), np.bool_)
-        for symbol in symbols:
-            n = self.at.get(symbol)
-            if n is not None:
-                mask[n] = True
-        return mask
+    def places_of(self, symbols: Iterable[str]) -> list[int]:
+        """Return where the universe has these symbols, without those that it does not list."""
+        return [n for n in map(self.at.get, symbols) if n is not None]
 
     def grant(self, leverage: Mapping[str, int]) -> None:
         """Remember the leverage that the exchange has confirmed, by symbol."""

@@ -51,7 +51,7 @@ from shared.strategy.config import EngineConfig
 from shared.strategy.desk import Desk
 from shared.strategy.entries import Entries
 from shared.strategy.exact import exactly
-from shared.strategy.exits import Exits
+from shared.strategy.exits import NOBODY, Exits
 from shared.strategy.news import News
 from shared.strategy.orders import Order, State, Told
 from shared.strategy.portfolio import Trade
@@ -261,7 +261,7 @@ class Engine:
         if latched is not None:
             desk.say_latched(latched)
         is_decision = second % self.config.decision_seconds == 0
-        view = challengers = None
+        view, challengers = None, NOBODY
         if is_decision:
             assert self._scores is not None, f"second {second} is a decision and has no scores"
             view = self._pricing.look(second, self._scores, desk.market)

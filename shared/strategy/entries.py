@@ -16,6 +16,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shared.strategy import orders as life
 from shared.strategy import ranking
@@ -23,7 +24,7 @@ from shared.strategy.chase import Chases, Next
 from shared.strategy.clusters import cluster_of
 from shared.strategy.desk import Desk
 from shared.strategy.exact import decimal_of
-from shared.strategy.exits import Challengers
+from shared.strategy.exits import NOBODY, Challengers
 from shared.strategy.exposure import Exposures
 from shared.strategy.neutral import Tilt
 from shared.strategy.orders import Order
@@ -62,19 +63,16 @@ class Entries:
         if blanket is not None:
             self.explain(second, blanket)
             self.view = view
-            return Challengers()
-        desk, config, direction = self._desk, self._desk.config, view.scores.direction
+            return NOBODY
+        desk, config = self._desk, self._desk.config
         with np.errstate(invalid="ignore"):
             less = view.net_bps - config.turnover_penalty_bps * desk.turnover
         why = self._ask_gates(view, less)
         self.why, self.why_second, self.view = why, second, view
         self._less = less
         if self._is_null:
-            return Challengers()
-        worth_bps = desk.bandit.worth_bps(less)
-        passed = np.flatnonzero(why == Gate.CHOSEN)
-        is_long = direction[passed] > 0
-        return Challengers(worth_bps[passed[is_long]], worth_bps[passed[~is_long]])
+            return NOBODY
+        return Challengers(why, view.scores.direction, desk.bandit.worth_bps(less))
 
     def send(self, second: int, view: View | None) -> int:
         """Carry chases on, send the entries of this decision, and return how many orders were sent.
@@ -172,13 +170,13 @@ class Entries:
     def _ask_gates(self, view: View, less: Floats) -> Gates:
         desk, config, market = self._desk, self._desk.config, self._desk.market
         busy = [*(order.symbol for order in desk.orders.working), *desk.chases]
-        verdicts = [  # in the order of `Gate`
+        verdicts: list[tuple[Gate, NDArray[np.bool_] | list[int]]] = [  # in the order of `Gate`
             (Gate.NOT_WANTED, self._unwanted),
             (Gate.NOT_TRADABLE, self._untradable),
             (Gate.LEVERAGE_ABSENT, desk.no_leverage),
-            (Gate.HAS_POSITION, desk.mask(desk.portfolio.holdings)),
-            (Gate.HAS_ORDER, desk.mask(busy)),
-            (Gate.IN_DOUBT, desk.mask(desk.truth.doubts)),
+            (Gate.HAS_POSITION, desk.places_of(desk.portfolio.holdings)),
+            (Gate.HAS_ORDER, desk.places_of(busy)),
+            (Gate.IN_DOUBT, desk.places_of(desk.truth.doubts)),
             (Gate.COOLDOWN, desk.rests_until > view.second),
             (Gate.NO_BOOK, ~np.isfinite(view.spread_bps)),
             (Gate.STALE_BOOK, market.silence_s(view.second) > config.stale_s_max),

@@ -22,28 +22,33 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shared.strategy import orders as life
 from shared.strategy.desk import Desk
 from shared.strategy.exact import decimal_of, floor_to
 from shared.strategy.portfolio import Holding
 from shared.strategy.pricing import View
+from shared.strategy.ranking import Gate, Gates
 from shared.strategy.sizing import Refusal
 from shared.types import NS, Cause, Floats, OrderKind, PlaceOrder
 
 EXIT_BACKOFF_S_MAX = 16
 
-NOBODY = np.zeros(0)
-
 
 class Challengers:
-    """The newcomers of a decision by side: their priorities, bps net of their round trips."""
+    """The newcomers of a decision: who passed the gates, on which side, and what for, bps net of a round trip."""
 
-    def __init__(self, long_bps: Floats = NOBODY, short_bps: Floats = NOBODY) -> None:
-        self._bps = {1: long_bps, -1: short_bps}
+    def __init__(self, why: Gates, direction: NDArray[np.int8], worth_bps: Floats) -> None:
+        self._why, self._direction, self._worth_bps = why, direction, worth_bps
 
     def n_above(self, sign: int, bps: float) -> int:
-        return int(np.count_nonzero(self._bps[sign] > bps))
+        """Return how many would enter on this side for more than so much."""
+        is_above = (self._why == int(Gate.CHOSEN)) & (self._direction == sign) & (self._worth_bps > bps)
+        return int(np.count_nonzero(is_above))
+
+
+NOBODY = Challengers(np.zeros(0, np.uint8), np.zeros(0, np.int8), np.zeros(0))
 
 
 class Exits:
@@ -51,7 +56,7 @@ class Exits:
         self._desk, self._is_null = desk, is_null
         self._waits: dict[str, tuple[int, int]] = {}  # symbol -> (ns until which no exit is tried, tries)
 
-    def send(self, second: int, view: View | None, challengers: Challengers | None = None) -> int:
+    def send(self, second: int, view: View | None, challengers: Challengers = NOBODY) -> int:
         """Send the exits that are due and return how many.
 
         Args:
@@ -63,7 +68,7 @@ class Exits:
         for symbol, holding in sorted(desk.portfolio.holdings.items()):
             cause = self._urgent_cause(holding, second)
             if cause is None and view is not None:
-                cause = self._cause(symbol, holding, second, view, due, challengers or Challengers())
+                cause = self._cause(symbol, holding, second, view, due, challengers)
             if cause is not None:
                 leavers.append((symbol, holding, cause))
         for symbol, holding, cause in leavers:

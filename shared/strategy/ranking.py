@@ -103,17 +103,21 @@ assert [*Gate] == [*range(len(Gate))], "gates count from 0 without holes"
 assert [*SAYS] == [*Gate], "every gate says something"
 
 
-def first_no(n_symbols: int, verdicts: list[tuple[Gate, NDArray[np.bool_]]]) -> Gates:
-    """Return per symbol the first gate whose refusal is True, CHOSEN where none is.
+def first_no(n_symbols: int, verdicts: list[tuple[Gate, NDArray[np.bool_] | list[int]]]) -> Gates:
+    """Return per symbol the first gate that refuses it, CHOSEN where none does.
 
     Args:
-        verdicts: (gate, refuses (N,)), in the order of `Gate`.
+        verdicts: (gate, refuses (N,), or the few symbols that it refuses), in the order of `Gate`.
     """
     why = np.zeros(n_symbols, np.uint8)
     after = len(Gate)
     for gate, refuses in reversed(verdicts):
         assert gate <= after, f"{gate.name} must be asked after {Gate(after).name}"
-        np.putmask(why, refuses, gate)  # half the time of why[refuses] = gate
+        if isinstance(refuses, list):
+            for n in refuses:
+                why[n] = gate
+        else:
+            np.putmask(why, refuses, gate)  # half the time of why[refuses] = gate
         after = gate
     return why
 
@@ -122,10 +126,10 @@ def best(
     why: Gates, direction: NDArray[np.int8], priority: Floats, draws: Floats, slots_long: int, slots_short: int
 ) -> list[int]:
     """Return the chosen symbols, best first, and mark the rest of the candidates with `Gate.RANK` in `why`."""
-    candidates = np.flatnonzero(why == Gate.CHOSEN)
-    ordered = candidates[np.lexsort((candidates, draws[candidates], -priority[candidates]))]
+    candidates = (why == int(Gate.CHOSEN)).nonzero()[0]
+    ordered = candidates[np.lexsort((draws[candidates], -priority[candidates]))]  # stable: equals stay in their order
     is_long = direction[ordered] > 0
-    has_slot = np.where(is_long, np.cumsum(is_long) <= slots_long, np.cumsum(~is_long) <= slots_short)
+    has_slot = np.where(is_long, is_long.cumsum() <= slots_long, (~is_long).cumsum() <= slots_short)
     why[ordered[~has_slot]] = Gate.RANK
     chosen: list[int] = ordered[has_slot].tolist()
     return chosen

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from shared.strategy.ranking import Gate, best, counts, first_no
 
@@ -25,6 +26,10 @@ def test_the_first_gate_in_order_is_the_reason(verdicts: list[tuple[Gate, list[b
         refusing = [gate for gate, refuses in verdicts if refuses[n]]
         assert why[n] == min(refusing, default=Gate.CHOSEN)
     assert sum(counts(why).values()) == N
+    few: list[tuple[Gate, NDArray[np.bool_] | list[int]]] = [
+        (gate, np.flatnonzero(refuses).tolist()) for gate, refuses in verdicts
+    ]
+    assert list(first_no(N, few)) == list(why)
 
 
 CANDIDATES = st.lists(
