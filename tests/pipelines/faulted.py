@@ -673,6 +673,8 @@ class Judge:
                 span = slice(begins - self.first_minute, ends - self.first_minute + 1)
                 which = slice(None) if freeze.symbol == "*" else world.position[freeze.symbol]
                 affected[:, which, span] = True
-        clean = ~affected & linked & ~unread
+        minutes_s = (self.first_minute + np.arange(marks.shape[2])) * 60
+        listed = np.array([world.market.is_listed(s) & world.market.is_listed(s + 59) for s in minutes_s.tolist()]).T
+        clean = ~affected & linked & ~unread & listed  # of what is not listed nothing comes, and nothing is complete
         self.found.clean_minutes = int(clean.sum())
         self.found.clean_marked = int((clean & marks).sum())
