@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.gate import bounds
@@ -32,7 +32,7 @@ def test_the_bound_is_wrong_as_seldom_as_it_says(together: int, monkeypatch: pyt
     """Of worthless trades at most about 5 % have a bound above 0 at 95 %, whether each is news of its own or ten ride on
     one move; drawn one by one, as if they were independent, clusters fool an ordinary t-test four times as often."""
     monkeypatch.setattr(bounds, "RESAMPLES", 999)
-    worlds = 200
+    worlds = 150
     wrong = naive = 0
     for seed in range(worlds):
         second, value = clustered(seed, together=together)
@@ -56,6 +56,7 @@ def test_an_edge_is_found() -> None:
     assert 0.7 < found.standard_error / (value.std() / math.sqrt(len(value))) < 2.0
 
 
+@settings(max_examples=30)
 @given(seed=st.integers(0, 1000), scale=st.floats(0.01, 100.0), shift=st.floats(-50.0, 50.0))
 def test_the_bound_moves_with_its_values(seed: int, scale: float, shift: float) -> None:
     """Other units and another origin give the same bound in them: nothing of it is about bps."""

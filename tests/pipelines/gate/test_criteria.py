@@ -258,14 +258,14 @@ def test_copies_are_one_idea_and_not_trading_is_another() -> None:
 def test_choosing_among_nothing_is_overfitting() -> None:
     """One worthless strategy, or ten: the best of one half is in the other half no better than not trading."""
     alone, among = [], []
-    for seed in range(8):
+    for seed in range(5):
         rng = np.random.Generator(np.random.Philox(seed))
         returns = 1e-4 * rng.standard_normal((64, 10))
         alone.append(choosing(returns[:, :1]).probability)
         among.append(choosing(returns).probability)
 
-    assert 0.25 < np.mean(alone) < 0.85
-    assert 0.25 < np.mean(among) < 0.85
+    assert 0.2 < np.mean(alone) < 0.9
+    assert 0.2 < np.mean(among) < 0.9
     assert math.isnan(choosing(np.zeros((10, 1))).probability)
 
 
