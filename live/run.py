@@ -233,10 +233,13 @@ def run(options: argparse.Namespace) -> Outcome:
             model=options.model,
             bundle_folder=bundle_folder,
             bundle_note=note,
-            config=config_of(
-                chosen,
-                symbols=_split(options.symbols),
-                horizon_s=bundle.horizon_s if bundle is not None else None,
+            config=msgspec.structs.replace(
+                config_of(
+                    chosen,
+                    symbols=_split(options.symbols),
+                    horizon_s=bundle.horizon_s if bundle is not None else None,
+                ),
+                variants=(options.variant,) if options.variant else (),
             ),
             seed=options.seed,
             seconds=options.seconds,
@@ -315,6 +318,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="MODEL",
         help="score this one beside it and write down what it would do, without an order: challenger, a version, rules "
         "(compare them afterwards: python -m pipelines.shadow)",
+    )
+    parser.add_argument(
+        "--variant",
+        default="",
+        choices=["rules"],
+        help="a further scorer: the bandit decides, decision by decision, which of the two trades (docs/bandit.md)",
     )
     parser.add_argument("--seconds", type=_positive, help="stop after this long (default: on Ctrl-C)")
     parser.add_argument("--symbols", default="", help="trade only these, comma separated (default: SYMBOLS)")

@@ -39,7 +39,7 @@ from shared.features.catalog import FEATURES
 from shared.features.graph import definition_hash, formulas_of
 from shared.features.sampler import COLUMNS
 from shared.permits import load_permit, model_key, permit_path
-from shared.replay import make_scorer
+from shared.replay import alternatives_of, make_scorer
 from shared.settings import check_books
 from shared.strategy.bandit.state import Mode
 from shared.strategy.engine import Engine, EngineConfig
@@ -247,7 +247,15 @@ class Session:
         if plan.bundle_folder is not None and plan.bundle_note is not None:
             copy_bundle(plan.bundle_folder, self.folder / plan.bundle_note.folder)
         scorer = make_scorer(plan.model, plan.seed, universe, self.folder, plan.bundle_note)
-        engine = Engine(plan.config, universe, scorer, session=self.name, seed=plan.seed, memory=began)
+        engine = Engine(
+            plan.config,
+            universe,
+            scorer,
+            session=self.name,
+            seed=plan.seed,
+            memory=began,
+            alternatives=alternatives_of(plan.config),
+        )
         header = journal.Header(
             schema_version=SCHEMA_VERSION,
             session=self.name,

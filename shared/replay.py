@@ -17,11 +17,11 @@ import msgspec
 
 from shared import journal
 from shared import model as models
-from shared.errors import JournalError, ModelMismatch
+from shared.errors import JournalError, ModelMismatch, SettingsError
 from shared.features.catalog import FEATURES
 from shared.features.graph import definition_hash
 from shared.features.sampler import COLUMNS
-from shared.strategy.engine import Engine
+from shared.strategy.engine import Engine, EngineConfig
 from shared.strategy.scores import CoinScorer, ModelScorer, RulesScorer, Scorer
 from shared.types import Action, Event, SecondClosed, Universe
 
@@ -199,7 +199,20 @@ def _engine(folder: Path, header: journal.Header) -> Engine:
         session=header.session,
         seed=header.seed,
         memory=header.memory,
+        alternatives=alternatives_of(header.config),
     )
+
+
+def alternatives_of(config: EngineConfig) -> tuple[Scorer, ...]:
+    """Return the further scorers of a configuration.
+
+    Raises:
+        SettingsError: one is not known. A second model would need a bundle of its own in the session's folder.
+    """
+    unknown = [name for name in config.variants if name != "rules"]
+    if unknown:
+        raise SettingsError(f"a further variant must be rules, found {', '.join(unknown)}: leave it out")
+    return tuple(RulesScorer(tuple(FEATURES)) for _ in config.variants)
 
 
 def make_scorer(selector: str, seed: int, universe: Universe, folder: Path, bundle: journal.ModelNote | None) -> Scorer:

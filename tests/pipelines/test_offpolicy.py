@@ -102,7 +102,7 @@ def logged_world(
         p, q = shadow.probability, act.probability
         expected = means + 0.5 * edge  # the true mean reward of each candidate
         reward = rng.normal(expected, 15.0)
-        truth += [p @ expected, q @ expected, 2.0]
+        truth += np.array([float(p @ expected), float(q @ expected), 2.0])
         decided.append(
             Decided(
                 second=t * 10,
@@ -271,7 +271,7 @@ def write_journal(
             "variant_p": 1.0, "variant_q": 1.0, "symbols": listed.symbols[n], "p": "0.5", "q": ("0.1", "0.9")[n],
             "believed_bps": "0.0", "is_chance": True, "direct_q_bps": 0.0, "unsupported": 0.0, "explored": "",
         }  # fmt: skip
-        closed = {
+        closed: dict[str, Any] = {
             "decision": START_S + 10 * t,
             "symbol": listed.symbols[n],
             "net_bps": float(rng.normal(gain_bps * n, 5)),

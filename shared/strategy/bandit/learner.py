@@ -560,6 +560,7 @@ def policy_digest(config: EngineConfig) -> str:
         config.bandit_discount,
         config.bandit_window,
         config.bandit_epsilon,
+        config.variants,
         config.horizon_s,
         str(config.entry_kind),
         PROPOSALS,

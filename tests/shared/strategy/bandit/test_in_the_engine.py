@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.errors import SettingsError
+from shared.replay import alternatives_of
 from shared.strategy.bandit.learner import policy_digest
 from shared.strategy.bandit.state import ArmState, BanditState, Mode, Permit, Policy
 from shared.strategy.config import EngineConfig
@@ -121,6 +122,15 @@ def test_variants_must_differ_and_claim_an_edge() -> None:
     for other in (Said("slow", 10, 1.0), CoinScorer(1)):
         with pytest.raises(SettingsError, match="variants must differ"):
             Engine(config, listed, Said("slow", 10, 1.0), session="s", seed=1, alternatives=(other,))
+
+
+def test_a_session_names_its_further_scorers_and_no_unknown_one() -> None:
+    """What the configuration names is what a replay makes again."""
+    [rules] = alternatives_of(EngineConfig(variants=("rules",)))
+
+    assert (rules.name, rules.horizon_s) == ("rules", 10)
+    with pytest.raises(SettingsError, match="must be rules"):
+        alternatives_of(EngineConfig(variants=("coin",)))
 
 
 @settings(max_examples=12)

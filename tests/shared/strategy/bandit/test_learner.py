@@ -427,6 +427,7 @@ def test_a_permit_is_for_one_policy() -> None:
         {"bandit_window": 31},
         {"bandit_epsilon": 0.1},
         {"horizon_s": 20},
+        {"variants": ("rules",)},
     ]
     assert len({policy_digest(config(**change)) for change in changes} | {base}) == len(changes) + 1
     assert policy_digest(config(top_k=3, daily_loss_limit=0.05)) == base
