@@ -131,10 +131,13 @@ class Entries:
         desk, why = self._desk, self.why
         if why.all():
             return []
-        draws = self._philox.uniforms(desk.seed, second, len(desk.symbols))
         n_long, n_short = self._n_sides()
         top_k = desk.config.top_k
         slots = max(top_k - n_long, 0), max(top_k - n_short, 0)
+        if not any(slots):
+            np.putmask(why, why == int(Gate.CHOSEN), Gate.RANK)
+            return []
+        draws = self._philox.uniforms(desk.seed, second, len(desk.symbols))
         ordered = desk.bandit.order(
             second,
             desk.now_ns,
