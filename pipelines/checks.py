@@ -12,6 +12,7 @@ it by hand. In a run of many hours a red one is left out and the others go on (`
 
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData,
 )
 
-from pipelines import parity, verdicts
+from pipelines import drift, parity, verdicts
 from pipelines.assets import shown
 from pipelines.partitions import HOURLY, hour_of, key_of
 from pipelines.resources import LakeResource, TrackingResource
@@ -38,7 +39,10 @@ _WARN, _ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
 Results = Iterator[dg.AssetCheckResult | dg.AssetCheckEvaluation]
 
 
-def _judge(check: Callable[[Path, str, int], Verdict], lake: LakeResource, hour: int) -> tuple[Verdict, bool]:
+Check = Callable[[Path, str, int], Verdict]
+
+
+def _judge(check: Check, lake: LakeResource, hour: int) -> tuple[Verdict, bool]:
     """Return the verdict of an hour, and whether it is about rows at all."""
     try:
         return check(lake.root, lake.name, hour), True
@@ -49,34 +53,59 @@ def _judge(check: Callable[[Path, str, int], Verdict], lake: LakeResource, hour:
 
 
 def _hourly(
-    asset: str, check: Callable[[Path, str, int], Verdict], *, severity: dg.AssetCheckSeverity, blocks: bool = False
+    asset: str, check: Check, *, severity: dg.AssetCheckSeverity, blocks: bool = False
 ) -> dg.AssetChecksDefinition:
-    name = check.__name__
-
     def adapter(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> Results:
-        keys = _keys(context, lake, TABLE[asset])
-        judged = {key: _judge(check, lake, hour_of(key)) for key in keys}
-        if len(judged) == 1:
-            ((verdict, is_about_rows),) = judged.values()
-            yield dg.AssetCheckResult(
-                passed=verdict.passed,
-                metadata=shown(verdict.metadata),
-                severity=severity if is_about_rows else _WARN,
-            )
-            return
-        for key, (verdict, is_about_rows) in judged.items():
-            yield evaluation(context.instance, asset, name, key, verdict, severity=severity if is_about_rows else _WARN)
-        red = [key for key, (verdict, _) in judged.items() if not verdict.passed]
-        yield dg.AssetCheckResult(  # of the run; WARN, because the hours have spoken for themselves
-            passed=not red, severity=_WARN, metadata={"hours": len(judged), "red": ", ".join(red) or "none"}
-        )
+        yield from _results(context, lake, asset, check.__name__, check, severity)
 
+    return _declared(adapter, asset, check.__name__, check.__doc__, blocks=blocks)
+
+
+def _hourly_of_model(
+    asset: str, check: Callable[[str, Path, str, int], Verdict], *, severity: dg.AssetCheckSeverity
+) -> dg.AssetChecksDefinition:
+    """Declare a check that asks MLflow for the model in use, too."""
+
+    def adapter(context: dg.AssetCheckExecutionContext, lake: LakeResource, tracking: TrackingResource) -> Results:
+        yield from _results(context, lake, asset, check.__name__, partial(check, tracking.address), severity)
+
+    return _declared(adapter, asset, check.__name__, check.__doc__, blocks=False)
+
+
+def _declared(
+    adapter: Callable[..., Results], asset: str, name: str, description: str | None, *, blocks: bool
+) -> dg.AssetChecksDefinition:
     with warnings.catch_warnings():
         # Preview in 1.13, and said so at every start. Without it one red hour would be the state of the whole asset.
         warnings.simplefilter("ignore", dg.PreviewWarning)
-        return dg.asset_check(
-            asset=asset, name=name, description=check.__doc__, blocking=blocks, partitions_def=HOURLY
-        )(adapter)  # type: ignore[arg-type]  # it may yield, too
+        return dg.asset_check(asset=asset, name=name, description=description, blocking=blocks, partitions_def=HOURLY)(
+            adapter  # type: ignore[arg-type]  # it may yield, too
+        )
+
+
+def _results(
+    context: dg.AssetCheckExecutionContext,
+    lake: LakeResource,
+    asset: str,
+    name: str,
+    check: Check,
+    severity: dg.AssetCheckSeverity,
+) -> Results:
+    judged = {key: _judge(check, lake, hour_of(key)) for key in _keys(context, lake, TABLE[asset])}
+    if len(judged) == 1:
+        ((verdict, is_about_rows),) = judged.values()
+        yield dg.AssetCheckResult(
+            passed=verdict.passed,
+            metadata=shown(verdict.metadata),
+            severity=severity if is_about_rows else _WARN,
+        )
+        return
+    for key, (verdict, is_about_rows) in judged.items():
+        yield evaluation(context.instance, asset, name, key, verdict, severity=severity if is_about_rows else _WARN)
+    red = [key for key, (verdict, _) in judged.items() if not verdict.passed]
+    yield dg.AssetCheckResult(  # of the run; WARN, because the hours have spoken for themselves
+        passed=not red, severity=_WARN, metadata={"hours": len(judged), "red": ", ".join(red) or "none"}
+    )
 
 
 def evaluation(
@@ -156,6 +185,7 @@ CHECKS = [
     _hourly("features", verdicts.missing_features, severity=_WARN),
     _hourly("features", verdicts.no_future, severity=_ERROR),
     _hourly("features", parity.live_parity, severity=_ERROR),
+    _hourly_of_model("features", drift.feature_drift, severity=_ERROR),
     _hourly("labels", verdicts.label_balance, severity=_WARN),
     model_check,
     coin_check,

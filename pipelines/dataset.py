@@ -95,9 +95,10 @@ def build_dataset(
     second = about["second"].to_numpy()
     holdout = walk_forward(np.unique(second), reach_s=rule.reach_s, lookback_s=lookback_s)[-1].test
     before = int(np.searchsorted(second, holdout.start_s)) or n_rows
-    is_known = np.zeros(len(names), np.bool_)
+    known = np.zeros(len(names), np.int64)
     for start in range(0, before, PIECE_ROWS):
-        is_known |= np.isfinite(features[start : min(before, start + PIECE_ROWS)]).any(axis=0)
+        known += np.isfinite(features[start : min(before, start + PIECE_ROWS)]).sum(axis=0)
+    is_known = known > 0
     is_complete = _keep_complete(features[:n_rows], is_known)
     about = about.filter(pl.Series(is_complete))
     symbols = tuple(about["symbol"].unique().sort())
@@ -124,6 +125,7 @@ def build_dataset(
                 *([layout.digest(gaps)] if gaps.height else []),
             ]
         ),
+        missing=tuple((1.0 - known / before).tolist()),
     )
 
 

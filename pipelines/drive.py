@@ -93,7 +93,8 @@ def materialise(
     with dg.DagsterInstance.get() as instance:
 
         def run(job: str, assets: Sequence[str], ops: dict[str, Any], partition_key: str | None = None) -> None:
-            needed = {name: config for name, config in resources.items() if job == "learn" or name == "lake"}
+            asks_mlflow = job == "learn" or "features" in assets  # an hour of features is compared with the model
+            needed = {name: config for name, config in resources.items() if asks_mlflow or name == "lake"}
             began_s = time.monotonic()
             result = defs.resolve_job_def(job).execute_in_process(
                 instance=instance,

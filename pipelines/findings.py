@@ -7,8 +7,7 @@
     drift          population stability index of every feature, fit against holdout
     costs          what a round trip costs beside what the best tenth earned
 
-Population stability index: Σ (q − p) ln(q / p) over tenths of the fit; below 0.1 nothing moved, above 0.25 the model
-looks at another population (Siddiqi, "Credit Risk Scorecards", 2006, ch. 8).
+Drift is measured as every hour is afterwards, against the same rows of the fit (`pipelines.drift`).
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ import numpy as np
 import polars as pl
 
 from pipelines.boosting import contributions
+from pipelines.drift import drawn, edges_of, shares_of, stability
 from pipelines.evidence import Calibration, calibration
 from pipelines.rows import Dataset, positions
 from pipelines.training import Trained
@@ -32,10 +32,6 @@ from shared.types import Floats, Ints
 SHAP_ROWS = 400
 DRIFT_ROWS = 20_000
 """Of the fit and of the holdout each: a tenth of them is known to a fiftieth of itself."""
-
-_TENTHS = 10
-_EMPTY = 1e-4
-"""Share of a bin that nothing fell into, for the logarithm."""
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +76,7 @@ def look(dataset: Dataset, trained: Trained) -> Findings:
         curves=curves,
         curves_raw={},
         shap=dict(zip(dataset.feature_names, (shap / max(float(shap.sum()), 1e-300)).tolist(), strict=True)),
-        drift=drift(dataset, spaced(dataset.learnable(fold.fit), DRIFT_ROWS), spaced(positions(rows), DRIFT_ROWS)),
+        drift=drift(dataset, drawn(dataset.learnable(fold.fit), DRIFT_ROWS), drawn(positions(rows), DRIFT_ROWS)),
     )
 
 
@@ -102,21 +98,12 @@ def by_minute(second: Ints, signal: Floats, moved: Floats) -> tuple[Ints, Floats
 def drift(dataset: Dataset, before: Ints, after: Ints) -> dict[str, float]:
     """Return the population stability index of every feature that the source has."""
     old, new = np.asarray(dataset.features[before]), np.asarray(dataset.features[after])
-    return {
-        name: stability(old[:, at], new[:, at])
-        for at, name in enumerate(dataset.feature_names)
-        if name not in dataset.absent
-    }
-
-
-def stability(before: Floats | np.ndarray, after: Floats | np.ndarray) -> float:
-    """Return the population stability index of two samples; bins are tenths of the first, equal values share one."""
-    edges = np.unique(np.quantile(before, np.linspace(0.0, 1.0, _TENTHS + 1)[1:-1]))
-    p, q = (
-        np.maximum(np.bincount(np.searchsorted(edges, x, side="right"), minlength=len(edges) + 1) / len(x), _EMPTY)
-        for x in (before, after)
-    )
-    return float(((q - p) * np.log(q / p)).sum())
+    found = {}
+    for at, name in enumerate(dataset.feature_names):
+        if name not in dataset.absent:
+            edges = edges_of(old[:, at])
+            found[name] = stability(shares_of(old[:, at], edges), shares_of(new[:, at], edges))
+    return found
 
 
 def figures_of(found: Findings) -> dict[str, float]:

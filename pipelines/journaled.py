@@ -50,12 +50,15 @@ class Recomputing:
 
     Args:
         start_s, end_s: what to return; the blocks begin `lookback` seconds earlier, as every hour of the lake does.
+        with_scores: False computes features, whatever the session scored with.
 
     Raises:
         JournalError: it cannot be read, or has other columns than this code.
     """
 
-    def __init__(self, folder: Path, start_s: int | None = None, end_s: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, start_s: int | None = None, end_s: int | None = None, *, with_scores: bool = True
+    ) -> None:
         self.folder = folder
         self.reader = journal.JournalReader(folder / journal.FILE_NAME)
         self._records = iter(self.reader)
@@ -72,7 +75,7 @@ class Recomputing:
         self.trouble: str | None = None  # why there are no scores
         self.scorer: Scorer | None = None
         try:
-            self.scorer = self.make_scorer()
+            self.scorer = self.make_scorer() if with_scores else None
         except ModelError as error:
             self.trouble = f"scores cannot be computed again: {error}"
         needs_features = self.scorer is None or self.scorer.needs_features

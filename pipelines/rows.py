@@ -45,6 +45,7 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
     start_s: int  # the window asked for, [start_s, end_s)
     end_s: int
     content_hash: str  # of the lake's files that it was read from
+    missing: tuple[float, ...] = ()  # (F,) share of the labelled rows before the holdout without it; (): not known
 
     @property
     def rows(self) -> int:

@@ -101,7 +101,7 @@ class Tracking:
 
         for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking._model_registry.client"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        if (database := _database(self.uri)) is not None:
+        if (database := database_of(self.uri)) is not None:
             database.parent.mkdir(parents=True, exist_ok=True)
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
@@ -301,7 +301,7 @@ class Tracking:
         found = self.client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        database = _database(self.uri)
+        database = database_of(self.uri)
         location = (database.parent / "artifacts").as_uri() if database is not None else None
         return str(self.client.create_experiment(name, artifact_location=location, tags=_SHOWN_AS))
 
@@ -328,7 +328,7 @@ def write_signature(folder: Path, run_id: str, features: Sequence[str]) -> None:
 _SHOWN_AS = {"mlflow.experimentKind": "custom_model_development"}
 
 
-def _database(uri: str) -> Path | None:
+def database_of(uri: str) -> Path | None:
     """Return the file of a SQLite address, None for a server."""
     prefix = "sqlite:///"
     return Path(uri.removeprefix(prefix)).absolute() if uri.startswith(prefix) else None

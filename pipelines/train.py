@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
-from pipelines import findings, pictures
+from pipelines import drift, findings, pictures
 from pipelines.boosting import OBJECTIVES, Objective, threads_of
 from pipelines.dataset import build_dataset, manifest_of
 from pipelines.moments import second_of, when
@@ -123,6 +123,7 @@ def train_and_register(
         if objective == "multiclass":
             bundle = bundles.save(folder / "bundle", trained.booster, bundle)
             write_signature(folder, run.run_id, dataset.feature_names)
+            drift.write_reference(folder / "bundle", drift.reference_of(dataset, trained.folds[-1]))
         else:
             (folder / "model.lgb").write_text(trained.booster, encoding="utf-8")
         run.log_folder(folder)

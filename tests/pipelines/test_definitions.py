@@ -20,10 +20,13 @@ from pipelines.definitions import defs, hour_at, learn_daily, prepare_hourly, re
 from pipelines.drive import AssetFailed, materialise, summary
 from pipelines.partitions import HOURLY, hour_of, key_of
 from pipelines.resources import SIMULATOR_SOURCE, LakeResource, prepare_dagster_home
+from shared import journal
 from shared.errors import SettingsError
 from shared.lake import read, write
 from shared.lake.layout import HOUR_S
+from shared.types import NS
 from tests.conftest import ROOT
+from tests.live.sessions import Rig, rewrite
 from tests.pipelines.conftest import SYMBOLS, DrivenWorld, World
 from tests.pipelines.markets import HOUR, SOURCE, write_lake
 
@@ -124,8 +127,10 @@ def run(
     partition_key: str | None = None,
     tags: dict[str, str] | None = None,
     raw_ticks: dict[str, Any] | None = None,
+    tracking_uri: str | None = None,
 ) -> Any:
     tmp_path.mkdir()
+    asks_mlflow = job == "learn" or not assets or "features" in assets
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         return defs.resolve_job_def(job).execute_in_process(
             instance=instance,
@@ -135,7 +140,11 @@ def run(
             run_config={
                 "resources": {
                     "lake": {"config": {"uri": str(lake), "source": source}},
-                    **({"tracking": {"config": {"uri": f"sqlite:///{tmp_path}/mlflow.db"}}} if job == "learn" else {}),
+                    **(
+                        {"tracking": {"config": {"uri": tracking_uri or f"sqlite:///{tmp_path}/mlflow.db"}}}
+                        if asks_mlflow
+                        else {}
+                    ),
                 },
                 "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
                 "ops": {"raw_ticks": {"config": raw_ticks}} if raw_ticks else {},
@@ -307,3 +316,43 @@ def test_feature_from_the_future_fails_its_check(driven_world: DrivenWorld, tmp_
     for leak in leaks:
         write.write_table(lake, "features", world.source, hour, held.with_columns(leak), {})
         assert not verdicts.no_future(lake, world.source, hour)[0]
+
+
+def test_drift_and_lost_parity_turn_red_in_dagster(driven_world: DrivenWorld, tmp_path: Path) -> None:
+    """An hour like those of the training passes; where asks have become ten times as large, and a session's journal was
+    altered, both checks are red, with severity ERROR, and say what it is.
+    """
+    world, lake = driven_world.world, tmp_path / "lake"
+    for table in ("universe", "seconds"):
+        shutil.copytree(world.lake / table, lake / table)
+    hour = world.hours[1]
+
+    def checked(home: str) -> dict[str, Any]:
+        result = run(
+            "prepare", lake, world.source, tmp_path / home, assets=["features"], partition_key=key_of(hour),
+            tracking_uri=driven_world.tracking_uri,
+        )  # fmt: skip
+        assert result.success
+        return {check.check_name: check for check in result.get_asset_check_evaluations()}
+
+    before = checked("before")
+    held = read.collect(read.scan(lake, "seconds", world.source, start_s=hour * HOUR_S, end_s=(hour + 1) * HOUR_S))
+    write.write_table(lake, "seconds", world.source, hour, held.with_columns(pl.col("^ask_size_.*$") * 10.0), {})
+    session = lake / "journal" / f"source={world.source}" / "session=s"
+    rig = Rig(session, "coin", source=world.source, started_ns=hour * HOUR_S * NS)
+    rig.second = hour * HOUR_S
+    rig.adopt()
+    rig.trade(5)
+    rig.journal.close()
+    rewrite(session, journal.SECOND, 2, lambda body: bytes([body[0] ^ 1]) + body[1:])
+    after = checked("after")
+
+    assert before["feature_drift"].passed
+    assert before["feature_drift"].metadata["judged"].value > 50
+    assert before["live_parity"].passed
+    assert before["live_parity"].metadata["sessions"].value == 0
+    for name in ("feature_drift", "live_parity"):
+        assert not after[name].passed
+        assert after[name].severity is dg.AssetCheckSeverity.ERROR
+    assert "imbalance_5" in after["feature_drift"].metadata["features"].value
+    assert "stage 'inputs'" in after["live_parity"].metadata["wrong"].value
