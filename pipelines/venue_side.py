@@ -54,6 +54,7 @@ def _cells(side: str) -> NDArray[np.intp]:
 
 
 BIDS, ASKS = _cells("bid"), _cells("ask")
+_BID_COLUMNS, _ASK_COLUMNS = (slice(int(cells[0, 0]), int(cells[0, 0]) + 2 * LEVELS) for cells in (BIDS, ASKS))
 _MARK, _INDEX, _RATE = (_AT[name] for name in ("mark", "index", "funding_rate"))
 
 
@@ -70,12 +71,12 @@ class Tape:
 
     def bids(self, t: int, n: int) -> Floats:
         """Return the visible bids, (LEVELS, 2): price, size."""
-        book: Floats = self._values[BIDS, t, n]
-        return book
+        # A slice and a copy of ten numbers (the block is overwritten, a book is kept): picking cells by BIDS takes
+        # three times as long, and each row asks for every holding.
+        return self._values[_BID_COLUMNS, t, n].copy().reshape(2, LEVELS).T
 
     def asks(self, t: int, n: int) -> Floats:
-        book: Floats = self._values[ASKS, t, n]
-        return book
+        return self._values[_ASK_COLUMNS, t, n].copy().reshape(2, LEVELS).T
 
     def mark(self, t: int, n: int) -> tuple[float, float, float]:
         """Return mark, index and running funding rate."""

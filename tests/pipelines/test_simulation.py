@@ -160,6 +160,20 @@ def test_order_decided_on_a_row_meets_the_touch_of_the_next() -> None:
     assert all(fill.fee_usdt > 0 and not fill.is_maker for fill in fills)
 
 
+def test_a_book_of_the_tape_is_its_levels_and_stays_when_the_block_is_overwritten() -> None:
+    """Price and size by level, of that second and symbol; a book that somebody keeps is a copy."""
+    columns = market(1000, 3, 2, seed=1).columns
+    values = np.stack([columns[name] for name in COLUMNS])
+    tape = Tape(values)
+
+    bids, asks = tape.bids(1, 1), tape.asks(2, 0)
+    values[:] = 0.0
+
+    for k in range(1, 6):
+        assert bids[k - 1].tolist() == [columns[f"bid_price_{k}"][1, 1], columns[f"bid_size_{k}"][1, 1]]
+        assert asks[k - 1].tolist() == [columns[f"ask_price_{k}"][2, 0], columns[f"ask_size_{k}"][2, 0]]
+
+
 def test_post_only_entries_are_makers_and_exits_takers(lake: Path) -> None:
     """Post-only entries pay the maker fee, and a coin that uses them still loses."""
     outcome = run(lake, CoinScorer(5), style="post_only").main
