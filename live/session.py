@@ -33,7 +33,7 @@ from live.streams import AccountStream, Market
 from live.truth import read_truth, say_open
 from shared import journal, log
 from shared.bitget.rest import LATER_CODES, Keys
-from shared.bitget.transport import ExchangeUnreachable, ReceiveClock
+from shared.bitget.transport import ExchangeUnreachable, ReceiveClock, RestClient
 from shared.errors import CrosscutError, ExchangeError, ExchangeRefused, ExchangeSilent, SettingsError
 from shared.features.catalog import FEATURES
 from shared.features.graph import definition_hash, formulas_of
@@ -152,6 +152,15 @@ async def check_clock(client: MeteredClient) -> int:
             "synchronise it (NTP), then start again"
         )
     return skew_ms
+
+
+async def warm(client: RestClient, n_connections: int) -> int | None:
+    """Use so many connections at once; return by how many ms the exchange is ahead, None where nobody said soon."""
+    began_s = time.monotonic()
+    asks = (client.server_time() for _ in range(n_connections - 1))
+    offset_ms, *_ = await asyncio.gather(client.sync_clock(), *asks, return_exceptions=True)
+    is_prompt = time.monotonic() - began_s <= CLOCK_READ_WITHIN_S
+    return offset_ms if isinstance(offset_ms, int) and is_prompt else None
 
 
 class Session:
@@ -456,11 +465,8 @@ class Session:
         One of the answers tells the engine how far the clocks are apart: none adds risk while that is too far.
         """
         while True:
-            asks = (client.server_time() for _ in range(self._plan.config.orders_per_second_max - 1))
-            began_s = time.monotonic()
-            offset_ms, *_ = await asyncio.gather(client.sync_clock(), *asks, return_exceptions=True)
-            is_prompt = time.monotonic() - began_s <= CLOCK_READ_WITHIN_S
-            if isinstance(offset_ms, int) and is_prompt:
+            offset_ms = await warm(client, self._plan.config.orders_per_second_max)
+            if offset_ms is not None:
                 self._runner.tell(ClockRead(recv_ns=self._clock(), offset_ns=offset_ms * 1_000_000))
             await asyncio.sleep(WARM_EVERY_S)
 
