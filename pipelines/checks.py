@@ -12,7 +12,7 @@ it by hand. In a run of many hours a red one is left out and the others go on (`
 
 import warnings
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import partial, update_wrapper
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,8 @@ def _hourly_of_model(
     """Declare a check that asks MLflow for the model in use, too."""
 
     def adapter(context: dg.AssetCheckExecutionContext, lake: LakeResource, tracking: TrackingResource) -> Results:
-        yield from _results(context, lake, asset, check.__name__, partial(check, tracking.address), severity)
+        of_model = update_wrapper(partial(check, tracking.address), check)
+        yield from _results(context, lake, asset, check.__name__, of_model, severity)
 
     return _declared(adapter, asset, check.__name__, check.__doc__, blocks=False)
 

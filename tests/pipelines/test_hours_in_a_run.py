@@ -50,7 +50,10 @@ def run(
         partition_key=None if span else key_of(hours[0]),
         tags=span,
         run_config={
-            "resources": {"lake": {"config": {"uri": str(lake), "source": source}}},
+            "resources": {
+                "lake": {"config": {"uri": str(lake), "source": source}},
+                **({"tracking": {"config": {"uri": f"sqlite:///{lake}/mlflow.db"}}} if "features" in assets else {}),
+            },
             "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
         },
         raise_on_error=False,
