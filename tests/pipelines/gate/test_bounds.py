@@ -30,7 +30,7 @@ def clustered(seed: int, *, together: int, mean: float = 0.0) -> tuple[Ints, Flo
 @pytest.mark.parametrize("together", [1, 10])
 def test_the_bound_is_wrong_as_seldom_as_it_says(together: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of worthless trades at most about 5 % have a bound above 0 at 95 %, whether each is news of its own or ten ride on
-    one move; drawn one by one, as if they were independent, clusters fool an ordinary t-test four times as often."""
+    one move; taken one by one, as if they were independent, clusters fool an ordinary t-test five times as often."""
     monkeypatch.setattr(bounds, "RESAMPLES", 999)
     worlds = 150
     wrong = naive = 0
