@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal as D
 
 import msgspec
@@ -14,6 +15,7 @@ from pipelines.exact.exchange import Assumptions
 from pipelines.exact.impact import Impact, beyond
 from pipelines.exact.latency import Constant, Distribution, Draws, Empirical, Latencies, Lognormal, empirical, feed_ns
 from pipelines.exact.queues import PowerProbability, RiskAverse
+from shared.settings import ROOT
 from shared.simulator.venue.orders import FeeTier
 from shared.types import NS, Side
 
@@ -84,6 +86,18 @@ def test_assumptions_survive_json() -> None:
     )
 
     assert msgspec.json.decode(msgspec.json.encode(made), type=Assumptions) == made
+
+
+def test_page_shows_assumptions_that_are_read() -> None:
+    """The JSON of docs/backtest.md is what --assumptions takes, and `{}` is the defaults."""
+    page = (ROOT / "docs" / "backtest.md").read_text()
+    example = re.search(r"```json\n(.*?)```", page, re.DOTALL)
+    assert example is not None
+
+    found = msgspec.json.decode(example.group(1), type=Assumptions)
+
+    assert (len(found.fee_tiers), found.queue, found.latencies.lost_share) == (2, PowerProbability(3.0), 0.001)
+    assert msgspec.json.decode("{}", type=Assumptions) == Assumptions()
 
 
 @pytest.mark.parametrize(
