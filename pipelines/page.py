@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import polars as pl
 
 from pipelines.moments import when
@@ -24,6 +25,7 @@ from pipelines.trades import Slice, slices_of
 from shared.errors import TableEmpty
 from shared.lake import read
 from shared.lake.layout import MINUTE_S
+from shared.strategy.bandit.records import Record, record_of
 from shared.strategy.portfolio import Trade
 from shared.types import NS
 
@@ -188,6 +190,18 @@ def by_hour(trades: Sequence[Trade]) -> list[Slice]:
 
 def by_cause(trades: Sequence[Trade]) -> list[Slice]:
     return slices_of(trades, lambda trade: trade.exit_cause.value)
+
+
+def arm_records(trades: Sequence[Trade], most: int = 12) -> list[Record]:
+    """Return how sure the net bps of a trade are: of all trades, and of the symbols traded most, as the bandit sees."""
+    if not trades:
+        return []
+    by_name: dict[str, list[float]] = {}
+    for trade in trades:
+        by_name.setdefault(trade.symbol, []).append(trade.net_bps)
+    busiest = sorted(by_name, key=lambda symbol: (-len(by_name[symbol]), symbol))[:most]
+    named = [("all", [trade.net_bps for trade in trades]), *((symbol, by_name[symbol]) for symbol in busiest)]
+    return [record_of(name, np.array(net_bps)) for name, net_bps in named]
 
 
 def coverage_of(lake: Path, source: str, start_s: int, end_s: int) -> tuple[ChannelCoverage, ...] | None:

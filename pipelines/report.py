@@ -111,6 +111,7 @@ def render(shown: Page) -> str:
         trades=trade_rows(main),
         waterfall=waterfall,
         slices=[("symbol", extremes), ("hour, UTC", by_hour), ("closed by", by_cause)],
+        arms=page.arm_records(main.trades),
         turnover=turnover_of(main.trades, main.equity_usdt),
         capacity=capacity,
         pictures=pictures,
@@ -130,10 +131,11 @@ def figure(value: float | None) -> str:
 
 
 def signed(value: float | None) -> str:
-    """Return money or bps with its sign and two digits; what is not defined is a dash."""
+    """Return money or bps with its sign, cents with two digits more; what is not defined is a dash."""
     if value is None or not math.isfinite(value):
         return "–"
-    return f"{value + 0.0:+,.2f}".replace("-", "−")  # + 0.0: a cost of nothing is no −0
+    digits = 4 if 0 < abs(value) < 0.1 else 2
+    return f"{value + 0.0:+,.{digits}f}".replace("-", "−")  # + 0.0: a cost of nothing is no −0
 
 
 def percent(value: float | None) -> str:

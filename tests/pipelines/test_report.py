@@ -119,6 +119,7 @@ def test_a_window_of_a_minute_with_nothing_in_it_has_dashes_and_no_zeros(tmp_pat
     assert not re.search(r"\bnan\b", re.sub(r"<[^>]*>", "", text).lower())
     assert "−0.00" not in text
     assert "no fill was kept with its book" in text
+    assert "Nothing: either nothing was claimed" in text
 
 
 def test_one_trade_has_a_mean_and_no_error(tmp_path: Path) -> None:
@@ -163,6 +164,13 @@ def test_waterfall_ends_at_net(tmp_path: Path) -> None:
     assert found.steps[0][0] == "gross, mid to mid"
 
 
+def test_the_page_says_how_sure_a_win_rate_is(tmp_path: Path) -> None:
+    """Win rates stand with Wilson's interval and Sharpe ratios with their error: one win of two is 9 to 91 percent."""
+    text = page(tmp_path, backtest("bitget", TRADES))
+
+    assert "<td>all</td><td>2</td><td>−62.00</td><td>50.0 % [9.5 %, 90.5 %]</td><td>– ± –</td>" in text
+
+
 def test_few_trades_are_called_few() -> None:
     """Two trades are no evidence, and the sentence says it."""
     assert "too few trades to say anything" in verdict(backtest("bitget", TRADES))
@@ -179,7 +187,14 @@ def test_figures_as_a_person_reads_them(value: float | None, shown: str) -> None
 
 def test_money_has_a_sign_and_nothing_no_minus() -> None:
     """A cost of nothing is not -0."""
-    assert [signed(value) for value in (-0.0, 1.005, -2.0, math.nan, None)] == ["+0.00", "+1.00", "−2.00", "–", "–"]
+    assert [signed(value) for value in (-0.0, 1.25, -2.0, -0.0021, math.nan, None)] == [
+        "+0.00",
+        "+1.25",
+        "−2.00",
+        "−0.0021",
+        "–",
+        "–",
+    ]
 
 
 def test_outcome_is_immutable() -> None:
