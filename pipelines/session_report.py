@@ -28,7 +28,7 @@ from pipelines.report import write_outputs, write_report
 from pipelines.scoring import outcomes_in
 from pipelines.shortfall import Fill, Gap, decompose
 from pipelines.simulation import ExposureMeter, Outcome
-from pipelines.skill import SkillMeter
+from pipelines.skill import Skill, SkillMeter
 from pipelines.tracking import code_commit, lock_hash
 from pipelines.trades import Execution, metrics_of, net_bps
 from pipelines.venue_side import ASKS, BIDS, Tape, VenueSide, end_of
@@ -406,10 +406,11 @@ class SessionWatch:
         touch = None if quote is None else quote[1 if sign > 0 else 0]
         return touch if touch is not None and np.isfinite(touch) else None
 
-    def skill(self, start_s: int, end_s: int) -> Any:
+    def skill(self, start_s: int, end_s: int) -> Skill:
         """Return what the scores knew, judged by the session's own seconds."""
         meter = SkillMeter(start_s, end_s)
-        if self.header is not None and self._scores:
+        claims = self._engine is not None and not self._engine.scorer.is_null
+        if claims and self._scores:
             for first, scores, outcomes in self._judged(start_s, end_s):
                 meter.add(first, scores, outcomes)
         return meter.found()

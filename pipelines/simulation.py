@@ -287,7 +287,7 @@ def run_backtest(
             Run(simulation("coin", coin), coin_scores(coin)),
             Run(simulation("shuffled", scorer), turned_scores),
         ]
-    meter = SkillMeter(start_s, end_s)
+    meter = None if scorer.is_null else SkillMeter(start_s, end_s)  # a null claims nothing
     outcomes = drive(
         lake, source, universe, scorer, runs, start_s=start_s, end_s=end_s, meter=meter, on_progress=on_progress
     )
@@ -301,7 +301,7 @@ def run_backtest(
         symbols=len(universe.symbols),
         main=outcomes[0],
         nulls=tuple(outcomes[1:]),
-        skill=meter.found(),
+        skill=NO_SKILL if meter is None else meter.found(),
         decisions=decisions,
     )
 
