@@ -253,7 +253,7 @@ def test_a_reflected_market_reflects_the_whole_engine(seed: int, kind: OrderKind
         p_long, p_short = np.where(sign > 0, 0.8, 0.1), np.where(sign < 0, 0.8, 0.1)
         # Costs are whole multiples of 3 bps but for the fourth digit, in which a reflected price differs: no edge is near
         # one, and no two symbols are near each other.
-        edge = sign * (3.0 * rng.integers(-3, 20, N) + 1.2 + 0.1 * np.arange(N))
+        edge = sign.astype(np.float64) * (3.0 * rng.integers(-3, 20, N) + 1.2 + 0.1 * np.arange(N))
         said = Scores(
             p_long, p_short, 1 - p_long - p_short, edge, sign.copy(), np.maximum(p_long, p_short), np.ones(N, np.bool_)
         )
