@@ -13,11 +13,11 @@ from typing import NamedTuple
 import numpy as np
 
 from shared import journal
-from shared.errors import JournalError, ModelError
+from shared.errors import JournalError, ModelError, SettingsError
 from shared.features.catalog import FEATURES
 from shared.features.graph import FeatureGraph, Features, lookback_of
 from shared.features.sampler import COLUMNS
-from shared.replay import make_scorer
+from shared.replay import alternatives_of, make_scorer
 from shared.strategy.engine import digest_of
 from shared.strategy.scores import Scorer, Scores
 from shared.types import Floats, SecondClosed
@@ -42,7 +42,7 @@ class Block(NamedTuple):
     journaled: list[Journaled]
     values: Floats  # (C, T, N)
     features: Features | None  # (T, N, F); None: the session needed none
-    scores: Scores | None  # (T, N); None: the scorer cannot be had
+    scores: tuple[Scores, ...]  # (T, N) of each variant that live may have scored with; (): there is no scorer
 
 
 class Recomputing:
@@ -73,20 +73,21 @@ class Recomputing:
         self._inputs.add(first.kind, first.body)
         self.symbols = self.header.universe.symbols
         self.trouble: str | None = None  # why there are no scores
-        self.scorer: Scorer | None = None
+        self.scorers: tuple[Scorer, ...] = ()
         try:
-            self.scorer = self.make_scorer() if with_scores else None
-        except ModelError as error:
+            self.scorers = self._make_scorers() if with_scores else ()
+        except (ModelError, SettingsError) as error:
             self.trouble = f"scores cannot be computed again: {error}"
-        needs_features = self.scorer is None or self.scorer.needs_features
+        needs_features = not self.scorers or any(scorer.needs_features for scorer in self.scorers)
         self.graph = FeatureGraph(FEATURES, self.symbols) if needs_features else None
         self.start_s = start_s
         self.end_s = end_s
         self.is_at_end = False  # the file was read to its end
 
-    def make_scorer(self) -> Scorer:
+    def _make_scorers(self) -> tuple[Scorer, ...]:
         header = self.header
-        return make_scorer(header.model, header.seed, header.universe, self.folder, header.bundle)
+        main = make_scorer(header.model, header.seed, header.universe, self.folder, header.bundle)
+        return main, *alternatives_of(header.config)
 
     def seconds(self) -> Iterator[Journaled]:
         """Yield the seconds, each with the decision that follows it.
@@ -144,12 +145,12 @@ class Recomputing:
         values = np.stack([one.columns for one in held], axis=1)
         columns = dict(zip(COLUMNS, values, strict=True))
         features = self.graph.step(columns, first) if self.graph is not None else None
-        scores = self.scorer.score(features, columns, first) if self.scorer is not None else None
+        scores = tuple(scorer.score(features, columns, first) for scorer in self.scorers)
         skip = 0 if self.start_s is None else max(0, min(len(held), self.start_s - first))
         if skip:
             values, held = values[:, skip:], held[skip:]
             features = None if features is None else features[skip:]
-            scores = None if scores is None else Scores(*(getattr(scores, f)[skip:] for f in scores.__struct_fields__))
+            scores = tuple(Scores(*(getattr(one, f)[skip:] for f in one.__struct_fields__)) for one in scores)
         return Block(first + skip, held, values, features, scores)
 
 
@@ -158,20 +159,18 @@ def _block(event: SecondClosed) -> Floats:
     return columns
 
 
-def as_live(work: Recomputing, second: int) -> tuple[dict[str, str], Features | None, Scores | None]:
-    """Return the digests and values of one second, computed as live does: row by row, from `lookback` s before it."""
+def digest_of_scores(scores: Scores) -> str:
+    """Return the digest that a journal has of the scores of one second."""
+    return digest_of(*(getattr(scores, name) for name in scores.__struct_fields__))
+
+
+def as_live(work: Recomputing, second: int) -> tuple[Features | None, tuple[Scores, ...]]:
+    """Return one second's features and scores, computed as live does: row by row, from `lookback` s before it."""
     again = Recomputing(work.folder, second, second + 1)
-    features: Features | None = None
-    scores: Scores | None = None
-    digests: dict[str, str] = {}
     for one in again.seconds():
         row = dict(zip(COLUMNS, one.columns[:, None, :], strict=True))
-        computed = again.graph.step(row, one.second) if again.graph is not None else None
-        if one.second != second:
-            continue
-        if computed is not None:
-            features, digests["features"] = computed[0], digest_of(computed)
-        if again.scorer is not None:
-            scores = again.scorer.score(computed, row, one.second).row(0)
-            digests["scores"] = digest_of(*(getattr(scores, name) for name in scores.__struct_fields__))
-    return digests, features, scores
+        features = again.graph.step(row, one.second) if again.graph is not None else None
+        if one.second == second:
+            scores = tuple(scorer.score(features, row, second).row(0) for scorer in again.scorers)
+            return None if features is None else features[0], scores
+    raise AssertionError(f"second {second} was read, and is not there")

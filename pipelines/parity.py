@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.beside import Beside, Recorder, beside_rows
-from pipelines.journaled import Block, Recomputing, as_live
+from pipelines.journaled import Block, Recomputing, as_live, digest_of_scores
 from pipelines.moments import second_of, when
 from pipelines.sessions import sessions_of
 from pipelines.tables import Table, table_of
@@ -135,7 +135,7 @@ class _Found:
         self.mismatched = dict.fromkeys(STAGES, 0)
         self.missing = dict.fromkeys(STAGES, 0)
         self.first: First | None = None
-        self.known: tuple[Features | None, Scores | None] = (None, None)  # research's values of the first difference
+        self.known: tuple[Features | None, tuple[Scores, ...]] = (None, ())  # research's values of the first difference
 
     def differs(self, stage: str, second: int | None, live: str, research: str) -> bool:
         """Count a mismatch; True where it is the first of all so far."""
@@ -150,7 +150,7 @@ class _Found:
     def _note(self, found: First) -> bool:
         if self.first is not None and _order(self.first) <= _order(found):
             return False
-        self.first = found
+        self.first, self.known = found, (None, ())
         return True
 
     def stages(self) -> tuple[Stage, ...]:
@@ -237,25 +237,25 @@ def _compare(block: Block, work: Recomputing, found: _Found) -> None:
         found.compared["inputs"] += 1
         if not one.is_as_written:
             found.differs("inputs", one.second, "wrote another journal", "reads what was altered since")
-        computed: dict[str, str] = {"columns": digest_of(one.columns)}
-        if block.features is not None:
-            computed["features"] = digest_of(block.features[t : t + 1])
-        if block.scores is not None:
-            row = block.scores.row(t)
-            computed["scores"] = digest_of(*(getattr(row, name) for name in row.__struct_fields__))
-        for stage in STAGES[1:4]:
-            live, research = one.stages.get(stage), computed.get(stage)
+        # Which variant scores a second the bandit decides, and decisions are compared after it: here any of them may.
+        computed = {
+            "columns": [digest_of(one.columns)],
+            "features": [digest_of(block.features[t : t + 1])] if block.features is not None else [],
+            "scores": [digest_of_scores(scores.row(t)) for scores in block.scores],
+        }
+        for stage, research in computed.items():
+            live = one.stages.get(stage)
             is_due = stage != "scores" or one.second % work.header.config.decision_seconds == 0
-            if live is None and (research is None or not is_due):
+            if live is None and (not research or not is_due):
                 continue  # live scores only the seconds in which it decides
-            if live is None or research is None:
+            if live is None or not research:
                 found.lacks(stage, one.second, f"{'did not compute' if live is None else 'computed'} {stage}")
                 continue
             found.compared[stage] += 1
-            if live != research and found.differs(stage, one.second, f"{live[:12]}…", f"{research[:12]}…"):
+            if live not in research and found.differs(stage, one.second, f"{live[:12]}…", f"{research[0][:12]}…"):
                 found.known = (
                     None if block.features is None else block.features[t].copy(),
-                    None if block.scores is None else block.scores.row(t),
+                    tuple(scores.row(t) for scores in block.scores),
                 )
 
 
@@ -290,10 +290,15 @@ def _named(found: _Found, work: Recomputing) -> First | None:
     if first is None or first.stage not in ("features", "scores") or first.second is None:
         return first
     features, scores = found.known
-    if features is None and scores is None:
-        return first
-    digests, live_features, live_scores = as_live(work, first.second)
-    if digests.get(first.stage) is None or not first.live.startswith(digests[first.stage][:12]):
+    if features is None and not scores:
+        return first  # something was missing, nothing was computed otherwise
+    live_features, live_scores = as_live(work, first.second)
+    # With several variants, the one that live scored with is the one whose digest it noted.
+    said = [digest_of_scores(one) for one in live_scores] if first.stage == "scores" else []
+    if first.stage == "features" and live_features is not None:
+        said = [digest_of(live_features[None])]
+    which = next((k for k, digest in enumerate(said) if first.live.startswith(digest[:12])), None)
+    if which is None:
         changed = [
             name
             for name in {**work.header.formulas, **formulas_of(FEATURES)}
@@ -309,31 +314,32 @@ def _named(found: _Found, work: Recomputing) -> First | None:
             live=f"{first.live} (numpy {work.header.numpy})",
             research=f"{first.research} (numpy {np.__version__})",
         )
-    if first.stage == "features" and features is not None and live_features is not None:
+    if first.stage == "features":
+        assert features is not None, "features were compared and are not there"
+        assert live_features is not None, "features were compared and are not there"
         n, f = _cell(live_features, features)
         name, live, research = tuple(FEATURES)[f], live_features[n, f], features[n, f]
     else:
-        assert scores is not None
-        assert live_scores is not None
-        name, n, live, research = _score_cell(live_scores, scores)
+        name, n, live, research = _score_cell(live_scores[which], scores[which])
     return msgspec.structs.replace(
         first, symbol=work.symbols[n], name=name, live=f"{float(live)!r}", research=f"{float(research)!r}"
     )
 
 
 def _cell(one: NDArray[Any], other: NDArray[Any]) -> tuple[int, ...]:
-    """Return where two arrays differ first; NaN is NaN."""
-    differs = ~((one == other) | ((one != one) & (other != other)))
-    at = np.argwhere(differs)
-    return tuple(int(k) for k in at[0]) if len(at) else (0,) * one.ndim
+    """Return where the bits of two arrays differ first, () where they do not; NaN is NaN, -0 is not 0."""
+    is_same = one == other
+    if one.dtype.kind == "f":
+        is_same = (is_same & (np.signbit(one) == np.signbit(other))) | (np.isnan(one) & np.isnan(other))
+    at = np.argwhere(~is_same)
+    return tuple(int(k) for k in at[0]) if len(at) else ()
 
 
 def _score_cell(live: Scores, research: Scores) -> tuple[str, int, Any, Any]:
     for name in live.__struct_fields__:
         one, other = getattr(live, name), getattr(research, name)
-        (n,) = _cell(one, other)
-        if one[n] != other[n] and not (one[n] != one[n] and other[n] != other[n]):
-            return name, n, one[n], other[n]
+        if at := _cell(one, other):
+            return name, at[0], one[at], other[at]
     raise AssertionError("scores of two digests are the same")
 
 

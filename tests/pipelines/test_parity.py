@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from pipelines import parity
+from pipelines import journaled, parity
 from pipelines.parity import Checked, check, live_parity
 from pipelines.seconds import to_frame
 from shared import journal
@@ -21,7 +21,7 @@ from shared.features.sampler import COLUMNS
 from shared.lake import write
 from shared.lake.layout import HOUR_S
 from shared.strategy.engine import EngineConfig
-from shared.strategy.scores import RulesScorer, Scores
+from shared.strategy.scores import CoinScorer, RulesScorer, Scores
 from shared.types import NS, Floats, Seconds, StopRequested
 from tests.live.sessions import N_SYMBOLS, Rig, header, rewrite
 from tests.shared.strategy.made import START_S, universe
@@ -168,6 +168,40 @@ def test_wrong_score_of_research_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     assert stage(checked, "features")[1] == 0
     assert checked.first is not None
     assert (checked.first.symbol, checked.first.name) == (SYMBOLS[1], "edge_bps")
+
+
+def test_zero_of_the_other_sign_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bits are compared, not values: -0 where live had 0 is a mismatch, and is told as one."""
+    real = FeatureGraph.step
+    f = tuple(FEATURES).index("imbalance_3")
+
+    def step(self: FeatureGraph, block: Mapping[str, Floats], second: int, out: Features | None = None) -> Features:
+        found = real(self, block, second, out)
+        found[:, 1, f] = 0.0
+        if len(found) > 1:
+            found[40, 1, f] = -0.0
+        return found
+
+    monkeypatch.setattr(FeatureGraph, "step", step)
+
+    first = check(trade(tmp_path)).first
+
+    assert first is not None
+    assert (first.second, first.symbol, first.name) == (START_S + 40, SYMBOLS[1], "imbalance_3")
+    assert (first.live, first.research) == ("0.0", "-0.0")
+
+
+def test_any_of_the_variants_may_have_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the bandit chooses among scorers, the scores of a second are those of one of them, or a mismatch."""
+    folder = trade(tmp_path)
+    monkeypatch.setattr(journaled, "make_scorer", lambda *_: CoinScorer(7))
+
+    alone = check(folder, with_decisions=False)
+    monkeypatch.setattr(journaled, "alternatives_of", lambda _: (RulesScorer(tuple(FEATURES)),))
+    beside = check(folder, with_decisions=False)
+
+    assert stage(alone, "scores")[1] == SECONDS
+    assert beside.is_identical
 
 
 def test_torn_end_turns_it_red(tmp_path: Path) -> None:
