@@ -112,6 +112,7 @@ async def check_venue(chosen: Settings, where: Where, selector: str) -> list[Fin
             unlisted = sorted(set(chosen.wanted_symbols) - set(universe.symbols))
             if unlisted:
                 raise SettingsError(f"SYMBOLS must be listed, found {', '.join(unlisted)}: correct or remove them")
+            config_of(chosen, horizon_s=None).check(universe)  # as a session would: contradictions are told here
             return f"{len(universe.contracts)} perpetuals of {where.source}"
 
         async def look_at_account() -> str:

@@ -56,6 +56,21 @@ def test_doctor_says_what_fifty_eight_dollars_could_trade(
     assert "all of them" in said
 
 
+def test_doctor_tells_a_contradiction_before_a_session_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Spreads of 150 bps are wider than the stop of 100: the sentence with both numbers, and exit code 1."""
+    monkeypatch.setenv("KILL_SPREAD_BPS_MAX", "150")
+    with simulator_process.start(funded(58)) as running:
+        monkeypatch.setenv("BITGET_REST_URL", running.rest)
+        monkeypatch.setenv("BITGET_WS_URL", running.ws)
+
+        assert doctor.main(["--model", "coin"]) == 1
+
+    said = capsys.readouterr().out
+    assert "FAIL  listing: stop_bps must exceed KILL_SPREAD_BPS_MAX, found 100 against 150" in said
+
+
 def test_an_account_that_affords_nothing_ends_before_it_begins(capsys: pytest.CaptureFixture[str]) -> None:
     """One dollar: a clear sentence with the arithmetic, exit code 2, no order."""
     code = run.main(["--model", "coin", "--seconds", "5", "--simulator", " ".join(funded(1))])
