@@ -62,6 +62,7 @@ def verdict_of(tracking: Tracking, made: Made, venue: str = "bitget") -> Verdict
     return judge(evidence, venue)  # type: ignore[arg-type]
 
 
+@pytest.mark.timeout(1200)  # whoever comes first drives the world
 def test_a_driven_world_is_judged_in_dagster(driven_world: DrivenWorld) -> None:
     """After the backtest the asset has judged the model: a table with every criterion, a run of MLflow, tags and the
     bundle's field; ten minutes of a generated market are no reason to promote anything."""
@@ -89,6 +90,7 @@ def test_a_driven_world_is_judged_in_dagster(driven_world: DrivenWorld) -> None:
     assert told["model_version"] == int(version.version)
 
 
+@pytest.mark.timeout(1200)
 def test_the_command_says_no_with_reasons(
     driven_world: DrivenWorld, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
