@@ -176,7 +176,7 @@ class Exits:
         config, stay_bps = self._desk.config, due[symbol]
         if not stay_bps > 0.0:  # NaN: nobody says that it should stay
             return False
-        if second - holding.entry_second > (config.horizons_max - 1) * config.horizon_s:
+        if second - holding.entry_second > (config.horizons_max - 1) * self._desk.bandit.horizon_s(symbol):
             return False
         rank = 1 + challengers.n_above(holding.side.sign, stay_bps + config.newcomer_margin_bps)
         for name, other in self._desk.portfolio.holdings.items():
