@@ -24,7 +24,7 @@ from pipelines.offpolicy import Comparison, Decided, Estimate, checks_of, compar
 from pipelines.sessions import sessions_of
 from shared import entry, journal
 from shared import settings as settings_module
-from shared.errors import CrosscutError, NotEnoughData
+from shared.errors import CrosscutError, JournalError, NotEnoughData, SchemaMismatch
 from shared.permits import key_of, permit_path, save_permit
 from shared.strategy.bandit.state import Mode, Permit
 
@@ -77,6 +77,18 @@ def gather(folders: Sequence[Path]) -> Evidence:
         others=sum(len(log.decided) for _, log in logs) - sum(len(log.decided) for _, log in same),
         sessions=tuple(dict.fromkeys(header.session for header, _ in same)),
     )
+
+
+def readable(folders: Sequence[Path]) -> list[Path]:
+    """Return the sessions whose journals this code can read; of the others it says why, once each."""
+    found = []
+    for folder in folders:
+        try:
+            next(iter(journal.JournalReader(folder / journal.FILE_NAME)))
+            found.append(folder)
+        except (JournalError, SchemaMismatch) as error:
+            print(f"left out: {error}", file=sys.stderr)
+    return found
 
 
 def table(found: Comparison) -> list[str]:
@@ -156,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         lake = settings_module.load(lake_uri=args.lake).lake
-        folders = [journal.find(lake, name) for name in args.sessions] or sessions_of(lake, args.source)
+        folders = [journal.find(lake, name) for name in args.sessions] or readable(sessions_of(lake, args.source))
         if not folders:
             raise NotEnoughData(
                 f"a session must be in {lake}, found none: python -m live.run --model rules --seconds 600 makes one"

@@ -331,3 +331,19 @@ def test_the_command_says_what_is_missing(tmp_path: Path, capsys: pytest.Capture
     path.write_text('{"policy": 3}')
     with pytest.raises(SettingsError, match="must be readable"):
         load_permit(path, EngineConfig())
+
+
+def test_sessions_that_cannot_be_read_are_left_out_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One damaged journal, and one that ended before its header, do not hide what the others say."""
+    root = tmp_path / "journal" / "source=simulator-made"
+    write_journal(root / "session=good", 4.0)
+    for name, content in (("bad", b"no journal"), ("short", journal.MAGIC)):
+        (root / f"session={name}").mkdir()
+        (root / f"session={name}" / journal.FILE_NAME).write_bytes(content)
+
+    assert bandit.main(["--lake", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert said.err.count("left out: ") == 2
+    assert "1 sessions, 500 decisions" in said.out

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shared.errors import SettingsError
 from shared.strategy import ranking
 from shared.strategy.bandit.learner import BONUS_BPS_MAX, Bandit, Ordered, policy_digest
 from shared.strategy.bandit.state import BanditState, Mode, Permit, Policy
@@ -445,3 +446,22 @@ def test_records_tell_every_level() -> None:
     assert told["symbols"][0].arm == SYMBOLS[0]
     assert told["all"][0].mean_bps == pytest.approx(4.0)
     assert bandit().records() == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("bandit_weight", 1.5),
+        ("bandit_weight", -0.1),
+        ("bandit_discount", 1.0001),
+        ("bandit_discount", float("nan")),
+        ("bandit_window", 3),
+        ("bandit_epsilon", 0.9),
+        ("explore_bps_per_day", -1.0),
+        ("explore_bps_per_day", 1000.0),
+    ],
+)
+def test_choices_out_of_bounds_refuse_to_start(name: str, value: float) -> None:
+    """Every choice about the bandit has bounds, and the refusal names it."""
+    with pytest.raises(SettingsError, match=f"{name} must lie in"):
+        EngineConfig(**{name: value})
