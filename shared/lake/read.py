@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import msgspec
 import numpy as np
@@ -445,11 +445,14 @@ def _snapshots(root: Path, source: str, start_ns: int | None, end_ns: int) -> pl
     return rows if before is None else rows.filter(pl.col("as_of_ns") >= before)
 
 
+_CONTRACT: Final = msgspec.structs.fields(Contract)  # a millisecond's work, and there are hundreds of contracts
+
+
 def _universe(source: str, rows: pl.DataFrame) -> Universe:
     contracts = []
     for row in rows.sort("symbol").iter_rows(named=True):
         fields: dict[str, Any] = {}
-        for field in msgspec.structs.fields(Contract):
+        for field in _CONTRACT:
             value = row[field.name]
             is_decimal = field.type is Decimal or field.type == Decimal | None
             fields[field.name] = Decimal(value) if is_decimal and value is not None else value
