@@ -154,8 +154,12 @@ def _level_at(block: Block, side: Side, price: float, now_ns: int) -> float:
     row = block.book_at(now_ns)
     if row < 0:
         return 0.0
+    own = block.bids if side is Side.BUY else block.asks
+    size = _sizes_at(own[row : row + 1], price, side is Side.BUY).item(0)
+    if size == size:
+        return size
     first = min(int(block.book_ns.searchsorted(now_ns - LOOK_NS)), row)
-    levels = (block.bids if side is Side.BUY else block.asks)[first : row + 1]
+    levels = own[first : row + 1]
     sizes = _sizes_at(levels, price, side is Side.BUY)
     known = np.flatnonzero(~np.isnan(sizes))
     if len(known):

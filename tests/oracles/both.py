@@ -213,8 +213,14 @@ def through_ours(market: Market, requests: Sequence[Request]) -> Outcome:
 # -------------------------------------------------------------------------------------------------------- theirs
 
 
-def through_theirs(runs: Sequence[tuple[Market, Sequence[Request]]], folder: Path) -> list[Outcome]:
-    """Send the same to hftbacktest, in an interpreter of its own: it takes two seconds to start."""
+def through_theirs(
+    runs: Sequence[tuple[Market, Sequence[Request]]], folder: Path, *, looks_at_responses: bool = True
+) -> list[Outcome]:
+    """Send the same to hftbacktest, in an interpreter of its own: it takes two seconds to start.
+
+    Args:
+        looks_at_responses: False looks at the orders with every request alone: fast, and not every fill is seen.
+    """
     python = oracle()
     files: list[str] = []
     n_events: list[int] = []
@@ -223,7 +229,7 @@ def through_theirs(runs: Sequence[tuple[Market, Sequence[Request]]], folder: Pat
         source, target = folder / f"in{k}.npz", folder / f"out{k}.npz"
         events = known.get(id(market.block)) or events_of(market.block)
         known[id(market.block)] = events
-        n_events.append(_write(market, requests, events, source))
+        n_events.append(_write(market, requests, events, source, looks_at_responses))
         files += [str(source), str(target)]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
@@ -234,7 +240,7 @@ def through_theirs(runs: Sequence[tuple[Market, Sequence[Request]]], folder: Pat
     return [_outcome_of(np.load(folder / f"out{k}.npz"), n) for k, n in enumerate(n_events)]
 
 
-def _write(market: Market, requests: Sequence[Request], events: Events, path: Path) -> int:
+def _write(market: Market, requests: Sequence[Request], events: Events, path: Path, looks_at_responses: bool) -> int:
     """Write what hftbacktest is to do; return how many events that are."""
     ev, exch_ts, px, qty = events
     settings = {
@@ -247,6 +253,7 @@ def _write(market: Market, requests: Sequence[Request], events: Events, path: Pa
         "queue": "power" if isinstance(market.queue, PowerProbability) else "risk_averse",
         "power": market.queue.n if isinstance(market.queue, PowerProbability) else 0.0,
         "end_ns": market.end_ns,
+        "looks_at_responses": looks_at_responses,
     }
     np.savez(
         path,

@@ -59,6 +59,7 @@ def asset(rows: Any, settings: dict[str, Any]) -> Any:
 class Run:
     def __init__(self, rows: Any, settings: dict[str, Any]) -> None:
         self.core = hft.HashMapMarketDepthBacktest([asset(rows, settings)])
+        self.looks = settings["looks_at_responses"]  # at every one; else whenever time has passed
         self.core.elapse(0)  # from now on its clock is that of the first event
         self.active: dict[int, tuple[int, float]] = {}  # id -> (status, leaves) as last seen
         self.told: list[tuple[float, ...]] = []  # id, status, filled, price, last
@@ -79,7 +80,7 @@ class Run:
 
     def until(self, at_ns: int) -> None:
         """Let time pass, and look at the orders after every response."""
-        while self.active and self.core.current_timestamp < at_ns:
+        while self.looks and self.active and self.core.current_timestamp < at_ns:
             answer = self.core.wait_next_feed(True, at_ns - self.core.current_timestamp)
             if answer == ORDER_RESPONSE:
                 self.look()
@@ -89,6 +90,8 @@ class Run:
                 assert answer in (TIME_IS_UP, MARKET_FEED), f"hftbacktest failed with {answer}"
         if self.core.current_timestamp < at_ns:
             self.core.elapse(at_ns - self.core.current_timestamp)
+            if not self.looks:
+                self.look()
 
     def look(self) -> None:
         for oid in list(self.active):
