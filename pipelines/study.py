@@ -26,12 +26,12 @@ from shared.errors import TableEmpty
 from shared.features.across import ACROSS
 from shared.features.graph import FeatureGraph, Features
 from shared.features.ops import Node
-from shared.labels import ENTRY_DELAY_S, HORIZONS_S, mid_bps
+from shared.labels import ENTRY_DELAY_S, HORIZONS_S, moved_bps, quoted
 from shared.lake import read
 from shared.lake.layout import HOUR_S
 from shared.types import NS, Floats, Seconds
 
-SLICE_ROWS = 128
+SLICE_ROWS = 64
 """Seconds that are ranked at once, so that they stay in cache."""
 
 _QUOTES = ("bid_price_1", "ask_price_1")
@@ -64,11 +64,10 @@ def study(
             values = graph.step(own, seconds.first_second)
             begin = max(0, start_s - seconds.first_second)
             at = slice(seconds.first_second + begin - start_s, seconds.first_second + rows - start_s)
-            bid, ask = (seconds.columns[name] for name in _QUOTES)
-            for h, horizon_s in enumerate(horizons_s):
-                moved = mid_bps(bid, ask, horizon_s)[begin:rows]
-                for f in range(len(features)):
-                    found[f, h, at] = _ic(values[begin:, :, f], moved, pool)
+            total = quoted(*(seconds.columns[name] for name in _QUOTES))[begin:]
+            parts = [slice(a, min(a + SLICE_ROWS, rows - begin)) for a in range(0, rows - begin, SLICE_ROWS)]
+            work = partial(_ics, values[begin:], total, tuple(horizons_s))
+            found[:, :, at] = np.concatenate(list(pool.map(work, parts)), axis=2)
     when = np.arange(start_s, end_s)
     table = []
     for f, name in enumerate(features):
@@ -104,21 +103,43 @@ def _blocks(
         held = following
 
 
-def _ic(signal: Features, moved: Floats, pool: ThreadPoolExecutor) -> Floats:
-    """Return Spearman's correlation over symbols of each second, (T,); NaN where too few have both."""
-    parts = [slice(a, a + SLICE_ROWS) for a in range(0, len(moved), SLICE_ROWS)]
-    return np.concatenate(list(pool.map(partial(_ic_of, signal, moved), parts)))
+def _ics(values: Features, total: Floats, horizons_s: tuple[int, ...], rows: slice) -> Floats:
+    """Return Spearman's correlation over symbols of each formula at each horizon, (F, H, T of `rows`).
 
+    NaN where too few symbols have both. A formula is ranked once for all horizons, and what followed once for all
+    formulas; only seconds in which not the same symbols have both are ranked again, among those that do.
 
-def _ic_of(signal: Features, moved: Floats, rows: slice) -> Floats:
-    is_known = np.isfinite(signal[rows]) & np.isfinite(moved[rows])
-    ranks = []
+    Args:
+        values: (T, N, F).
+        total: what `labels.quoted` returns, from row 0 to the last row and as far ahead as the horizons reach.
+    """
+    n_features = values.shape[2]
+    found = np.full((n_features, len(horizons_s), rows.stop - rows.start), np.nan)
+    begin, end = rows.start + ENTRY_DELAY_S, rows.stop + ENTRY_DELAY_S
     with np.errstate(all="ignore"):
-        for values in (signal[rows], moved[rows]):
-            rank = np.empty(is_known.shape)
-            ACROSS["rank"](np.where(is_known, values, np.nan).astype(np.float64, copy=False), rank)
-            ranks.append(np.where(is_known, rank, 0.0))  # ranks are centred: 0 adds nothing
-        one, other = ranks
-        ic: Floats = (one * other).sum(axis=1) / np.sqrt((one * one).sum(axis=1) * (other * other).sum(axis=1))
-    ic[is_known.sum(axis=1) < IC_SYMBOLS_MIN] = np.nan
-    return ic
+        signals = [np.ascontiguousarray(values[rows, :, f], np.float64) for f in range(n_features)]
+        ranked = [_ranked(signal) for signal in signals]
+        for h, horizon_s in enumerate(horizons_s):
+            moved = moved_bps(total[begin:end], total[begin + horizon_s : end + horizon_s])
+            rank_moved = _ranked(moved)
+            has_moved = np.isfinite(moved)
+            for f, signal in enumerate(signals):
+                one, other = ranked[f], rank_moved
+                has_signal = np.isfinite(signal)
+                is_known = has_signal & has_moved
+                again = np.flatnonzero((has_signal != has_moved).any(axis=1))
+                if len(again):
+                    one, other = one.copy(), other.copy()
+                    one[again] = _ranked(np.where(is_known[again], signal[again], np.nan))
+                    other[again] = _ranked(np.where(is_known[again], moved[again], np.nan))
+                ic = (one * other).sum(axis=1) / np.sqrt((one * one).sum(axis=1) * (other * other).sum(axis=1))
+                ic[is_known.sum(axis=1) < IC_SYMBOLS_MIN] = np.nan
+                found[f, h] = ic
+    return found
+
+
+def _ranked(values: Floats) -> Floats:
+    """Return the rank among the symbols of each second, centred, 0 where there is no value: it adds nothing."""
+    rank = np.empty(values.shape)
+    ACROSS["rank"](values, rank)
+    return np.where(np.isfinite(values), rank, 0.0)

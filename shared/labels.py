@@ -137,9 +137,19 @@ def label_grid(bid: Floats, ask: Floats, rule: Rule, cost: Costs) -> Labels:
 
 def mid_bps(bid: Floats, ask: Floats, horizon_s: int, delay_s: int = ENTRY_DELAY_S) -> Floats:
     """Return the gross return of the mid from row s + delay over the horizon, (T, N); NaN where it is not known."""
+    total = quoted(bid, ask)
+    return moved_bps(_ahead(total, delay_s), _ahead(total, delay_s + horizon_s))
+
+
+def quoted(bid: Floats, ask: Floats) -> Floats:
+    """Return twice the mid, (T, N); NaN where a side is missing or they cross."""
     bid, ask = _touch(bid, ask)
-    total = bid + ask
-    return (_ahead(total, delay_s + horizon_s) / _ahead(total, delay_s) - 1.0) * costs.BPS
+    return bid + ask
+
+
+def moved_bps(before: Floats, after: Floats) -> Floats:
+    """Return the gross return from one mid to another; from what `quoted` returns of both."""
+    return (after / before - 1.0) * costs.BPS
 
 
 def label_seconds(
