@@ -463,5 +463,7 @@ def test_records_tell_every_level() -> None:
 )
 def test_choices_out_of_bounds_refuse_to_start(name: str, value: float) -> None:
     """Every choice about the bandit has bounds, and the refusal names it."""
+    changed: dict[str, Any] = {name: value}
+
     with pytest.raises(SettingsError, match=f"{name} must lie in"):
-        EngineConfig(**{name: value})
+        EngineConfig(**changed)
