@@ -107,7 +107,9 @@ def test_a_run_is_told_by_gates_with_its_nearest_miss(lake: Path, capsys: pytest
     assert why.main(["--lake", str(lake), "--run", "abc"]) == 0
     said = capsys.readouterr().out
     shares = [float(line.split()[1].rstrip("%")) for line in said.splitlines() if line.startswith("  ") and "%" in line]
-    best = rows_of(lake).filter((pl.col("gate") != "chosen") & pl.col("net_bps").is_finite())["net_bps"].to_numpy().max()
+    best = (
+        rows_of(lake).filter((pl.col("gate") != "chosen") & pl.col("net_bps").is_finite())["net_bps"].to_numpy().max()
+    )
 
     assert sum(shares) == pytest.approx(100, abs=0.05)
     assert f"net {best:+.2f} bps" in said
