@@ -40,13 +40,7 @@ class Scores(msgspec.Struct, frozen=True, eq=False):
     @property
     def margin(self) -> Floats:
         """Return by how much the likeliest direction leads the next class [1]."""
-        other = np.where(self.direction > 0, self.p_short, self.p_long)
-        return self.confidence - np.maximum(other, self.p_flat)
-
-    def margin_of(self, n: int) -> float:
-        """Return the margin of one valid symbol of a second, without an array's overhead."""
-        other = (self.p_short if self.direction[n] > 0 else self.p_long).item(n)
-        return self.confidence.item(n) - max(other, self.p_flat.item(n))
+        return self.confidence - np.maximum(np.minimum(self.p_long, self.p_short), self.p_flat)
 
     def mirrored(self) -> Scores:
         """Return what a mirrored market would have scored."""

@@ -22,10 +22,10 @@ RETURNS_MIN = 30
 
 
 class Volatility:
-    """Remembers the squared returns of a window, (N, WINDOW_S): one symbol's lie side by side."""
+    """Remembers the squared returns of a window, (WINDOW_S, N): all are written every second, few are asked for."""
 
     def __init__(self, n_symbols: int) -> None:
-        self._squares = np.full((n_symbols, WINDOW_S), np.nan)
+        self._squares = np.full((WINDOW_S, n_symbols), np.nan)
         self._mid = np.full(n_symbols, np.nan)
         self._second = -1
 
@@ -33,18 +33,18 @@ class Volatility:
         """Take the best prices of a second, (N,), NaN where there is no book; seconds that were left out have none."""
         if self._second >= 0:
             for missed in range(max(self._second + 1, second - WINDOW_S + 1), second):
-                self._squares[:, missed % WINDOW_S] = np.nan
+                self._squares[missed % WINDOW_S] = np.nan
             if second > self._second + 1:
                 self._mid = np.full_like(self._mid, np.nan)
         with np.errstate(invalid="ignore", divide="ignore"):
             mid = (bid + ask) / 2.0
             moved = mid / self._mid - 1.0
-            self._squares[:, second % WINDOW_S] = moved * moved
+            self._squares[second % WINDOW_S] = moved * moved
         self._mid, self._second = mid, second
 
     def bps(self, n: int, horizon_s: int) -> float | None:
         """Return one standard deviation of a symbol's move over the horizon; None: too few returns to say."""
-        squares = self._squares[n]
+        squares = self._squares[:, n]
         found = squares[np.isfinite(squares)].tolist()
         if len(found) < RETURNS_MIN:
             return None

@@ -164,9 +164,12 @@ def test_rules_without_their_features_are_our_bug() -> None:
 
 
 @given(st.integers(0, 10_000))
-def test_margin_of_one_symbol_is_the_margin_of_all(seed: int) -> None:
-    """The margin of one symbol is, bit for bit, its element of the margins."""
+def test_margin_is_the_lead_over_the_next_class(seed: int) -> None:
+    """The margin is the probability of the direction less the greatest of the other two, long and short alike."""
     scores = RulesScorer(NAMES).score(random_features(seed, seconds=1), {}, 0).row(0)
 
     for n in np.flatnonzero(scores.is_valid).tolist():
-        assert scores.margin_of(n) == scores.margin[n]
+        mine, other = scores.p_long[n], scores.p_short[n]
+        if scores.direction[n] < 0:
+            mine, other = other, mine
+        assert scores.margin[n] == mine - max(other, scores.p_flat[n])
