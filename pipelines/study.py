@@ -119,20 +119,20 @@ def _ics(values: Features, total: Floats, horizons_s: tuple[int, ...], rows: sli
     with np.errstate(all="ignore"):
         signals = [np.ascontiguousarray(values[rows, :, f], np.float64) for f in range(n_features)]
         ranked = [_ranked(signal) for signal in signals]
+        powers = [_product(rank, rank) for rank in ranked]
         for h, horizon_s in enumerate(horizons_s):
             moved = moved_bps(total[begin:end], total[begin + horizon_s : end + horizon_s])
             rank_moved = _ranked(moved)
+            power_moved = _product(rank_moved, rank_moved)
             has_moved = np.isfinite(moved)
             for f, signal in enumerate(signals):
-                one, other = ranked[f], rank_moved
                 has_signal = np.isfinite(signal)
                 is_known = has_signal & has_moved
+                ic = _product(ranked[f], rank_moved) / np.sqrt(powers[f] * power_moved)
                 again = np.flatnonzero((has_signal != has_moved).any(axis=1))
                 if len(again):
-                    one, other = one.copy(), other.copy()
-                    one[again] = _ranked(np.where(is_known[again], signal[again], np.nan))
-                    other[again] = _ranked(np.where(is_known[again], moved[again], np.nan))
-                ic = (one * other).sum(axis=1) / np.sqrt((one * one).sum(axis=1) * (other * other).sum(axis=1))
+                    one, other = (_ranked(np.where(is_known[again], x[again], np.nan)) for x in (signal, moved))
+                    ic[again] = _product(one, other) / np.sqrt(_product(one, one) * _product(other, other))
                 ic[is_known.sum(axis=1) < IC_SYMBOLS_MIN] = np.nan
                 found[f, h] = ic
     return found
@@ -143,3 +143,9 @@ def _ranked(values: Floats) -> Floats:
     rank = np.empty(values.shape)
     ACROSS["rank"](values, rank)
     return np.where(np.isfinite(values), rank, 0.0)
+
+
+def _product(one: Floats, other: Floats) -> Floats:
+    """Return the sum over symbols of the products, (T,)."""
+    product: Floats = np.einsum("tn,tn->t", one, other)
+    return product

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import scipy.stats
 
-from pipelines.study import study
+from pipelines.study import _ics, study
 from pipelines.validation import rank_ic
 from shared.errors import TableEmpty
 from shared.features.across import rank
@@ -85,3 +86,24 @@ def test_a_window_without_seconds_is_said(market: tuple[Path, int, int]) -> None
 
     with pytest.raises(TableEmpty, match="found no hour of them"):
         study(FORMULAS, lake, SOURCE, end + 80_000, end + 90_000)
+
+
+def test_ic_of_seconds_in_which_some_are_missing_is_scipys() -> None:
+    """Values and outcomes that are missing for other symbols each: ranked among those that have both, as scipy does."""
+    rng = np.random.default_rng(11)
+    seconds, symbols, horizons = 30, 12, (1, 5)
+    values = np.round(rng.standard_normal((seconds, symbols, 2)), 1).astype(np.float32)
+    values[rng.random(values.shape) < 0.2] = np.nan
+    total = np.round(200 + np.cumsum(rng.standard_normal((seconds + 10, symbols)), axis=0), 1)
+    total[rng.random(total.shape) < 0.1] = np.nan
+    rows = slice(3, 27)
+
+    found = _ics(values, total, horizons, rows)
+
+    for h, horizon_s in enumerate(horizons):
+        for t in range(rows.start, rows.stop):
+            moved = total[t + 1 + horizon_s] / total[t + 1] - 1.0
+            for f in range(2):
+                is_known = np.isfinite(values[t, :, f]) & np.isfinite(moved)
+                expected = scipy.stats.spearmanr(values[t, is_known, f], moved[is_known]).statistic
+                assert found[f, h, t - rows.start] == pytest.approx(expected, abs=1e-12)
