@@ -554,8 +554,8 @@ def figures(outcome: Any) -> dict[str, float]:
     deps=["backtest"],
     output_required=False,
     kinds={"mlflow"},
-    description="The honest-edge gate: what the newest model showed on unseen seconds, after costs, beside its nulls and "
-    "everything that was tried. Says no with the reasons; promotes only where the launchpad says so.",
+    description="The honest-edge gate: what the newest model showed on unseen seconds, after costs, beside its nulls "
+    "and everything that was tried. Says no with the reasons; promotes only where the launchpad says so.",
 )
 def gate(
     context: dg.AssetExecutionContext, config: GateConfig, lake: LakeResource, tracking: TrackingResource

@@ -4,8 +4,8 @@ CSCV asks where the best trial of one half of the minutes stands in the other ha
 one and the same strategy: among them the best is anybody, its rank in the other half is a coin, and a good model would
 be refused for having been looked for. And with one trial alone nothing could be said. So
 
-1. trials whose minutes correlate by `SAME` or more with one before them are one idea. The judged one stands for its own,
-   the best of each other idea for that: a bad variant that somebody tried says nothing against a good one, and the
+1. trials whose minutes correlate by `SAME` or more with one before them are one idea. The judged one stands for its
+   own, the best of each other idea for that: a bad variant that somebody tried says nothing against a good one, and the
    comparison is with the best of what else there is;
 2. not trading is an idea of its own. Whoever is not better than that in the other half has lost.
 

@@ -2,8 +2,8 @@
 
 What would be entered is asked of the gates that know no account: a book, a score, spread, depth, confidence, margin,
 and an expected move beyond the round trip's cost now; of those the best K on each side. Positions, cooldown, size, risk
-and the bandit take no part, because a shadow has none of its own: compare it with the champion's scores asked the same way
-(`wanted`), not with the champion's orders.
+and the bandit take no part, because a shadow has none of its own: compare it with the champion's scores asked the same
+way (`wanted`), not with the champion's orders.
 """
 
 from __future__ import annotations
