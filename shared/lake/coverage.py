@@ -15,8 +15,9 @@ Where several hold, the first of not_linked, broken, frozen, silence, volume, si
 links are rows, so nothing here is guessed. 30 s is the sampler's memory: where coverage says stale, its states are NaN.
 Link breaks under 1 ms do not count (a session that is closed on the stroke of an hour ends its links one ns before it).
 
-Minutes are of receipt. Silence is measured in exchange time (see `silence`) and up to 30 s into the hours beside; where
-the next hour is not recorded yet, the last minute is judged by what is there. A minute's volume is that of the trades
+Minutes are of receipt. Silence is measured in exchange time (see `silence`) and up to 30 s into the hours beside, the
+chain of a full book up to its next change; where the next hour is not recorded yet, the last minute is judged by what
+is there. A minute's volume is that of the trades
 whose exchange time lies in it. docs/coverage.md: what is seen, what no client can see.
 """
 
@@ -53,6 +54,10 @@ _VOLUME_TOLERANCE = 1e-9  # of the volume: what float sums may differ by; above 
 _MINUTE_NS = MINUTE_S * NS
 _MEMORY_NS = MEMORY_S * NS
 _BREAK_NS_MIN = 1_000_000
+_CHAIN_S = 600
+"""A full book says what it lost at its next change, of a quiet symbol a minute later: so long into the next hour is
+looked for it, where that is recorded already. Who is quieter still is judged again when the hour's candles come."""
+
 _SYMBOLS_AT_ONCE = 100
 """Symbols whose rows are in memory: an hour of 100 at Bitget's full cadence is 300 MB."""
 
@@ -81,11 +86,14 @@ def compute(root: Path, source: str, hour: int) -> pl.DataFrame:
     universes = read.universes_between(root, source, start_ns, end_ns)
     universe = read.universe_between(root, source, start_ns, end_ns)
     found = _Hour(universe.symbols, hour)
-    channels = (*CHANNELS, *([_DEPTH_CHANNEL] if hour in read.hours(root, DEPTH, source) else []))
+    has_chains = hour in read.hours(root, DEPTH, source)
+    channels = (*CHANNELS, *([_DEPTH_CHANNEL] if has_chains else []))
+    chained = ("book", _DEPTH_CHANNEL) if has_chains else ()
     for begin in range(0, len(universe.symbols), _SYMBOLS_AT_ONCE):
         batch = range(begin, min(begin + _SYMBOLS_AT_ONCE, len(universe.symbols)))
         for channel in channels:
-            for n, rows in _rows(root, channel, source, hour, universe.symbols, batch):
+            later_s = _CHAIN_S if channel in chained else MEMORY_S
+            for n, rows in _rows(root, channel, source, hour, universe.symbols, batch, later_s):
                 found.take(channel, n, rows)
         found.judge_life(batch)
     found.judge_connections()
@@ -147,6 +155,8 @@ class _Hour:
     def take(self, channel: str, n: int, rows: _Rows) -> None:
         """Note the rows of a channel: its links, its signs of life, its silences."""
         codes = self._codes[channel, n] = np.zeros(MINUTES, np.uint8)
+        is_broken_later = channel != "trade" and _begins_broken(rows.of(rows.recv_ns >= self._end_ns))
+        rows = rows.of(rows.recv_ns < self._end_ns + _MEMORY_NS)
         is_before_end = rows.recv_ns < self._end_ns
         is_push = np.isin(rows.event, _PUSHES)
         is_link = (rows.event >= TickEvent.SUBSCRIBED) & is_before_end & (rows.recv_ns >= self._start_ns)
@@ -188,6 +198,9 @@ class _Hour:
             elif since_ns - before_ns > due_ns:
                 self._mark(codes, (max(before_ns, since_ns - _MEMORY_NS), until_ns), code)
             self._mark(codes, (since_ns, until_ns), code)
+        if is_broken_later:
+            last = int(np.searchsorted(pushes.recv_ns, self._end_ns)) - 1
+            self._mark(codes, (int(pushes.recv_ns[last]) if last >= 0 else self._start_ns, self._end_ns), BROKEN)
 
     def judge_life(self, symbols: Sequence[int]) -> None:
         """Mark the minutes that hold a moment more than `MEMORY_S` after the last sign of any channel."""
@@ -294,6 +307,15 @@ def _breaks(links: _Rows, start_ns: int, end_ns: int) -> Iterator[tuple[int, int
         yield since_ns, end_ns, why
 
 
+def _begins_broken(later: _Rows) -> bool:
+    """Say whether the next that is known of a channel after the hour is that something had been lost before it."""
+    order = np.argsort(later.recv_ns, kind="stable")
+    for event in later.event[order].tolist():
+        if event != TickEvent.CARRIED:
+            return bool(event == TickEvent.GAP)
+    return False
+
+
 def _without(span: Span, breaks: list[Span]) -> list[Span]:
     """Return the parts of a span that lie in none of the breaks (sorted by their beginning)."""
     parts, begin_ns = [], span[0]
@@ -307,12 +329,12 @@ def _without(span: Span, breaks: list[Span]) -> list[Span]:
 
 
 def _rows(
-    root: Path, channel: str, source: str, hour: int, symbols: tuple[str, ...], batch: range
+    root: Path, channel: str, source: str, hour: int, symbols: tuple[str, ...], batch: range, later_s: int
 ) -> Iterator[tuple[int, _Rows]]:
-    """Yield (position, rows) of the symbols of a batch that have any."""
+    """Yield (position, rows) of the symbols of a batch that have any, up to `later_s` after the hour."""
     names = [symbols[n] for n in batch]
     about = read.scan(
-        root, f"raw/{channel}", source, start_s=hour * HOUR_S - MEMORY_S, end_s=(hour + 1) * HOUR_S + MEMORY_S,
+        root, f"raw/{channel}", source, start_s=hour * HOUR_S - MEMORY_S, end_s=(hour + 1) * HOUR_S + later_s,
         symbols=names, is_sorted=False,
     )  # fmt: skip
     axis = pl.DataFrame({"symbol": names, "n": np.array(batch, np.int32)})

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from shared.errors import TableEmpty
 from shared.lake import coverage, read, write
 from shared.lake.layout import CHANNELS, TABLES
+from shared.lake.wal import WriteAheadLog
 from shared.types import NS, TickEvent, Ticks, TradeTicks
 from tests.shared.lake import receipts as r
 from tests.shared.lake.test_wal import START_NS, open_log
@@ -310,6 +311,35 @@ def test_what_a_broken_chain_lost_is_marked_from_the_push_before_it(tmp_path: Pa
     assert marked(covered(tmp_path, in_order(r.concat([ticks, gap, again])), 300)) == {
         ("BTCUSDT", "book"): {1: "broken", 2: "broken"}
     }
+
+
+@pytest.mark.parametrize("first", ["gap", "push"])
+def test_chain_that_breaks_in_the_next_hour_had_lost_something_in_this_one(tmp_path: Path, first: str) -> None:
+    """A quiet full book whose next change, a minute after the border, misses one before it: both hours are marked from
+    the last change on. Where a change came between, the chain had held until there."""
+    changes_s = [20, 90, 95, 200, 330, 331, 600, 3400, 3598, *([3640] if first == "push" else []), 3800, 3900]
+    some = r.receipts(1, START_NS, START_NS + 2 * NS, per_s=3.0)
+    books = r.take(some.books, np.zeros(len(changes_s), np.int64))
+    books.symbol[:], books.conn[:] = 0, 0
+    books.recv_ns[:] = START_NS + np.array(changes_s) * NS
+    books.exch_ns[:] = books.recv_ns - MS
+    none = slice(0, 0)
+    steady_tickers = steady(range(4200), n_symbols=1).tickers
+    parts = [
+        r.links(SUBSCRIBED, START_NS, 1, (0,)),
+        Ticks(books, r.take(some.trades, none), r.take(steady_tickers, steady_tickers.event == TickEvent.DATA)),
+        *(r.links(event, START_NS + 3_661_500 * MS + k, 1, (0,), "b") for k, event in enumerate((GAP, SUBSCRIBED))),
+    ]
+    log = WriteAheadLog(tmp_path, r.SOURCE, "full", r.universe(), has_depth=True)
+    log.append(in_order(r.concat(parts)))
+    log.flush(START_NS + 4200 * NS)
+    write.write_universe(tmp_path, r.universe())
+
+    before, after = (marked(coverage.compute(tmp_path, r.SOURCE, hour)) for hour in (r.HOUR, r.HOUR + 1))
+
+    assert before.get(("BTCUSDT", "book"), {}) == ({59: "broken"} if first == "gap" else {})
+    broken = {minute for minute, why in after["BTCUSDT", "book"].items() if why == "broken"}
+    assert broken == {60, 61}
 
 
 # ------------------------------------------------------------------------------------------------------- volumes
