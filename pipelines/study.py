@@ -120,20 +120,22 @@ def _ics(values: Features, total: Floats, horizons_s: tuple[int, ...], rows: sli
         signals = [np.ascontiguousarray(values[rows, :, f], np.float64) for f in range(n_features)]
         ranked = [_ranked(signal) for signal in signals]
         powers = [_product(rank, rank) for rank in ranked]
+        known = [np.isfinite(signal) for signal in signals]
         for h, horizon_s in enumerate(horizons_s):
             moved = moved_bps(total[begin:end], total[begin + horizon_s : end + horizon_s])
             rank_moved = _ranked(moved)
             power_moved = _product(rank_moved, rank_moved)
             has_moved = np.isfinite(moved)
+            n_moved = has_moved.sum(axis=1)
             for f, signal in enumerate(signals):
-                has_signal = np.isfinite(signal)
-                is_known = has_signal & has_moved
                 ic = _product(ranked[f], rank_moved) / np.sqrt(powers[f] * power_moved)
-                again = np.flatnonzero((has_signal != has_moved).any(axis=1))
+                ic[n_moved < IC_SYMBOLS_MIN] = np.nan
+                again = np.flatnonzero((known[f] != has_moved).any(axis=1))
                 if len(again):
-                    one, other = (_ranked(np.where(is_known[again], x[again], np.nan)) for x in (signal, moved))
+                    is_known = known[f][again] & has_moved[again]
+                    one, other = (_ranked(np.where(is_known, x[again], np.nan)) for x in (signal, moved))
                     ic[again] = _product(one, other) / np.sqrt(_product(one, one) * _product(other, other))
-                ic[is_known.sum(axis=1) < IC_SYMBOLS_MIN] = np.nan
+                    ic[again[is_known.sum(axis=1) < IC_SYMBOLS_MIN]] = np.nan
                 found[f, h] = ic
     return found
 
