@@ -12,8 +12,10 @@ Theory of operation
     1. take the second: marks, freshness, features, scores
     2. keep the orders: time-outs, queries, cancels, the account where we are in doubt
     3. look at risk: equity against the limits; a latch cancels and flattens
-    4. exits (exits.py): at most one order working per symbol, one cause each; a position in doubt waits for the truth
-    5. entries (entries.py), every `decision_seconds`: gates, ranking, size, risk, order; everyone gets a "why not"
+    4. judge, every `decision_seconds`: what each symbol costs and promises now (pricing.py), and the gates of everybody
+    5. exits (exits.py): at most one order working per symbol, one cause each; a position in doubt waits for the truth
+    6. entries (entries.py): chases go on (chase.py), then ranking, size, neutrality, risk, order; everyone gets a
+       "why not"
 
 * An order without an answer is UNKNOWN (orders.py): it is asked about, never sent again, and holds its exposure until
   it is resolved. A position that differs from the exchange's is corrected only when two readings agree, since a

@@ -1,9 +1,10 @@
 """Ranking: who may be traded now, in which order, and for everyone else the first gate that said no.
 
 1. Gates are asked in the order of `Gate`; the first that says no is the symbol's "why not".
-2. What passes is ordered by net edge (expected move in the score's direction minus this symbol's round trip now)
-   plus the bandit's bps; ties go to Philox(seed, decision), then to the symbol.
-3. The best K on each side stay.
+2. What passes is ordered by net edge (expected move in the score's direction less this symbol's round trip now, funding
+   included, less the penalty for turnover) and what the bandit makes of it; ties go to Philox(seed, decision), then to
+   the symbol.
+3. The best K on each side stay, those that are held counted: a holder's place is free only when `exits` gives it up.
 
 All of it is arrays over N; Python touches only what was chosen. A null scorer claims no edge: confidence, margin and
 net edge do not apply to it, and its order is Philox's alone, so that it samples the universe and not the cheapest.
