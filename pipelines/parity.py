@@ -40,7 +40,7 @@ from pipelines.tables import Table, table_of
 from pipelines.verdicts import Verdict
 from shared import entry, journal
 from shared import settings as settings_module
-from shared.errors import CrosscutError, JournalError, ModelError
+from shared.errors import CrosscutError, JournalError, ModelError, NotEnoughData
 from shared.features.catalog import FEATURES
 from shared.features.graph import Features, formulas_of
 from shared.lake.layout import HOUR_S, hour_name
@@ -113,9 +113,11 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     def sentence(self) -> str:
         """Return what was found, in words."""
         what = f"session {self.session}: {self.seconds:,} seconds x {self.symbols} symbols, {self.rows:,} rows"
+        if self.is_identical and not self.seconds:
+            return f"session {self.session}: no second to compare"
         if self.is_identical:
             names = [stage.name for stage in self.stages if stage.compared]
-            return f"{what}, 0 mismatches in {', '.join(names) or 'nothing'}"
+            return f"{what}, 0 mismatches in {', '.join(names)}"
         counts = [
             f"{stage.name} {stage.mismatched:,} mismatched, {stage.missing:,} missing"
             for stage in self.stages
@@ -419,7 +421,7 @@ def report(checked: Checked) -> str:
     if checked.beside is not None:
         rows: Table = table_of(beside_rows(checked.beside))
         parts += [f"beside the seconds that the recorder of {checked.source} stored:", rows.markdown]
-    ending = "" if checked.is_closed else " (the journal has no end mark: the session runs, was killed, or ended later)"
+    ending = "" if checked.is_closed else " (no end mark was read: the session runs, was killed, or goes on after this)"
     return "\n\n".join([*parts, checked.sentence() + ending])
 
 
@@ -451,6 +453,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CrosscutError as error:
         print(error, file=sys.stderr)
         return error.exit_code
+    if not checked.seconds and checked.is_identical:
+        print(f"{checked.sentence()}: choose another hour, or none for all of it", file=sys.stderr)
+        return NotEnoughData.exit_code
     print(report(checked))
     return 0 if checked.is_identical else 1
 

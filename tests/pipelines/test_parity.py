@@ -358,5 +358,7 @@ def test_command_says_what_was_compared(tmp_path: Path, capsys: pytest.CaptureFi
     rewrite(folder, journal.SECOND, 3, altered)
     assert parity.main(["--session", str(folder), "--lake", str(tmp_path)]) == 1
     assert "differs first at stage 'inputs'" in capsys.readouterr().out
+    assert parity.main(["--hour", "2020-01-01T00:00", "--lake", str(tmp_path)]) == 5
+    assert "no second to compare" in capsys.readouterr().err
     assert parity.main(["--session", "nobody", "--lake", str(tmp_path)]) == 7
     assert "found 'nobody'" in capsys.readouterr().err
