@@ -52,7 +52,7 @@ def definition_hash(features: Mapping[str, Node]) -> str:
 
 
 def formulas_of(features: Mapping[str, Node]) -> dict[str, str]:
-    """Return name -> identity of each formula, shortened: says which differ where `definition_hash` says that some do."""
+    """Return name -> identity of each formula, shortened: which differ where `definition_hash` says that some do."""
     return {name: node.identity[:16] for name, node in features.items()}
 
 
