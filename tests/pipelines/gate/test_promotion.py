@@ -12,7 +12,6 @@ from live import registry
 from pipelines.gate import promotion
 from pipelines.gate.__main__ import main
 from pipelines.gate.criteria import Verdict, judge
-from pipelines.gate.gather import gather
 from pipelines.gate.promotion import history, promote, record, rollback, status_of
 from pipelines.gate.unseen import Recomputed
 from pipelines.tracking import ALIAS, CHAMPION, PAPER_CHAMPION, Tracking
@@ -149,7 +148,6 @@ def test_the_commands(
     """Judge and promote, status, rollback and its refusal, challenger: what each prints, and its exit code."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri)
     monkeypatch.setattr("pipelines.gate.gather.measure", lambda folder: FAST)
-    monkeypatch.setattr("pipelines.gate.__main__.gather", lambda *args: gather(*args, speed=lambda folder: FAST))
     monkeypatch.setattr("pipelines.gate.gather._Found._recomputed", lambda self, holdout: Recomputed(rows=9, leak=""))
     lake = ["--lake", str(tmp_path)]
 
