@@ -57,6 +57,10 @@ class Added(msgspec.Struct, frozen=True, kw_only=True):
     conflicts: pl.DataFrame  # of the rows given: those whose key is there with other values; what is there stays
 
 
+_SEALED = ".sealed-"
+"""How the folder of a log begins whose rows are all in sealed files; no reader looks there."""
+
+
 class SealReport(msgspec.Struct, frozen=True, kw_only=True):
     """What sealing one hour did."""
 
@@ -96,7 +100,10 @@ def seal(root: Path, source: str, hour: int) -> SealReport:
             files = {table: _publish(root, rows.file) for table, rows in hours.items()}
         quarantined = sum(_seal_aside(root, source, hour, log) for log in logs)
         for log in logs:
-            shutil.rmtree(log.folder)
+            # At once: half a log would stop every reader, and a seal that is killed right here would leave it for ever.
+            log.folder.rename(log.folder.with_name(f"{_SEALED}{log.folder.name}"))
+        for sealed_log in layout.log_folder(root, source, hour).glob(f"{_SEALED}*"):
+            shutil.rmtree(sealed_log)
         _remove_empty_folders(layout.log_folder(root, source, hour), root)
     return SealReport(
         source=source,

@@ -74,6 +74,35 @@ def test_seal_changes_nothing_for_a_reader(tmp_path: Path) -> None:
     assert not list((tmp_path / ".tmp").rglob("*"))
 
 
+def test_seal_that_dies_while_it_removes_logs_leaves_an_hour_that_can_be_read_and_sealed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed behind the first file of a log's folder: every reader goes on, and so does the next seal, which tidies."""
+    dead_log(tmp_path)
+    before = everything(tmp_path)
+
+    remove = shutil.rmtree
+
+    def killed(folder: Path, **options: Any) -> None:
+        if "session=" not in folder.name:
+            return remove(folder, **options)
+        (folder / "trade.arrow").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write.seal(tmp_path, r.SOURCE, r.HOUR)
+
+    assert r.same(everything(tmp_path), before)
+    again = open_log(tmp_path, "again")
+    again.append(r.receipts(2, START_NS + 8 * NS, START_NS + 12 * NS))
+    again.close(START_NS + 13 * NS)
+    write.seal(tmp_path, r.SOURCE, r.HOUR)
+    assert len(everything(tmp_path).trades.recv_ns) > len(before.trades.recv_ns)
+    assert not list((tmp_path / ".wal").rglob("*session=*"))
+
+
 def test_seal_is_idempotent(tmp_path: Path) -> None:
     """Sealing a sealed hour again touches no file."""
     record(tmp_path, "a", START_NS, START_NS + 5 * NS)
