@@ -103,10 +103,10 @@ def signals(dataset: Dataset, fold: Fold) -> dict[str, Floats]:
     test = np.arange(*dataset.of(fold.test).indices(dataset.rows))
     rows, stop = (some[np.isfinite(dataset.mid_bps[some])] for some in (rows, stop))
     found = {"ridge, all features": baselines.ridge(dataset, fold)}
-    for title, feature in (("ols, imbalance_1", "imbalance_1"), ("ols, imbalance_5", "imbalance_5")):
-        x, y = dataset.column(feature, rows), dataset.mid_bps[rows]
-        slope, start = np.polyfit(x, y, 1)
-        found[title] = start + slope * dataset.column(feature, test)
+    for feature in ("imbalance_1", "imbalance_5"):
+        said = baselines.ols(dataset, fold, feature)
+        assert said is not None, f"a recording of books has {feature}"
+        found[f"ols, {feature}"] = said
 
     # Deviations of before the border are the scale already: the regression's own would be the second.
     plain = msgspec.structs.replace(dataset, absent=(*dataset.absent, "volatility_30s"))

@@ -29,16 +29,16 @@ CLIP = 5.0
 _QUANTILE_ROWS = 50_000
 
 
-def ols(dataset: Dataset, fold: Fold) -> Floats | None:
+def ols(dataset: Dataset, fold: Fold, feature: str = OLS_FEATURE) -> Floats | None:
     """Return the signal on the test rows, bps; None where the source has no such feature."""
-    if OLS_FEATURE not in dataset.feature_names or OLS_FEATURE in dataset.absent:
+    if feature not in dataset.feature_names or feature in dataset.absent:
         return None
     rows = _known(dataset, dataset.learnable(fold.fit))
-    x, y = dataset.column(OLS_FEATURE, rows), dataset.mid_bps[rows]
+    x, y = dataset.column(feature, rows), dataset.mid_bps[rows]
     centred = x - x.mean()
     variance = float((centred**2).sum())
     slope = float((centred * y).sum()) / variance if variance > 0 else 0.0
-    return float(y.mean()) + slope * (dataset.column(OLS_FEATURE, dataset.of(fold.test)) - float(x.mean()))
+    return float(y.mean()) + slope * (dataset.column(feature, dataset.of(fold.test)) - float(x.mean()))
 
 
 def ridge(dataset: Dataset, fold: Fold) -> Floats:

@@ -18,7 +18,6 @@ from shared.features.catalog import FEATURES
 from shared.features.graph import FeatureGraph, Features, lookback_of
 from shared.features.sampler import COLUMNS
 from shared.replay import alternatives_of, make_scorer
-from shared.strategy.engine import digest_of
 from shared.strategy.scores import Scorer, Scores
 from shared.types import Floats, SecondClosed
 
@@ -150,18 +149,13 @@ class Recomputing:
         if skip:
             values, held = values[:, skip:], held[skip:]
             features = None if features is None else features[skip:]
-            scores = tuple(Scores(*(getattr(one, f)[skip:] for f in one.__struct_fields__)) for one in scores)
+            scores = tuple(one.row(slice(skip, None)) for one in scores)
         return Block(first + skip, held, values, features, scores)
 
 
 def _block(event: SecondClosed) -> Floats:
     columns: Floats = event.columns
     return columns
-
-
-def digest_of_scores(scores: Scores) -> str:
-    """Return the digest that a journal has of the scores of one second."""
-    return digest_of(*(getattr(scores, name) for name in scores.__struct_fields__))
 
 
 def as_live(work: Recomputing, second: int) -> tuple[Features | None, tuple[Scores, ...]]:

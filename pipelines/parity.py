@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.beside import Beside, Recorder, beside_rows
-from pipelines.journaled import Block, Recomputing, as_live, digest_of_scores
+from pipelines.journaled import Block, Recomputing, as_live
 from pipelines.moments import second_of, when
 from pipelines.sessions import sessions_of
 from pipelines.tables import Table, table_of
@@ -45,7 +45,7 @@ from shared.features.catalog import FEATURES
 from shared.features.graph import Features, formulas_of
 from shared.lake.layout import HOUR_S, hour_name
 from shared.replay import Difference, replay
-from shared.strategy.engine import digest_of
+from shared.strategy.engine import digest_of, digest_of_scores
 from shared.strategy.scores import Scores
 from shared.types import NS
 

@@ -115,9 +115,12 @@ class Simulation:
         seed: int,
         equity_usdt: Decimal,
         keeps_executions: bool = False,
+        side: VenueSide | None = None,
     ) -> None:
         self.name, self.scorer = name, scorer
-        self.side = VenueSide(universe, equity_usdt, config.leverage, keeps_executions=keeps_executions)
+        if side is None:
+            side = VenueSide(universe, equity_usdt, config.leverage, keeps_executions=keeps_executions)
+        self.side = side
         self.engine = Engine(config, universe, scorer, session=f"backtest-{name}", seed=seed)
         self.start_usdt = equity_usdt
         self.equity = [float(equity_usdt)]
@@ -135,11 +138,15 @@ class Simulation:
 
     def step(self, tape: Tape, t: int, second: int, row: Floats, scores: Scores) -> None:
         """Live through one second."""
-        now_ns = end_of(second)
+        now_ns = self._decided_ns(second)
         self._execute(tape, t, now_ns)
         self._tell([SecondClosed(recv_ns=now_ns, second=second, columns=row, scores=scores)])
         self.equity.append(float(self.side.equity_usdt))
         self._exposure.look(second, self.engine.portfolio)
+
+    def _decided_ns(self, second: int) -> int:
+        """Return when a second is handed to the engine."""
+        return end_of(second)
 
     def stop(self, second: int) -> None:
         self._tell([StopRequested(recv_ns=second * NS, reason="the window ends")])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipelines.trades import Execution
 from shared.features.sampler import COLUMNS
-from shared.simulator.venue.orders import Accepted, Fill, FundingReport, OrderReport, OrderRequest, Refusal
+from shared.simulator.venue.orders import Accepted, Fill, FundingReport, Order, OrderReport, OrderRequest, Refusal
 from shared.simulator.venue.venue import Venue
 from shared.types import (
     NS,
@@ -176,17 +176,7 @@ class VenueSide:
         answers: list[Event] = []
         if isinstance(action, PlaceOrder):
             self.orders += 1
-            request = OrderRequest(
-                symbol=action.symbol,
-                side=action.side,
-                kind=action.kind,
-                size=action.size,
-                price=action.price,
-                reduce_only=action.reduce_only,
-                client_oid=action.client_oid,
-                stop_loss=action.stop_price,
-            )
-            answer = self.venue.place(ACCOUNT, request, now_ns)
+            answer = self.venue.place(ACCOUNT, request_of(action), now_ns)
             if isinstance(answer, Refusal):
                 self._count(answer)
                 answers.append(
@@ -195,25 +185,29 @@ class VenueSide:
             else:
                 answers.append(OrderAccepted(recv_ns=now_ns, client_oid=action.client_oid, order_id=answer.order_id))
         elif isinstance(action, CancelOrder):
-            outcome = self.venue.cancel(
-                ACCOUNT, action.symbol, now_ns, order_id=action.order_id or None, client_oid=action.client_oid or None
-            )
-            if not isinstance(outcome, Accepted):
-                self._count(outcome)
-                answers.append(
-                    CancelRefused(
-                        recv_ns=now_ns, client_oid=action.client_oid, code=outcome.code, message=outcome.message
-                    )
-                )
+            refused = self._canceled(action, now_ns, answered_ns=now_ns)
+            answers += [] if refused is None else [refused]
         elif isinstance(action, QueryOrder):
             order = self.venue.order(ACCOUNT, client_oid=action.client_oid)
             if order is None:
                 answers.append(OrderAbsent(recv_ns=now_ns, client_oid=action.client_oid))
             else:
-                answers.append(_reported(OrderReport(account=ACCOUNT, time_ns=now_ns, order=order), now_ns))
+                answers.append(reported(order, now_ns))
         elif isinstance(action, QueryAccount):
             answers.append(self.adopted(now_ns))
         return answers + self._drained()
+
+    def _canceled(self, action: CancelOrder, now_ns: int, *, answered_ns: int) -> CancelRefused | None:
+        """Cancel an order; return the refusal, None where there is none."""
+        outcome = self.venue.cancel(
+            ACCOUNT, action.symbol, now_ns, order_id=action.order_id or None, client_oid=action.client_oid or None
+        )
+        if isinstance(outcome, Accepted):
+            return None
+        self._count(outcome)
+        return CancelRefused(
+            recv_ns=answered_ns, client_oid=action.client_oid, code=outcome.code, message=outcome.message
+        )
 
     def _drained(self) -> list[Event]:
         events: list[Event] = []
@@ -247,7 +241,7 @@ class VenueSide:
                     )
                 )
             elif isinstance(told, OrderReport):
-                events.append(_reported(told, told.time_ns))
+                events.append(reported(told.order, told.time_ns))
         return events
 
     def _keep(self, fill: Fill) -> None:
@@ -271,8 +265,22 @@ class VenueSide:
         self.refusals[name] = self.refusals.get(name, 0) + 1
 
 
-def _reported(report: OrderReport, now_ns: int) -> OrderReported:
-    order = report.order
+def request_of(action: PlaceOrder) -> OrderRequest:
+    """Return a placement as the venue takes it."""
+    return OrderRequest(
+        symbol=action.symbol,
+        side=action.side,
+        kind=action.kind,
+        size=action.size,
+        price=action.price,
+        reduce_only=action.reduce_only,
+        client_oid=action.client_oid,
+        stop_loss=action.stop_price,
+    )
+
+
+def reported(order: Order, now_ns: int) -> OrderReported:
+    """Return what the venue knows of an order as the event that tells it."""
     return OrderReported(
         recv_ns=now_ns,
         client_oid=order.client_oid,

@@ -32,16 +32,16 @@ from pipelines.exact.marks import Marks
 from pipelines.exact.queues import QueueModel, RiskAverse
 from pipelines.exact.resting import WHOLE, Resting
 from pipelines.exact.tape import NEVER_NS, Tape
-from pipelines.venue_side import ACCOUNT, VenueSide
+from pipelines.venue_side import ACCOUNT, VenueSide, reported, request_of
 from shared.errors import SettingsError
+from shared.lake.layout import HOUR_NS
 from shared.lake.tiers import Ladder
-from shared.simulator.venue.orders import Accepted, FeeTier, OrderRequest, Refusal
+from shared.simulator.venue.orders import FeeTier, Refusal
 from shared.strategy.exact import ZERO
 from shared.types import (
     NS,
     Action,
     CancelOrder,
-    CancelRefused,
     Contract,
     Event,
     Filled,
@@ -50,7 +50,6 @@ from shared.types import (
     OrderAccepted,
     OrderKind,
     OrderRefused,
-    OrderReported,
     OrderTimedOut,
     PlaceOrder,
     QueryAccount,
@@ -59,7 +58,6 @@ from shared.types import (
     Universe,
 )
 
-HOUR_NS = 3600 * NS
 DAY_NS = 24 * HOUR_NS
 
 PATIENCE_NS = 5 * NS
@@ -79,9 +77,7 @@ class Assumptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     latencies: Latencies = Latencies()
     queue: QueueModel = RiskAverse()
-    impact_half_life_s: Annotated[float, msgspec.Meta(ge=0.0, le=86_400.0)] = (
-        10.0  # of what our takers took; 0: they leave no trace
-    )
+    impact_half_life_s: HalfLife = 10.0  # of what our takers took; 0: they leave no trace
     fee_tiers: tuple[FeeTier, ...] = ()  # (): the contracts' own fees
     volume_before_usdt: Decimal = ZERO  # traded by the account in the month before
 
@@ -230,17 +226,7 @@ class Exchange(VenueSide):
         self._show(action.symbol, now_ns)
         self._mark(action.symbol, now_ns)
         self._value(now_ns)
-        request = OrderRequest(
-            symbol=action.symbol,
-            side=action.side,
-            kind=action.kind,
-            size=action.size,
-            price=action.price,
-            reduce_only=action.reduce_only,
-            client_oid=action.client_oid,
-            stop_loss=action.stop_price,
-        )
-        answer = self.venue.accept(ACCOUNT, request, now_ns)
+        answer = self.venue.accept(ACCOUNT, request_of(action), now_ns)
         oid = action.client_oid
         if isinstance(answer, Refusal):
             self._count(answer)
@@ -263,19 +249,10 @@ class Exchange(VenueSide):
         self._happened(now_ns)
 
     def _cancel(self, action: CancelOrder, answered_ns: int, now_ns: int) -> None:
-        outcome = self.venue.cancel(
-            ACCOUNT, action.symbol, now_ns, order_id=action.order_id or None, client_oid=action.client_oid or None
-        )
-        if not isinstance(outcome, Accepted):
-            self._count(outcome)
-            self._tell(
-                CancelRefused(  # the cancel of a fill is answered once matching has seen it
-                    recv_ns=max(answered_ns, now_ns),
-                    client_oid=action.client_oid,
-                    code=outcome.code,
-                    message=outcome.message,
-                )
-            )
+        # The cancel of a fill is answered once matching has seen it.
+        refused = self._canceled(action, now_ns, answered_ns=max(answered_ns, now_ns))
+        if refused is not None:
+            self._tell(refused)
         self._happened(now_ns)
 
     def _query(self, action: QueryOrder, answered_ns: int, now_ns: int) -> None:
@@ -286,16 +263,7 @@ class Exchange(VenueSide):
         for fill in self.fills:
             if fill.order_id == order.order_id:
                 self._tell(msgspec.structs.replace(fill, recv_ns=answered_ns))
-        self._tell(
-            OrderReported(
-                recv_ns=answered_ns,
-                client_oid=order.client_oid,
-                order_id=order.order_id,
-                status=order.status,
-                filled=order.filled,
-                reason=order.cancel_reason,
-            )
-        )
+        self._tell(reported(order, answered_ns))
 
     def _read_account(self, fills_since_ns: int, answered_ns: int, now_ns: int) -> None:
         bills, self._bills = self._bills, []

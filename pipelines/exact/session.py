@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -23,8 +24,8 @@ from pipelines.venue_side import end_of
 from shared.lake import read
 from shared.lake.tiers import Ladder, tiers_at
 from shared.strategy.config import EngineConfig
-from shared.strategy.scores import Scorer, Scores
-from shared.types import NS, Event, Floats, Note, SecondClosed, StopRequested, Universe
+from shared.strategy.scores import Scorer
+from shared.types import NS, Event, Note, SecondClosed, StopRequested, Universe
 
 DECIDE_NS_MAX = 9 * NS // 10
 """A second is decided about before the next one ends."""
@@ -63,8 +64,7 @@ class ExactSimulation(Simulation):
         market: Market,
         start_s: int,
     ) -> None:
-        super().__init__(name, universe, config, scorer, seed=seed, equity_usdt=equity_usdt)
-        self.side = self.exchange = Exchange(
+        self.exchange = Exchange(
             _as_listed(universe, market.unlisted),
             equity_usdt,
             config.leverage,
@@ -76,15 +76,12 @@ class ExactSimulation(Simulation):
             ladders=market.ladders,
             keeps_executions=keeps_executions,
         )
+        super().__init__(name, universe, config, scorer, seed=seed, equity_usdt=equity_usdt, side=self.exchange)
         self._draws = Draws(market.assumptions.latencies, seed)
         self._now_ns = start_s * NS
 
-    def step(self, tape: Rows, t: int, second: int, row: Floats, scores: Scores) -> None:
-        now_ns = end_of(second) + min(self._draws.decide_ns(second), DECIDE_NS_MAX)
-        self._execute(tape, t, now_ns)
-        self._tell([SecondClosed(recv_ns=now_ns, second=second, columns=row, scores=scores)])
-        self.equity.append(float(self.side.equity_usdt))
-        self._exposure.look(second, self.engine.portfolio)
+    def _decided_ns(self, second: int) -> int:
+        return end_of(second) + min(self._draws.decide_ns(second), DECIDE_NS_MAX)
 
     def stop(self, second: int) -> None:
         self._tell([StopRequested(recv_ns=max(second * NS, self._now_ns), reason="the window ends")])
@@ -186,25 +183,9 @@ def run_exact(
     simulation.check_window(source, start_s, end_s)
     assumptions = assumptions if assumptions is not None else Assumptions()
     market = market_of(lake, source, start_s, end_s, assumptions, seed=seed)
-
-    def make(
-        name: str,
-        universe: Universe,
-        config: EngineConfig,
-        scorer: Scorer,
-        *,
-        seed: int,
-        equity_usdt: Decimal,
-        keeps_executions: bool = False,
-    ) -> Simulation:
-        return ExactSimulation(
-            name, universe, config, scorer, seed=seed, equity_usdt=equity_usdt, keeps_executions=keeps_executions,
-            market=market, start_s=start_s,
-        )  # fmt: skip
-
     backtest = simulation.run_backtest(
         lake, source, scorer=scorer, config=config, start_s=start_s, end_s=end_s, seed=seed,
         holdout_from_s=holdout_from_s, equity_usdt=equity_usdt, with_nulls=with_nulls, keeps_decisions=keeps_decisions,
-        on_progress=on_progress, make=make,
+        on_progress=on_progress, make=partial(ExactSimulation, market=market, start_s=start_s),
     )  # fmt: skip
     return msgspec.structs.replace(backtest, tier="exact", assumptions=assumptions.words())

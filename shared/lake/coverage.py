@@ -134,6 +134,11 @@ class _Rows:
     def __init__(self, recv_ns: Ints, exch_ns: Ints, event: NDArray[np.uint8], conn: NDArray[np.int32]) -> None:
         self.recv_ns, self.exch_ns, self.event, self.conn = recv_ns, exch_ns, event, conn
 
+    def between(self, begin_ns: int, end_ns: int = 2**62) -> _Rows:
+        """Return what was received in [begin, end), views."""
+        some = slice(*np.searchsorted(self.recv_ns, [begin_ns, end_ns]))
+        return _Rows(self.recv_ns[some], self.exch_ns[some], self.event[some], self.conn[some])
+
     def of(self, which: NDArray[np.bool_]) -> _Rows:
         return _Rows(self.recv_ns[which], self.exch_ns[which], self.event[which], self.conn[which])
 
@@ -155,8 +160,8 @@ class _Hour:
     def take(self, channel: str, n: int, rows: _Rows) -> None:
         """Note the rows of a channel: its links, its signs of life, its silences."""
         codes = self._codes[channel, n] = np.zeros(MINUTES, np.uint8)
-        is_broken_later = channel != "trade" and _begins_broken(rows.of(rows.recv_ns >= self._end_ns))
-        rows = rows.of(rows.recv_ns < self._end_ns + _MEMORY_NS)
+        is_broken_later = channel != "trade" and _begins_broken(rows.between(self._end_ns))
+        rows = rows.between(0, self._end_ns + _MEMORY_NS)
         is_before_end = rows.recv_ns < self._end_ns
         is_push = np.isin(rows.event, _PUSHES)
         is_link = (rows.event >= TickEvent.SUBSCRIBED) & is_before_end & (rows.recv_ns >= self._start_ns)
@@ -309,11 +314,8 @@ def _breaks(links: _Rows, start_ns: int, end_ns: int) -> Iterator[tuple[int, int
 
 def _begins_broken(later: _Rows) -> bool:
     """Say whether the next that is known of a channel after the hour is that something had been lost before it."""
-    order = np.argsort(later.recv_ns, kind="stable")
-    for event in later.event[order].tolist():
-        if event != TickEvent.CARRIED:
-            return bool(event == TickEvent.GAP)
-    return False
+    known = later.event[later.event != TickEvent.CARRIED]
+    return len(known) > 0 and bool(known[0] == TickEvent.GAP)
 
 
 def _without(span: Span, breaks: list[Span]) -> list[Span]:

@@ -218,7 +218,7 @@ class Engine:
         if self._features is not None:
             stages["features"] = digest_of(self._features)
         if self._scores is not None:
-            stages["scores"] = digest_of(*(getattr(self._scores, name) for name in self._scores.__struct_fields__))
+            stages["scores"] = digest_of_scores(self._scores)
         return stages
 
     @property
@@ -390,3 +390,8 @@ def digest_of(*arrays: NDArray[Any]) -> str:
         digest.update(str(values.shape).encode())
         digest.update(values.tobytes())
     return digest.hexdigest()
+
+
+def digest_of_scores(scores: Scores) -> str:
+    """Return the digest of the scores of one second."""
+    return digest_of(*(getattr(scores, name) for name in scores.__struct_fields__))

@@ -48,10 +48,16 @@ class News:
 
     # --------------------------------------------------------------------------------------- answers and reports
 
-    def accepted(self, event: OrderAccepted) -> None:
-        order = self._desk.orders.get(event.client_oid, event.order_id)
+    def _expected(self, told: str, client_oid: str, order_id: str = "") -> Order | None:
+        """Return the order that something is told of; say so where it is none of ours."""
+        order = self._desk.orders.get(client_oid, order_id)
         if order is None:
-            self._desk.note("order.unexpected", client_oid=event.client_oid, told="accepted")
+            self._desk.note("order.unexpected", client_oid=client_oid, told=told)
+        return order
+
+    def accepted(self, event: OrderAccepted) -> None:
+        order = self._expected("accepted", event.client_oid, event.order_id)
+        if order is None:
             return
         self._name(order, event.order_id)
         self._tell(order, Told.ACCEPTED)
@@ -59,9 +65,8 @@ class News:
 
     def refused(self, event: OrderRefused) -> None:
         desk = self._desk
-        order = desk.orders.get(event.client_oid)
+        order = self._expected("refused", event.client_oid)
         if order is None:
-            desk.note("order.unexpected", client_oid=event.client_oid, told="refused")
             return
         if not self._tell(order, Told.REFUSED):
             return
@@ -86,9 +91,8 @@ class News:
 
     def timed_out(self, event: OrderTimedOut) -> None:
         desk = self._desk
-        order = desk.orders.get(event.client_oid)
+        order = self._expected("timed_out", event.client_oid)
         if order is None:
-            desk.note("order.unexpected", client_oid=event.client_oid, told="timed_out")
             return
         desk.note("order.timed_out", client_oid=order.client_oid, symbol=order.symbol, by="shell")
         self._tell(order, Told.TIMED_OUT)
@@ -97,11 +101,9 @@ class News:
 
     def reported(self, event: OrderReported) -> None:
         desk = self._desk
-        order = desk.orders.get(event.client_oid, event.order_id)
+        order = self._expected(str(event.status), event.client_oid, event.order_id)
         if order is None:
-            # The exchange's own order (a preset stop), or one that a person sent: its fills tell.
-            desk.note("order.unexpected", client_oid=event.client_oid, told=str(event.status))
-            return
+            return  # the exchange's own order (a preset stop), or one that a person sent: its fills tell
         self._name(order, event.order_id)
         order.reported_filled = max(order.reported_filled, event.filled)
         if self._tell(order, life.told_of(event.status)) and order.state is State.CANCELED and not order.filled:

@@ -33,8 +33,8 @@ class Scores(msgspec.Struct, frozen=True, eq=False):
     confidence: Floats  # probability of `direction` [1]
     is_valid: NDArray[np.bool_]
 
-    def row(self, t: int) -> Scores:
-        """Return the scores of second t of a block, shape (N,)."""
+    def row(self, t: int | slice) -> Scores:
+        """Return the scores of second t of a block, shape (N,), or of some seconds of it; views."""
         return Scores(*(getattr(self, name)[t] for name in self.__struct_fields__))
 
     @property

@@ -114,12 +114,7 @@ class Venue(Liquidation):
         Args:
             mark, index, funding_rate: floats or Decimals; NaN where unknown (a NaN mark leaves the last one).
         """
-        if mark == mark:
-            self._marks[symbol] = mark
-        if index == index:
-            self._indices[symbol] = index
-        if funding_rate == funding_rate:
-            self._rates[symbol] = funding_rate
+        self._remember_mark(symbol, mark, index, funding_rate)
         if symbol in self.plans.symbols():
             self.plans.watch(symbol, now_ns, "mark_price")
         if self._holders.get(symbol):
@@ -135,12 +130,7 @@ class Venue(Liquidation):
         symbols = []
         for symbol, mark, index, funding_rate in marks:
             symbols.append(symbol)
-            if mark == mark:
-                self._marks[symbol] = mark
-            if index == index:
-                self._indices[symbol] = index
-            if funding_rate == funding_rate:
-                self._rates[symbol] = funding_rate
+            self._remember_mark(symbol, mark, index, funding_rate)
         planned = self.plans.symbols()
         for symbol in symbols:
             if symbol in planned:
@@ -148,6 +138,15 @@ class Venue(Liquidation):
         if self._watch_all(symbols, now_ns):
             for symbol in symbols:
                 self._follow(symbol, now_ns)
+
+    def _remember_mark(self, symbol: str, mark: Any, index: Any, funding_rate: Any) -> None:
+        """Take what is known; NaN leaves the last one."""
+        if mark == mark:
+            self._marks[symbol] = mark
+        if index == index:
+            self._indices[symbol] = index
+        if funding_rate == funding_rate:
+            self._rates[symbol] = funding_rate
 
     def trade(self, symbol: str, price: Any, size: Any, taker_side: Side, now_ns: int) -> None:
         """Tell of a public trade: it fills resting orders at a worse price, and at its price after those ahead."""
@@ -172,8 +171,11 @@ class Venue(Liquidation):
         """End a symbol: cancel its orders and plans, and settle its positions at the last mark, for the taker's fee.
 
         Bitget settles at an average of the index (its announcements of delistings); ours is one price, and all of a
-        position goes, however thin the last book was.
+        position goes, however thin the last book was. Who is lost at that mark is liquidated first, so that the fund
+        bears what a settlement could not collect.
         """
+        if self._holders.get(symbol):
+            self._watch(symbol, now_ns)
         for account, held in self._accounts.items():
             for order in list(held.pending_of.get(symbol, {}).values()):
                 self._close(order, OrderStatus.CANCELED, "delivery_cancel", now_ns)

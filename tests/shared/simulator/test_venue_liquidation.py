@@ -179,6 +179,25 @@ def test_loss_beyond_a_bankruptcy_is_the_funds(crossed: Venue) -> None:
     assert crossed.insurance_usdt == taken.gain_usdt == 9000 - 100 * D("97.058235")
 
 
+def test_who_is_lost_when_a_symbol_ends_is_liquidated_before_it_settles() -> None:
+    """Bought four above the mark, no mark since: settled at once, the account would owe what its small short lacks."""
+    venue = made(leverage=50)
+    accept(venue, order(Side.SELL, "0.1", symbol="BUSDT"))
+    mark(venue, 96.0)
+    deep(venue, 100.0, 100.0)
+    accept(venue, order(Side.BUY, "100"))
+    venue.deposit("a", D(300) - venue.balance("a"))
+    deep(venue, 95.99, 96.01)
+
+    venue.delist("AUSDT", NOW)
+    mark(venue, 100.0, "BUSDT")
+
+    assert venue.positions("a") == []
+    assert D(0) <= venue.equity("a") < DUST
+    assert {fill.source for fill in venue.fills("a")[-2:]} == {"liquidation"}
+    assert -108 < venue.insurance_usdt < -100  # what was lost beyond the 300, and the fees of it
+
+
 def test_fund_gains_what_the_market_pays_above_bankruptcy(crossed: Venue) -> None:
     """Bitget puts what a liquidation leaves over into its fund."""
     crossed.set_book("AUSDT", [(98.0, 1000.0)], [(98.2, 1.0)], NOW)
