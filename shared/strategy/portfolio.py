@@ -52,6 +52,7 @@ class Trade(msgspec.Struct, frozen=True, kw_only=True):
     exit_mid: Decimal
     gross_usdt: Decimal
     spread_usdt: Decimal  # half spread in and out, >= 0
+    entry_spread_usdt: Decimal  # of it, on the way in
     slippage_usdt: Decimal  # beyond the touch, > 0 is a cost
     fees_usdt: Decimal
     funding_usdt: Decimal  # > 0 received
@@ -70,6 +71,12 @@ class Trade(msgspec.Struct, frozen=True, kw_only=True):
         """Return what was opened, at the mid of its decision: what every "net bps" is a share of."""
         return self.size * self.entry_mid
 
+    @property
+    @exactly
+    def exit_spread_usdt(self) -> Decimal:
+        """Return the half spread on the way out; with `entry_spread_usdt` it is `spread_usdt`, to the last digit."""
+        return self.spread_usdt - self.entry_spread_usdt
+
 
 class Holding:
     """An open position and what its round trip has cost so far."""
@@ -81,6 +88,7 @@ class Holding:
         "entry_ns",
         "entry_second",
         "entry_size",
+        "entry_spread",
         "entry_value",
         "exit_mid_value",
         "exit_size",
@@ -115,7 +123,7 @@ class Holding:
         self.entry_cause = cause
         self.entry_size = self.entry_value = self.entry_mid_value = ZERO
         self.exit_size = self.exit_value = self.exit_mid_value = ZERO
-        self.fees = self.funding = self.spread = self.slippage = ZERO
+        self.fees = self.funding = self.spread = self.entry_spread = self.slippage = ZERO
         self.n_fills = 0
 
     @property
@@ -265,6 +273,7 @@ class Portfolio:
             held.entry_size += opens
             held.entry_value += fill.price * opens
             held.entry_mid_value += quote.mid * opens
+            held.entry_spread += quote.half_spread * opens
             self._count_costs(held, fill, quote, opens, fill.fee_usdt - fee_closing)
         return trades
 
@@ -339,6 +348,7 @@ def _round_trip(held: Holding, exit_ns: int, cause: Cause) -> Trade:
         exit_mid=average(held.exit_mid_value, held.exit_size),
         gross_usdt=sign * (held.exit_mid_value - entry_mid_value),
         spread_usdt=held.spread,
+        entry_spread_usdt=held.entry_spread,
         slippage_usdt=held.slippage,
         fees_usdt=held.fees,
         funding_usdt=held.funding,

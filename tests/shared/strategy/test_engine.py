@@ -110,6 +110,7 @@ def test_entry_and_horizon_exit_make_one_trade_with_both_fees() -> None:
     assert trade.fees_usdt == (D("100.01") + D("99.99")) * entry.size * D("0.0006")
     assert trade.net_usdt == (D("99.99") - D("100.01")) * entry.size - trade.fees_usdt
     assert trade.spread_usdt == D("0.02") * entry.size
+    assert trade.entry_spread_usdt == trade.exit_spread_usdt == D("0.01") * entry.size
     assert trade.slippage_usdt == trade.gross_usdt == 0
     assert script.engine.portfolio.equity_usdt == D(10_000) + trade.net_usdt
 
