@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from shared.errors import JournalError, SettingsError
+from shared.replaced import replace_file
 from shared.strategy.bandit.state import BanditState
 from shared.strategy.engine import Memory
 from shared.strategy.risk import RiskState
@@ -68,17 +69,17 @@ def load(path: Path) -> Kept:
         ) from None
 
 
-def save(path: Path, kept: Kept) -> None:
+def save(path: Path, kept: Kept, *, is_durable: bool = True) -> None:
     """Replace the file, whole or not at all.
+
+    Args:
+        is_durable: as of `replace_file`; what is saved every few seconds need not wait for the disk.
 
     Raises:
         JournalError: it cannot be written.
     """
-    draft = path.with_suffix(".tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(msgspec.msgpack.encode(kept))
-        draft.replace(path)
+        replace_file(path, msgspec.msgpack.encode(kept), is_durable=is_durable)
     except OSError as error:
         raise JournalError(f"the session's limits must be writable at {path}, found: {error}: make room") from None
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import os
 import secrets
 import signal
 import time
@@ -39,6 +38,7 @@ from shared.features.catalog import FEATURES
 from shared.features.graph import definition_hash, formulas_of
 from shared.features.sampler import COLUMNS
 from shared.permits import load_permit, model_key, permit_path
+from shared.replaced import replace_file
 from shared.replay import alternatives_of, make_scorer
 from shared.settings import check_books
 from shared.strategy.bandit.state import Mode
@@ -475,13 +475,14 @@ class Session:
         latch = engine.risk.latch
         due_s = 0.0
         while True:
-            if time.monotonic() >= due_s or engine.risk.latch is not latch:
+            has_fallen = engine.risk.latch is not latch
+            if time.monotonic() >= due_s or has_fallen:
                 due_s, latch = time.monotonic() + MEMORY_EVERY_S, engine.risk.latch
-                self._save(engine)
+                self._save(engine, is_durable=has_fallen)
             await asyncio.sleep(0.5)
 
-    def _save(self, engine: Engine) -> None:
-        memory.save(self._memory_path, self._kept.after(self._plan.model, engine.memory))
+    def _save(self, engine: Engine, *, is_durable: bool = False) -> None:
+        memory.save(self._memory_path, self._kept.after(self._plan.model, engine.memory), is_durable=is_durable)
 
     # ------------------------------------------------------------------------------------------------- how it ends
 
@@ -573,7 +574,8 @@ class Session:
         summary = self._summary(engine, adopted, is_flat, what_is_open, known_by, error)
         path = self.folder / "session.json"
         try:
-            _write_atomically(path, msgspec.json.format(msgspec.json.encode(summary, enc_hook=str), indent=2))
+            told = msgspec.json.format(msgspec.json.encode(summary, enc_hook=str), indent=2)
+            replace_file(path, told, is_durable=True)
         except OSError as failure:
             error = error or CrosscutError(f"session.json must be writable at {path}, found: {failure}: make room")
         return Outcome(folder=self.folder, summary=summary, error=error)
@@ -673,15 +675,6 @@ def _with_open(
     told = CrosscutError(f"{error}; {said}")
     told.exit_code = error.exit_code
     return told
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    draft = path.with_suffix(".tmp")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
 
 
 def _size(path: Path) -> int:

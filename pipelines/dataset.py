@@ -9,7 +9,6 @@ required.
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 
 import msgspec
@@ -29,6 +28,7 @@ from shared.labels import HORIZONS_S, Rule
 from shared.lake import coverage, find, layout, read
 from shared.lake.layout import HOUR_S
 from shared.model import CLASSES
+from shared.replaced import replace_file
 from shared.types import NS
 
 MEMORY_BYTES = 4 * 1024**3
@@ -240,10 +240,7 @@ def manifest_path(lake: Path, source: str) -> Path:
 def write_manifest(lake: Path, manifest: Manifest) -> Path:
     """Replace the source's manifest, whole or not at all."""
     path = manifest_path(lake, manifest.source)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
-    temporary.replace(path)
+    replace_file(path, msgspec.json.format(msgspec.json.encode(manifest), indent=2), is_durable=False)
     return path
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from shared.errors import JournalError, SettingsError
 from shared.journal import Header
+from shared.replaced import replace_file
 from shared.strategy.bandit.learner import policy_digest
 from shared.strategy.bandit.state import Permit
 from shared.strategy.config import EngineConfig
@@ -35,11 +36,8 @@ def save_permit(path: Path, permit: Permit) -> None:
     Raises:
         JournalError: it cannot be written.
     """
-    draft = path.with_suffix(".tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(msgspec.json.format(msgspec.json.encode(permit), indent=2))
-        draft.replace(path)
+        replace_file(path, msgspec.json.format(msgspec.json.encode(permit), indent=2), is_durable=True)
     except OSError as error:
         raise JournalError(f"a permit must be writable at {path}, found: {error}: free the folder") from None
 
