@@ -83,14 +83,13 @@ class Assumptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     def words(self) -> str:
         """Return them in one line."""
-        queue = self.queue.__struct_config__.tag
-        power = f" (n {self.queue.n:g})" if not isinstance(self.queue, RiskAverse) else ""
         impact = f"half-life {self.impact_half_life_s:g} s" if self.impact_half_life_s else "none"
         medians = ", ".join(
             f"{name} {getattr(self.latencies, name).quantile_ms(0.5):g} ms"
             for name in ("decide", "entry", "answer", "push")
         )
-        return f"median latencies {medians}; queue {queue}{power}; impact {impact}; fee tiers {len(self.fee_tiers)}"
+        queue = self.queue.words()
+        return f"median latencies {medians}; queue {queue}; impact {impact}; fee tiers {len(self.fee_tiers)}"
 
 
 def load(path: Path) -> Assumptions:

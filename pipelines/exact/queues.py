@@ -7,17 +7,26 @@ nobody knows whether it stood before or behind us, and there the models differ:
 * `RiskAverse`: it stood behind us, as long as that is possible. Only trades advance us, and a level that has become
   smaller than our queue. Fills come late and rarely: a lower bound.
 * `PowerProbability` (Rigtorp 2013; hftbacktest's `ProbQueueModel` with `PowerProbQueueFunc`): a share f(behind) /
-  (f(behind) + f(ahead)) of it stood behind us, f(x) = xⁿ. What trades have taken is not counted twice: the volume
-  traded since the last change of the level is subtracted from the next change.
+  (f(behind) + f(ahead)) of it stood behind us, f(x) = xⁿ. With n = 1 every piece of the queue is as likely to leave as
+  any other: a level that shrinks shrinks before us and behind us pro rata. A larger n lets more leave where more
+  stands: kinder to who has just joined, harsher to who is nearly first.
+* `LogProbability` (Rigtorp 2013; hftbacktest's `LogProbQueueFunc`): the same with f(x) = ln(1 + x), the base coin being
+  the unit. The share moves towards one half: who stands far behind moves up more slowly than pro rata, as where market
+  by order data shows who leaves, mostly the back of a queue does.
 
-Both assume that nobody joins before us, that cancels are not aimed at us, and that our order does not change what
-others do. Floats: a queue is an estimate, not money.
+With a probability, what trades have taken is not counted twice: the volume traded since the last change of the level is
+subtracted from the next change.
 
-To extend: a model is a Struct whose `join` returns a `Place`.
+All assume price-time priority, that nobody joins before us, that cancels are not aimed at us, and that our order does
+not change what others do. Floats: a queue is an estimate, not money.
+
+To extend: a model is a Struct whose `join` returns a `Place`; another probability is a function f of a size.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Annotated, Protocol
 
 import msgspec
@@ -43,6 +52,9 @@ class RiskAverse(msgspec.Struct, frozen=True, tag="risk_averse", forbid_unknown_
     def join(self, ahead: float) -> Place:
         return _RiskAverse(ahead)
 
+    def words(self) -> str:
+        return "risk_averse"
+
 
 class PowerProbability(msgspec.Struct, frozen=True, tag="power", forbid_unknown_fields=True):
     """What leaves the level stood behind us with a probability that grows with the share behind us."""
@@ -50,10 +62,28 @@ class PowerProbability(msgspec.Struct, frozen=True, tag="power", forbid_unknown_
     n: Annotated[float, msgspec.Meta(gt=0.0, le=10.0)] = 3.0
 
     def join(self, ahead: float) -> Place:
-        return _Power(ahead, self.n)
+        return _Probable(ahead, self._weight)
+
+    def words(self) -> str:
+        return f"power (n {self.n:g})"
+
+    def _weight(self, size: float) -> float:
+        weight: float = size**self.n
+        return weight
 
 
-QueueModel = RiskAverse | PowerProbability
+class LogProbability(msgspec.Struct, frozen=True, tag="log", forbid_unknown_fields=True):
+    """As `PowerProbability`, by the logarithm of a size in base coin: the same size weighs less where much stands."""
+
+    def join(self, ahead: float) -> Place:
+        return _Probable(ahead, math.log1p)
+
+    def words(self) -> str:
+        return "log"
+
+
+QueueModel = RiskAverse | PowerProbability | LogProbability
+"""`words` names it for a report."""
 
 
 class _RiskAverse:
@@ -69,11 +99,17 @@ class _RiskAverse:
         self.ahead = min(self.ahead, after)
 
 
-class _Power:
-    __slots__ = ("_n", "_traded", "ahead")
+class _Probable:
+    """A place that moves up by a share of what leaves the level.
 
-    def __init__(self, ahead: float, n: float) -> None:
-        self.ahead, self._n = ahead, n
+    Args:
+        weight: f; what leaves stood behind us with probability f(behind) / (f(behind) + f(ahead)).
+    """
+
+    __slots__ = ("_traded", "_weight", "ahead")
+
+    def __init__(self, ahead: float, weight: Callable[[float], float]) -> None:
+        self.ahead, self._weight = ahead, weight
         self._traded = 0.0  # since the level last changed: its next change contains it
 
     def traded(self, size: float) -> None:
@@ -87,13 +123,12 @@ class _Power:
             self.ahead = min(self.ahead, after)
             return
         behind = before - self.ahead
-        share = _share_behind(self.ahead, behind, self._n)
+        share = self._share_behind(behind)
         # What would be taken from behind us and is not there was ahead of us.
         self.ahead = min(self.ahead - (1.0 - share) * left + min(behind - share * left, 0.0), after)
 
-
-def _share_behind(ahead: float, behind: float, n: float) -> float:
-    """Return f(behind) / (f(behind) + f(ahead)), 1 where the level is empty; a negative size is none."""
-    behind_n, ahead_n = max(behind, 0.0) ** n, max(ahead, 0.0) ** n
-    total = behind_n + ahead_n
-    return behind_n / total if total > 0.0 else 1.0
+    def _share_behind(self, behind: float) -> float:
+        """Return f(behind) / (f(behind) + f(ahead)), 1 where the level is empty; a negative size is none."""
+        weight_behind, weight_ahead = self._weight(max(behind, 0.0)), self._weight(max(self.ahead, 0.0))
+        total = weight_behind + weight_ahead
+        return weight_behind / total if total > 0.0 else 1.0

@@ -250,7 +250,7 @@ def _write(market: Market, requests: Sequence[Request], events: Events, path: Pa
         "taker_fee": float(market.contract.taker_fee),
         "tick": float(market.contract.tick),
         "step": float(market.contract.size_step),
-        "queue": "power" if isinstance(market.queue, PowerProbability) else "risk_averse",
+        "queue": market.queue.__struct_config__.tag,
         "power": market.queue.n if isinstance(market.queue, PowerProbability) else 0.0,
         "end_ns": market.end_ns,
         "looks_at_responses": looks_at_responses,

@@ -53,6 +53,8 @@ def asset(rows: Any, settings: dict[str, Any]) -> Any:
     )
     if settings["queue"] == "risk_averse":
         return made.risk_adverse_queue_model()
+    if settings["queue"] == "log":
+        return made.log_prob_queue_model()
     return made.power_prob_queue_model(settings["power"])
 
 

@@ -6,12 +6,13 @@ up run everywhere, recorded ones where the recordings are.
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from pipelines.exact.queues import PowerProbability, QueueModel, RiskAverse
+from pipelines.exact.queues import LogProbability, PowerProbability, QueueModel, RiskAverse
 from shared.types import OrderKind, Side
 from tests.oracles.both import (
     Market,
@@ -31,7 +32,12 @@ MONEY = 1e-8
 SIZE = 1e-6
 """A resting order of the oracle is a ten-thousandth of a step (1e-7) smaller than ours: see `both._sliver`."""
 
-QUEUES: dict[str, QueueModel] = {"risk averse": RiskAverse(), "power": PowerProbability(3.0)}
+QUEUES: dict[str, QueueModel] = {
+    "risk averse": RiskAverse(),
+    "power": PowerProbability(3.0),
+    "pro rata": PowerProbability(1.0),
+    "log": LogProbability(),
+}
 
 Runs = dict[str, tuple[Market, list[Request]]]
 Results = dict[str, tuple[Market, list[Request], Outcome, Outcome]]
@@ -150,7 +156,7 @@ def test_takers_on_made_up_books_are_filled_alike(generated: Results) -> None:
 
 
 def test_makers_on_made_up_books_are_filled_alike(generated: Results) -> None:
-    """Quotes and resting orders under both queue models: the same orders, the same sizes, at the same instants."""
+    """Quotes and resting orders under every queue model: the same orders, the same sizes, at the same instants."""
     _check_makers(generated, fills_min=15)
 
 
@@ -165,8 +171,8 @@ def test_makers_on_recorded_books_are_filled_alike(replayed: Results) -> None:
 
 
 def test_queue_models_matter(generated: Results) -> None:
-    """The probabilistic queue fills sooner than the risk-averse one: the comparison would see a model that is not used."""
+    """Each fills otherwise, with a probability sooner than without: the comparison would see a model that is not used."""
     fills = {queue: generated[f"made rests {queue}"][2].moments() for queue in QUEUES}
 
-    assert fills["power"] != fills["risk averse"]
-    assert sum(fills["power"].values()) >= sum(fills["risk averse"].values())
+    assert all(fills[one] != fills[other] for one, other in itertools.combinations(QUEUES, 2))
+    assert min(sum(filled.values()) for filled in fills.values()) == sum(fills["risk averse"].values())

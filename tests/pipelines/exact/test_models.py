@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from decimal import Decimal as D
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from pipelines.exact.exchange import Assumptions
 from pipelines.exact.impact import Impact, beyond
 from pipelines.exact.latency import Constant, Distribution, Draws, Empirical, Latencies, Lognormal, empirical, feed_ns
-from pipelines.exact.queues import PowerProbability, RiskAverse
+from pipelines.exact.queues import LogProbability, PowerProbability, QueueModel, RiskAverse
 from shared.settings import ROOT
 from shared.simulator.venue.orders import FeeTier
 from shared.types import NS, Side
@@ -104,6 +105,8 @@ def test_page_shows_assumptions_that_are_read() -> None:
     "wrong",
     [
         '{"queue": {"type": "power", "n": 0}}',
+        '{"queue": {"type": "pro_rata"}}',
+        '{"queue": {"type": "log", "n": 2}}',
         '{"impact_half_life_s": -1}',
         '{"latencies": {"entry": {"type": "lognormal", "p50_ms": 9, "p99_ms": 3}}}',
         '{"latencies": {"entry": {"type": "empirical", "quantiles_ms": [2, 1]}}}',
@@ -120,15 +123,18 @@ def test_assumptions_that_mean_nothing_are_refused(wrong: str) -> None:
 MOVES = st.lists(st.one_of(st.tuples(st.just("trade"), SIZES), st.tuples(st.just("level"), SIZES)), max_size=30)
 
 
-@given(SIZES, MOVES, st.floats(0.2, 5.0))
+PROBABLE = st.one_of(st.builds(PowerProbability, st.floats(0.2, 5.0)), st.just(LogProbability()))
+
+
+@given(SIZES, MOVES, PROBABLE)
 def test_queues_only_move_us_forward_and_the_averse_one_is_never_ahead(
-    level: float, moves: list[tuple[str, float]], n: float
+    level: float, moves: list[tuple[str, float]], model: QueueModel
 ) -> None:
     """The size ahead never grows, never exceeds the level, and is nowhere larger with probabilities than without."""
-    averse, power = RiskAverse().join(level), PowerProbability(n).join(level)
+    averse, probable = RiskAverse().join(level), model.join(level)
     for what, size in moves:
-        before = averse.ahead, power.ahead
-        for place in (averse, power):
+        before = averse.ahead, probable.ahead
+        for place in (averse, probable):
             if what == "trade":
                 place.traded(size)
             else:
@@ -136,20 +142,56 @@ def test_queues_only_move_us_forward_and_the_averse_one_is_never_ahead(
         if what == "level":
             level = size
             assert averse.ahead <= level
-            assert power.ahead <= level
+            assert probable.ahead <= level
         assert averse.ahead <= before[0]
-        assert power.ahead <= before[1]
-        assert power.ahead <= averse.ahead + 1e-9
+        assert probable.ahead <= before[1]
+        assert probable.ahead <= averse.ahead + 1e-9
 
 
-def test_power_queue_counts_no_trade_twice() -> None:
+@pytest.mark.parametrize("model", [PowerProbability(3.0), LogProbability()])
+def test_probable_queue_counts_no_trade_twice(model: QueueModel) -> None:
     """A level that shrinks by exactly what was traded has moved nobody else."""
-    place = PowerProbability(3.0).join(10.0)
+    place = model.join(10.0)
 
     place.traded(4.0)
     place.changed(10.0, 6.0)
 
     assert place.ahead == 6.0
+
+
+@given(st.floats(1.0, 1_000.0), st.floats(0.0, 1_000.0), st.floats(0.0, 1.0))
+def test_first_power_is_pro_rata(ahead: float, behind: float, share: float) -> None:
+    """With n = 1 what leaves a level leaves before and behind us in proportion to what stands there."""
+    place = PowerProbability(1.0).join(ahead)
+    place.changed(ahead, ahead + behind)
+
+    place.changed(ahead + behind, (ahead + behind) * share)
+
+    assert place.ahead == pytest.approx(ahead * share, abs=1e-9)
+
+
+@given(st.floats(1.0, 1_000.0), st.floats(1.0, 1_000.0), st.floats(0.0, 1.0))
+def test_logarithm_lets_less_leave_where_more_stands_than_pro_rata(ahead: float, behind: float, left: float) -> None:
+    """Who has more before him than behind him moves up more slowly than pro rata, and who has less moves up faster."""
+    places = [model.join(ahead) for model in (PowerProbability(1.0), LogProbability())]
+    leaves = left * min(ahead, behind) / 2  # so that both sides have what either model takes from them
+    for place in places:
+        place.changed(ahead, ahead + behind)
+        place.changed(ahead + behind, ahead + behind - leaves)
+
+    pro_rata, log = (place.ahead for place in places)
+    assert log >= pro_rata - 1e-9 if ahead >= behind else log <= pro_rata + 1e-9
+
+
+def test_logarithm_counts_in_base_coin() -> None:
+    """By hand: 8 ahead, 3 behind, 2 leave: ln 4 / (ln 4 + ln 9) of it behind."""
+    place = LogProbability().join(8.0)
+    place.changed(8.0, 11.0)
+
+    place.changed(11.0, 9.0)
+
+    share = math.log(4) / (math.log(4) + math.log(9))
+    assert place.ahead == pytest.approx(8.0 - 2.0 * (1.0 - share))
 
 
 def test_debt_halves_with_its_half_life() -> None:
