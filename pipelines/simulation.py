@@ -26,12 +26,14 @@ from pipelines.skill import NO_SKILL, Skill, SkillMeter
 from pipelines.trades import NO_EXPOSURE, Execution, Exposure, metrics_of, net_bps
 from pipelines.validation import RankIC
 from pipelines.venue_side import Tape, VenueSide, end_of
-from shared.errors import CrosscutError, NotEnoughData
+from shared.errors import CrosscutError, NotEnoughData, TableEmpty
 from shared.lake import read
 from shared.strategy.config import EngineConfig
 from shared.strategy.engine import Engine
+from shared.strategy.exact import decimal_of
 from shared.strategy.portfolio import Portfolio, Trade
 from shared.strategy.scores import CoinScorer, Scorer, Scores
+from shared.strategy.sizing import check_affordable
 from shared.types import (
     NS,
     Action,
@@ -55,6 +57,9 @@ OVERTIME_S = 60
 """Rows the last one is repeated for, while something is still open."""
 
 WINDOW_S_MIN = 120
+
+PRICED_WITHIN_S = 60
+"""A symbol without a book for so long from the start has no price when it is asked what the account can afford."""
 
 EXPOSURE_EVERY_S = 10
 """Seconds between two looks at what is held."""
@@ -276,10 +281,13 @@ def run_backtest(
 
     Raises:
         NotEnoughData: the window is shorter than two minutes.
+        SettingsError: the account could not trade one symbol, as live refuses it at its start.
         TableEmpty: the lake holds no seconds in it.
     """
     check_window(source, start_s, end_s)
     universe = read.universe_between(lake, source, start_s * NS, end_s * NS, rules="first")
+    prices = first_prices(lake, source, universe, start_s)
+    check_affordable(config, universe, prices, equity=equity_usdt, is_null=scorer.is_null)
 
     def simulation(name: str, by: Scorer) -> Simulation:
         return make(
@@ -324,6 +332,20 @@ def check_window(source: str, start_s: int, end_s: int) -> None:
             f"a window of {WINDOW_S_MIN} s at least is needed, found {max(0, end_s - start_s)} s of {source} "
             f"from {when(start_s)}: record more, or train on less (--to)"
         )
+
+
+def first_prices(lake: Path, source: str, universe: Universe, start_s: int) -> dict[str, Decimal]:
+    """Return the first mid of every symbol that has one within the first `PRICED_WITHIN_S` seconds of a window."""
+    try:
+        end_s = start_s + PRICED_WITHIN_S
+        touch = ("bid_price_1", "ask_price_1")
+        found = read.read_seconds(lake, source, start_s, end_s, universe.symbols, touch).columns
+    except TableEmpty:
+        return {}
+    mids = (found["bid_price_1"] + found["ask_price_1"]) / 2.0
+    is_known = np.isfinite(mids)
+    first = is_known.argmax(axis=0)
+    return {symbol: decimal_of(mids[first[n], n]) for n, symbol in enumerate(universe.symbols) if is_known[first[n], n]}
 
 
 def drive(

@@ -30,7 +30,7 @@ from pipelines.backtest import SEED, STYLES, Candidate, candidate, judged_window
 from pipelines.choices import Between, Choice, changed, choices_of, grid_of, typed
 from pipelines.moments import second_of, when
 from pipelines.resources import resolve_source
-from pipelines.simulation import EQUITY_USDT, Outcome, Run, Simulation, check_window, drive, own_scores
+from pipelines.simulation import EQUITY_USDT, Outcome, Run, Simulation, check_window, drive, first_prices, own_scores
 from pipelines.tracking import EXPERIMENT_BACKTESTS, Tracking, code_commit
 from pipelines.trades import metrics_of, net_bps, trades_frame
 from pipelines.trials import Trials
@@ -40,6 +40,7 @@ from shared.errors import CrosscutError, SettingsError
 from shared.lake import read
 from shared.limits import config_of
 from shared.strategy.config import EngineConfig
+from shared.strategy.sizing import check_affordable
 from shared.types import NS, OrderKind
 
 AT_ONCE = 8
@@ -89,18 +90,20 @@ class Window(msgspec.Struct, frozen=True):
 
 
 def run_together(window: Window, judged: Candidate, base: EngineConfig, some: Sequence[dict[str, Any]]) -> list[Tried]:
-    """Run some configurations in one pass; one that contradicts itself is refused, and the others go on.
+    """Run some configurations in one pass; one that contradicts itself or affords nothing is refused, others go on.
 
     Raises:
         NotEnoughData, TableEmpty: the window is too short or was not recorded.
     """
     check_window(window.source, window.start_s, window.end_s)
     universe = read.universe_between(window.lake, window.source, window.start_s * NS, window.end_s * NS, rules="first")
+    prices = first_prices(window.lake, window.source, universe, window.start_s)
     tried: list[Tried] = []
     simulations: dict[int, Simulation] = {}
     for number, changes in enumerate(some):
         try:
             config = changed(base, changes)
+            check_affordable(config, universe, prices, equity=window.equity_usdt, is_null=judged.scorer.is_null)
             simulations[number] = Simulation(
                 f"{judged.scorer.name} {number}", universe, config, judged.scorer, seed=window.seed,
                 equity_usdt=window.equity_usdt,

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import polars as pl
 import pytest
 
 from pipelines import scoring, simulation
 from pipelines.scoring import turned
-from pipelines.simulation import Backtest, run_backtest
+from pipelines.simulation import Backtest, first_prices, run_backtest
 from pipelines.validation import gap_s
 from pipelines.venue_side import Tape, VenueSide, end_of
-from shared.errors import NotEnoughData
+from shared.errors import NotEnoughData, SettingsError
 from shared.features.catalog import FEATURES
 from shared.features.graph import lookback_of
 from shared.features.sampler import COLUMNS
@@ -24,6 +25,7 @@ from shared.limits import HORIZON_S, config_of
 from shared.settings import Settings
 from shared.strategy.engine import Engine
 from shared.strategy.scores import CoinScorer, Scorer, Scores
+from shared.strategy.sizing import affordable
 from shared.types import NS, Action, Cause, Event, Filled, OrderKind, PlaceOrder, SecondClosed, Side
 from tests.pipelines.markets import HOUR, SOURCE, market, universe, write_lake
 
@@ -209,6 +211,45 @@ def test_short_window_is_refused(lake: Path) -> None:
             lake, SOURCE, scorer=CoinScorer(1), config=config_of(SETTINGS, horizon_s=None),
             start_s=START, end_s=START + 60, seed=1,
         )  # fmt: skip
+
+
+def test_account_that_affords_nothing_is_refused_before_anything_is_computed(lake: Path) -> None:
+    """One USDT buys no smallest order: the sentence is live's, with the arithmetic and what would be enough."""
+    config = config_of(SETTINGS, horizon_s=10)
+
+    def run_with(equity: Decimal) -> Backtest:
+        return run_backtest(
+            lake, SOURCE, scorer=PlantedScorer(), config=config, start_s=START, end_s=START + ROWS, seed=5,
+            equity_usdt=equity, with_nulls=False,
+        )  # fmt: skip
+
+    with pytest.raises(SettingsError, match=r"the account must afford one order, found 1\.00 USDT x 5 \(LEVERAGE\)"):
+        run_with(Decimal(1))
+    prices = first_prices(lake, SOURCE, universe(5, 0), START)
+    needed = affordable(config, universe(5, 0), prices, equity=Decimal(1)).equity_for_one_usdt
+    assert needed is not None
+    with pytest.raises(SettingsError, match=f"or have {needed} USDT"):
+        run_with(needed - Decimal("0.01"))
+    assert run_with(needed).main.start_usdt == needed
+
+
+def test_first_prices_are_the_first_mids_and_leave_out_who_has_none(tmp_path: Path) -> None:
+    """A symbol whose book comes later is priced by it; one without a book in the first minute has no price."""
+    start, _ = write_lake(tmp_path, rows=200, n_symbols=3)
+    hour = start // HOUR_S
+    frame = read.collect(read.scan(tmp_path, "seconds", SOURCE, start_s=start, end_s=(hour + 1) * HOUR_S))
+    late = (pl.col("symbol") == "S01USDT") & (pl.col("second") < start + 7)
+    gone = (pl.col("symbol") == "S02USDT") & (pl.col("second") < start + 60)
+    write.write_table(tmp_path, "seconds", SOURCE, hour, frame.filter(~late & ~gone), {})
+
+    prices = first_prices(tmp_path, SOURCE, universe(3, 0), start)
+
+    rows = {(row["symbol"], row["second"]): row for row in frame.iter_rows(named=True)}
+    at = {"S00USDT": rows["S00USDT", start], "S01USDT": rows["S01USDT", start + 7]}
+    assert prices == {
+        symbol: Decimal(repr((row["bid_price_1"] + row["ask_price_1"]) / 2)) for symbol, row in at.items()
+    }
+    assert first_prices(tmp_path, SOURCE, universe(3, 0), start + 10 * HOUR_S) == {}
 
 
 def test_what_is_delisted_later_is_traded_until_then(tmp_path: Path) -> None:

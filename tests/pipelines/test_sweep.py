@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -72,6 +74,17 @@ def test_each_configuration_does_what_it_would_have_done_alone(window: Window) -
         assert (one.outcome.equity_usdt == alone.equity_usdt).all()
     assert together[0].outcome is not None
     assert together[0].outcome.trades
+
+
+def test_configuration_that_the_account_cannot_afford_is_refused_and_the_others_go_on(window: Window) -> None:
+    """With 30 USDT ten slots a side are smaller than the smallest order and two are not."""
+    small = msgspec.structs.replace(window, equity_usdt=Decimal(30))
+
+    many, few = run_together(small, judged(), BASE, [{"top_k": 10}, {"top_k": 2}])
+
+    assert many.outcome is None
+    assert many.why.startswith("the account must afford one order, found 30.00 USDT x 5 (LEVERAGE)")
+    assert few.outcome is not None
 
 
 def test_every_configuration_is_a_trial_and_the_best_is_deflated_by_all(window: Window, tmp_path: Path) -> None:
