@@ -10,6 +10,7 @@ import base64
 import io
 import math
 import re
+import textwrap
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,7 +21,7 @@ from pipelines.capacity import Capacity
 from pipelines.moments import when
 from pipelines.simulation import Outcome
 from pipelines.skill import Skill
-from pipelines.trades import MINUTE_S, Slice, Waterfall
+from pipelines.trades import MINUTE_S, Slice
 from shared.types import Floats
 
 INK, GOOD, BAD, NULL, SECOND, SOFT = "#1c2733", "#1f7a4d", "#b3362b", "#8a94a0", "#b67a1e", "#3f6c9b"
@@ -143,33 +144,43 @@ def draw_equity(picture: Any, main: Outcome, nulls: Sequence[Outcome], start_s: 
     below.set_xlabel(f"{unit} after {when(start_s)}")
 
 
-def draw_waterfall(picture: Any, waterfall: Waterfall) -> None:
+def draw_waterfall(picture: Any, steps: Mapping[str, float], last: str) -> None:
+    """Draw what adds up to something, step by step, in USDT; at the end their sum.
+
+    Args:
+        steps: what a step is called -> what it adds; {}: there is nothing.
+        last: what their sum is called.
+    """
     axes = picture.subplots()
-    if not waterfall.opened_usdt:
+    if not steps:
         nothing(axes, "no trade")
         return
     level = 0.0
-    low = high = 0.0
-    for at, (_, change) in enumerate(waterfall.steps):
-        axes.bar(at, change, bottom=level, color=GOOD if change >= 0 else BAD, width=0.62)
+    bars: list[tuple[float, float, str]] = []  # from, to, colour
+    for change in steps.values():
+        bars.append((level, level + change, GOOD if change >= 0 else BAD))
         level += change
-        low, high = min(low, level), max(high, level)
-        if at + 1 < len(waterfall.steps):
-            axes.plot([at - 0.31, at + 1.31], [level, level], color=NULL, linewidth=0.6)
+    bars.append((0.0, level, INK))
+    most = max(abs(to - begin) for begin, to, _ in bars)
+    for at, (begin, to, colour) in enumerate(bars):
+        axes.bar(at, to - begin, bottom=begin, color=colour, width=0.62)
+        if at + 1 < len(steps):
+            axes.plot([at - 0.31, at + 1.31], [to, to], color=NULL, linewidth=0.6)
         axes.annotate(
-            f"{change:+,.2f}", (at, max(level, level - change)), ha="center", va="bottom", fontsize=7, color=INK,
+            _money(to - begin, most), (at, max(begin, to)), ha="center", va="bottom", fontsize=7, color=INK,
             xytext=(0, 1), textcoords="offset points",
         )  # fmt: skip
-    n = len(waterfall.steps)
-    axes.bar(n, level, color=INK, width=0.62)
-    axes.annotate(
-        f"{level:+,.2f}", (n, max(level, 0.0)), ha="center", va="bottom", fontsize=7, color=INK, xytext=(0, 1),
-        textcoords="offset points",
-    )  # fmt: skip
-    axes.set_xticks(range(n + 1), [*(name.replace(", ", ",\n") for name, _ in waterfall.steps), "net"])
+    axes.set_xticks(range(len(bars)), ["\n".join(textwrap.wrap(name, 11)) for name in (*steps, last)])
+    axes.tick_params(axis="x", length=0)
     axes.axhline(0, color=INK, linewidth=0.6)
     axes.set_ylabel("USDT")
     axes.margins(y=0.12)
+
+
+def _money(value: float, most: float) -> str:
+    """Return USDT with as many digits as the largest bar beside it needs; the sign is a minus, not a hyphen."""
+    digits = 0 if most >= 1000 else 2 if most >= 1 else 4
+    return f"{value + 0.0:+,.{digits}f}".replace("-", "−")
 
 
 def draw_slices(picture: Any, slices: Sequence[Slice], unit: str) -> None:
@@ -316,19 +327,6 @@ def draw_calibration(picture: Any, skill: Skill) -> None:
     axes.set_ylim(0, top)
     axes.set_xlabel("said: probability of long, and of short [1]")
     axes.set_ylabel("came true [1]")
-
-
-def draw_gap(picture: Any, parts: Mapping[str, float]) -> None:
-    """Draw what separates a session from its backtest."""
-    axes = picture.subplots()
-    level = 0.0
-    for at, change in enumerate(parts.values()):
-        axes.bar(at, change, bottom=level, color=GOOD if change >= 0 else BAD, width=0.62)
-        level += change
-    axes.bar(len(parts), level, color=INK, width=0.62)
-    axes.set_xticks(range(len(parts) + 1), [*parts, "gap"], rotation=30, ha="right", rotation_mode="anchor")
-    axes.axhline(0, color=INK, linewidth=0.6)
-    axes.set_ylabel("USDT")
 
 
 def minutes_of(outcome: Outcome) -> int:

@@ -76,6 +76,7 @@ def render(shown: Page) -> str:
     environment.filters["percent"] = percent
     main = shown.main
     waterfall = waterfall_of(main.trades)
+    steps = {name: float(value) for name, value in waterfall.steps}
     capacity = capacity_of(main.executions, main.metrics["total_funding_usdt"])
     by_symbol, by_hour, by_cause = (make(main.trades) for make in (page.by_symbol, page.by_hour, page.by_cause))
     extremes = sorted(by_symbol, key=lambda one: one.net_usdt)
@@ -84,7 +85,7 @@ def render(shown: Page) -> str:
     pictures = {
         "equity": charts.svg("equity", charts.draw_equity, main, shown.nulls, shown.start_s, size=charts.NARROW),
         "equity_wide": charts.svg("equitywide", charts.draw_equity, main, shown.nulls, shown.start_s, size=charts.WIDE),
-        "waterfall": charts.svg("waterfall", charts.draw_waterfall, waterfall),
+        "waterfall": charts.svg("waterfall", charts.draw_waterfall, steps if main.trades else {}, "net"),
         "nulls": charts.svg("nulls", charts.draw_nulls, shown.outcomes),
         "symbols": charts.svg("symbols", charts.draw_slices, by_symbol, "symbol"),
         "hours": charts.svg("hours", charts.draw_slices, by_hour, "hour of the day, UTC"),
@@ -97,7 +98,7 @@ def render(shown: Page) -> str:
     }
     gap_parts = {} if shown.gap is None else {name: float(value) for name, value in shown.gap.parts.items()}
     if gap_parts:
-        pictures["gap"] = charts.svg("gap", charts.draw_gap, gap_parts)
+        pictures["gap"] = charts.svg("gap", charts.draw_waterfall, gap_parts, "gap")
     return environment.get_template("report.html").render(
         page=shown,
         main=main,
@@ -109,7 +110,8 @@ def render(shown: Page) -> str:
         gates=page.gates_of(main),
         refusals=sorted(main.refusals.items(), key=lambda item: -item[1])[:8],
         trades=trade_rows(main),
-        waterfall=waterfall,
+        waterfall=[*steps.items(), ("net", float(waterfall.net_usdt))],
+        opened_usdt=float(waterfall.opened_usdt),
         slices=[("symbol", extremes), ("hour, UTC", by_hour), ("closed by", by_cause)],
         arms=page.arm_records(main.trades),
         turnover=turnover_of(main.trades, main.equity_usdt),

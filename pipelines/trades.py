@@ -3,7 +3,7 @@
 A trade runs from flat to flat in one symbol (`shared.strategy.portfolio.Trade`, the ledger that live keeps); money is
 Decimal and comes from fills alone. Its waterfall, with mid and touch of the decision:
 
-    gross (mid to mid) - half spreads - slippage beyond the touch - fees + funding = net
+    gross (mid to mid) - fees - half spread in - half spread out - slippage beyond the touch + funding = net
 
 One basis, never leveraged twice: a 1 % move of 500 USDT notional is 5.00 USDT. A maker's half spread is counted as a
 cost like a taker's and comes back as negative slippage.
@@ -20,6 +20,7 @@ import numpy as np
 import polars as pl
 
 from shared.lake.layout import TABLES
+from shared.strategy.exact import exactly
 from shared.strategy.portfolio import Trade
 from shared.types import Floats, Ints
 
@@ -159,29 +160,31 @@ def _ratio(returns: Floats, deviation: float) -> float:
 
 
 class Waterfall(msgspec.Struct, frozen=True):
-    """Where the money of all trades went; the steps add up to net exactly as money does, in floats for pictures."""
+    """Where the money of all trades went: the steps add up to net, to the last digit."""
 
-    steps: tuple[tuple[str, float], ...]  # name, USDT; costs are negative
-    net_usdt: float
-    opened_usdt: float  # 0.0: no trade
+    steps: tuple[tuple[str, Decimal], ...]  # name, USDT; costs are negative
+    net_usdt: Decimal
+    opened_usdt: Decimal  # 0: no trade
 
 
+@exactly
 def waterfall_of(trades: Sequence[Trade]) -> Waterfall:
-    """Return gross -> fees -> half spreads -> slippage -> funding, in this order."""
+    """Return gross -> fees -> half spread in -> half spread out -> slippage -> funding, in this order."""
 
     def total(name: str) -> Decimal:
         return sum((getattr(trade, name) for trade in trades), ZERO)
 
     return Waterfall(
         steps=(
-            ("gross, mid to mid", float(total("gross_usdt"))),
-            ("fees", -float(total("fees_usdt"))),
-            ("half spread, in and out", -float(total("spread_usdt"))),
-            ("slippage", -float(total("slippage_usdt"))),
-            ("funding", float(total("funding_usdt"))),
+            ("gross, mid to mid", total("gross_usdt")),
+            ("fees", -total("fees_usdt")),
+            ("half spread in", -total("entry_spread_usdt")),
+            ("half spread out", -total("exit_spread_usdt")),
+            ("slippage", -total("slippage_usdt")),
+            ("funding", total("funding_usdt")),
         ),
-        net_usdt=float(total("net_usdt")),
-        opened_usdt=float(total("opened_usdt")),
+        net_usdt=total("net_usdt"),
+        opened_usdt=total("opened_usdt"),
     )
 
 

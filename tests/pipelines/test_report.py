@@ -15,7 +15,7 @@ from pipelines.page import ChannelCoverage, of_backtest, trade_rows, verdict
 from pipelines.report import figure, signed, write_report
 from pipelines.simulation import Backtest, Outcome
 from pipelines.skill import NO_SKILL
-from pipelines.trades import metrics_of, net_bps, waterfall_of
+from pipelines.trades import metrics_of, net_bps
 from pipelines.validation import RankIC
 from shared.strategy.portfolio import Trade
 from tests.pipelines.test_trades import round_trip
@@ -156,12 +156,21 @@ def test_pictures_take_the_colours_of_light_and_dark(tmp_path: Path) -> None:
     assert page(tmp_path, judged) == text
 
 
-def test_waterfall_ends_at_net(tmp_path: Path) -> None:
-    """Gross less fees, spread and slippage, plus funding, is net: the table's own rows add up."""
-    found = waterfall_of(TRADES)
+def test_waterfall_shows_both_halves_of_the_spread_and_ends_at_net(tmp_path: Path) -> None:
+    """The page has a bar and a row for each step, in order; what the rows say adds up to the net above them."""
+    text = page(tmp_path, backtest("bitget", TRADES))
 
-    assert sum(value for _, value in found.steps) == pytest.approx(found.net_usdt)
-    assert found.steps[0][0] == "gross, mid to mid"
+    table = text[text.index("<th>where the money went</th>") :]
+    rows = re.findall(r"<td>([^<]*)</td><td>([+−][0-9.,]*)</td>", table[: table.index("</table>")])
+    values = [float(value.replace("−", "-").replace(",", "")) for _, value in rows]
+    names = ["gross, mid to mid", "fees", "half spread in", "half spread out", "slippage", "funding", "net"]
+    assert [name for name, _ in rows] == names
+    assert sum(values[:-1]) == pytest.approx(values[-1])
+    drawn = re.search(r"<h3>Where the money went</h3>(.*?)</svg>", text, re.DOTALL)
+    assert drawn is not None
+    letters = " ".join(re.sub(r"<[^>]*>", " ", drawn[1]).split())
+    for word in ("gross", "fees", "spread in", "spread out", "slippage", "funding", "net"):
+        assert word in letters
 
 
 def test_the_page_says_how_sure_a_win_rate_is(tmp_path: Path) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from pipelines.trades import METRICS, MINUTE_S, RATIO_MINUTES_MIN, metrics_of, net_bps, trades_frame
+from pipelines.trades import METRICS, MINUTE_S, RATIO_MINUTES_MIN, metrics_of, net_bps, trades_frame, waterfall_of
 from shared.lake.layout import TABLES
 from shared.strategy.portfolio import Portfolio, Quote, Trade
 from shared.types import NS, Cause, Filled, Floats, Side
@@ -107,3 +110,87 @@ def test_frame_is_the_lakes_table() -> None:
     """Trades of a backtest have exactly the columns that the lake's table declares, also when there is none."""
     for trades in ([], [round_trip("100", "110", "1")]):
         assert dict(trades_frame(trades, "run1").schema) == dict(TABLES["backtests"].columns)
+
+
+MONEY = st.decimals(min_value="-3", max_value="3", places=4, allow_nan=False)
+FILLS = st.lists(
+    st.tuples(
+        st.sampled_from([Side.BUY, Side.SELL]),
+        st.sampled_from(["AUSDT", "币USDT"]),
+        st.integers(1, 6),  # size in steps of 0.001: partial closes and flips come by themselves
+        st.decimals(min_value="90", max_value="110", places=3),  # mid of the decision
+        st.decimals(min_value="0", max_value="0.5", places=4),  # half spread of it
+        MONEY,  # of the price beyond the touch; a maker's is -2 half spreads and less
+        MONEY,  # fee; a maker may be paid
+        MONEY,  # funding after it
+    ),
+    max_size=30,
+)
+
+
+@given(FILLS)
+@settings(max_examples=60, deadline=None)
+def test_waterfall_adds_up_to_net_to_the_last_digit(fills: list[Any]) -> None:
+    """Long and short, taker and maker, partial closes and flips: the six steps are net, and each half of the spread is
+    what its own fills crossed."""
+    ledger = Portfolio()
+    trades: list[Trade] = []
+    crossed: dict[str, dict[str, list[Decimal]]] = {}  # symbol -> of the open round trip: way -> what was crossed
+    expected = {"in": Decimal(0), "out": Decimal(0)}  # of the round trips that closed
+    for n, (side, symbol, steps, mid, half, beyond, fee, funding) in enumerate(fills):
+        size, price = steps * Decimal("0.001"), mid + side.sign * (half + beyond)
+        held = ledger.size(symbol)
+        closes = min(abs(held), size) if held * side.sign < 0 else Decimal(0)
+        fill = Filled(
+            recv_ns=n * NS, client_oid=f"c{n}", order_id=f"o{n}", trade_id=f"t{n}", symbol=symbol, side=side,
+            price=price, size=size, fee_usdt=fee, is_maker=beyond < 0, exch_ns=0,
+        )  # fmt: skip
+        quote = Quote(mid=mid, half_spread=half)
+        closed = ledger.fill(fill, cause=Cause.ENTRY, second=n, quote=quote, mark=None)
+        ledger.pay_funding(symbol, funding)
+        open_trip = crossed.setdefault(symbol, {"in": [], "out": []})
+        open_trip["out"].append(half * closes)
+        if closed:
+            for way, amounts in crossed.pop(symbol).items():
+                expected[way] += sum(amounts, Decimal(0))
+            open_trip = crossed.setdefault(symbol, {"in": [], "out": []})
+        open_trip["in"].append(half * (size - closes))
+        trades += closed
+
+    found = waterfall_of(trades)
+
+    steps_of = dict(found.steps)
+    assert sum(steps_of.values(), Decimal(0)) == found.net_usdt == sum((t.net_usdt for t in trades), Decimal(0))
+    assert (steps_of["half spread in"], steps_of["half spread out"]) == (-expected["in"], -expected["out"])
+    assert all(t.entry_spread_usdt >= 0 and t.exit_spread_usdt >= 0 for t in trades)
+
+
+def test_waterfall_by_hand() -> None:
+    """A maker in and a taker out of a short, a part of it each: every step is what a pocket calculator says."""
+    ledger = Portfolio()
+    trades: list[Trade] = []
+    for n, (side, size, price, mid, half, fee, is_maker) in enumerate(
+        [
+            (Side.SELL, "2", "100.1", "100", "0.1", "0.04", True),  # sold at the ask: earns what a taker pays
+            (Side.BUY, "0.5", "99.3", "99", "0.2", "0.03", False),  # 0.1 beyond the ask
+            (Side.BUY, "1.5", "98.1", "98", "0.1", "0.09", False),  # at the ask
+        ]
+    ):
+        fill = Filled(
+            recv_ns=n * NS, client_oid=f"c{n}", order_id=f"o{n}", trade_id=f"t{n}", symbol="AUSDT", side=side,
+            price=Decimal(price), size=Decimal(size), fee_usdt=Decimal(fee), is_maker=is_maker, exch_ns=0,
+        )  # fmt: skip
+        quote = Quote(mid=Decimal(mid), half_spread=Decimal(half))
+        trades += ledger.fill(fill, cause=Cause.ENTRY, second=n, quote=quote, mark=None)
+
+    found = waterfall_of(trades)
+
+    assert found.steps == (
+        ("gross, mid to mid", Decimal("3.5")),  # 200 - (49.5 + 147)
+        ("fees", Decimal("-0.16")),
+        ("half spread in", Decimal("-0.2")),
+        ("half spread out", Decimal("-0.25")),
+        ("slippage", Decimal("0.35")),  # 2 x 0.2 saved, 0.5 x 0.1 lost
+        ("funding", Decimal(0)),
+    )
+    assert found.net_usdt == Decimal("3.24")  # 200.2 - (49.65 + 147.15) - 0.16
