@@ -9,7 +9,7 @@ is what trades between two rows: a post-only entry fills later and worse here th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
 import numpy as np
@@ -17,7 +17,16 @@ from numpy.typing import NDArray
 
 from pipelines.trades import Execution
 from shared.features.sampler import COLUMNS
-from shared.simulator.venue.orders import Accepted, Fill, FundingReport, Order, OrderReport, OrderRequest, Refusal
+from shared.simulator.venue.orders import (
+    Accepted,
+    Fill,
+    FundingReport,
+    Order,
+    OrderReport,
+    OrderRequest,
+    Refusal,
+    VenueEvent,
+)
 from shared.simulator.venue.venue import Venue
 from shared.types import (
     NS,
@@ -210,8 +219,11 @@ class VenueSide:
         )
 
     def _drained(self) -> list[Event]:
+        return self._events_of(self.venue.drain())
+
+    def _events_of(self, drained: Iterable[VenueEvent]) -> list[Event]:
         events: list[Event] = []
-        for told in self.venue.drain():
+        for told in drained:
             if isinstance(told, Fill):
                 if self._keeps_executions:
                     self._keep(told)

@@ -245,7 +245,8 @@ class Exchange(VenueSide):
         self._unmatched.discard(order_id)
         self._show(symbol, now_ns)
         self.venue.match(ACCOUNT, order_id, now_ns)
-        self._happened(now_ns)
+        if not self._happened(now_ns):
+            self._follow(now_ns)  # it has come to rest, of which nobody is told
 
     def _cancel(self, action: CancelOrder, answered_ns: int, now_ns: int) -> None:
         # The cancel of a fill is answered once matching has seen it.

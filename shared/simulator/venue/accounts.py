@@ -423,9 +423,10 @@ class Accounts:
             order_id = held.client_oids.get(client_oid or "") or held.closed_oids.get(client_oid or "")
         return held.pending.get(order_id or "") or held.closed.get(order_id or "")
 
-    def pending(self, account: str) -> list[Order]:
-        """Return the working orders, oldest first."""
-        return list(self._accounts[account].pending.values())
+    def pending(self, account: str, symbol: str | None = None) -> list[Order]:
+        """Return the working orders, of one symbol or of all, oldest first."""
+        held = self._accounts[account]
+        return list((held.pending if symbol is None else held.pending_of.get(symbol, {})).values())
 
     def closed(self, account: str) -> list[Order]:
         """Return the remembered final orders, oldest first."""

@@ -93,6 +93,9 @@ class Plans:
         self, account: str, symbol: str | None = None, plan_types: Collection[PlanType] | None = None
     ) -> list[Plan]:
         """Return the live plans, oldest first."""
+        if symbol is not None:  # an account may have a hundred of them, in as many symbols
+            watched = [plan for plan in self._watched.get(symbol, ()) if plan.account == account]
+            return watched if plan_types is None else _filtered(watched, symbol, plan_types)
         return _filtered(self._live.get(account, {}).values(), symbol, plan_types)
 
     def history(

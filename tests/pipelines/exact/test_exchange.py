@@ -136,6 +136,19 @@ def test_trade_at_our_price_fills_what_the_queue_leaves_over() -> None:
     assert [round(at_ms(fill)) for fill in told(found, Filled)] == [120, 220]
 
 
+def test_order_that_is_matched_after_it_was_accepted_is_followed_from_then_on() -> None:
+    """Accepted after 20 ms, in the book after 90: what trades before is not ours, and what trades after is."""
+    latencies = msgspec.structs.replace(LATENCIES, entry=Constant(90), answer=Constant(40))
+    market = block(trades=[(50, 99.99, 50.0, -1), (100, 99.99, 6.0, -1)])
+    made = exchange(market, assumptions=Assumptions(latencies=latencies, impact_half_life_s=0.0))
+
+    made.send(place("a", Side.BUY, "3", "99.99"), START_NS)
+    found = events(made, 1000)
+
+    assert fills(found) == [("a", D("99.99"), D(1), True)]
+    assert [round(at_ms(fill)) for fill in told(found, Filled)] == [120]
+
+
 @pytest.mark.parametrize("through", ["trade", "book"])
 def test_order_that_is_traded_through_is_filled_whole(through: str) -> None:
     """A trade beyond our price, or the opposite touch at it, has gone through us first."""
