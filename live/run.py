@@ -239,7 +239,7 @@ def run(options: argparse.Namespace) -> Outcome:
                     symbols=_split(options.symbols),
                     horizon_s=bundle.horizon_s if bundle is not None else None,
                 ),
-                variants=(options.variant,) if options.variant else (),
+                variants=tuple(options.variants),
             ),
             seed=options.seed,
             seconds=options.seconds,
@@ -321,9 +321,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--variant",
-        default="",
-        choices=["rules"],
-        help="a further scorer: the bandit decides, decision by decision, which of the two trades (docs/bandit.md)",
+        dest="variants",
+        action="append",
+        default=[],
+        metavar="SCORER",
+        help="a further scorer, rules or rules/30s; again for another: the bandit decides, decision by decision, "
+        "which of them trades (docs/bandit.md)",
     )
     parser.add_argument("--seconds", type=_positive, help="stop after this long (default: on Ctrl-C)")
     parser.add_argument("--symbols", default="", help="trade only these, comma separated (default: SYMBOLS)")

@@ -113,12 +113,14 @@ def judge(
     end_s: int | None = None,
     seed: int = SEED,
     changes: Mapping[str, Any] | None = None,
+    variants: Sequence[str] = (),
     assumptions: Assumptions | None = None,
 ) -> tuple[Backtest, Path, str, Trials]:
     """Run the backtest and leave its files, its MLflow runs and its trades.
 
     Args:
         changes: fields of the configuration that differ from what the settings say; None: none does.
+        variants: further scorers among which the bandit chooses, as in live.
         assumptions: of the exact tier; None: the screen tier.
 
     Returns: (backtest, folder, run id, what was tried before).
@@ -131,7 +133,7 @@ def judge(
         check_writable(folder)
     start_s, end_s = judged_window(lake, source, judged, start_s, end_s)
     config = config_of(settings, horizon_s=judged.scorer.horizon_s, entry_kind=OrderKind(style))
-    config = changed(config, changes or {})
+    config = changed(config, {**(changes or {}), "variants": tuple(variants)})
     run_tier = run_backtest if assumptions is None else partial(run_exact, assumptions=assumptions)
     backtest = run_tier(
         lake,
@@ -334,6 +336,10 @@ def parser() -> argparse.ArgumentParser:
         "--set", dest="changes", action="append", default=[], metavar="FIELD=VALUE",
         help="a field of the configuration, instead of what the settings say; again for another",
     )  # fmt: skip
+    p.add_argument(
+        "--variant", dest="variants", action="append", default=[], metavar="SCORER",
+        help="a further scorer, rules or rules/30s; again for another: the bandit chooses among them, as in live.run",
+    )  # fmt: skip
     p.add_argument("--seed", type=int, default=SEED, help=f"of the engine and the coin (default: {SEED})")
     return p
 
@@ -374,6 +380,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 end_s=end_s,
                 seed=args.seed,
                 changes=changes,
+                variants=args.variants,
                 assumptions=assumptions,
             )
     except CrosscutError as error:

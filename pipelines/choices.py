@@ -17,8 +17,9 @@ import msgspec
 from shared.errors import SettingsError
 from shared.strategy.config import EngineConfig
 
-NOT_CHOSEN = ("symbols", "horizon_s")
-"""Fields that are no choice of a sweep: what is traded (SYMBOLS), and what the scores look ahead."""
+NOT_CHOSEN = ("symbols", "horizon_s", "variants")
+"""Fields that are no choice of a sweep: what is traded (SYMBOLS), what the scores look ahead, and who scores, which
+--variant of pipelines.backtest says."""
 
 _TYPES = {
     name: kind for name, kind in typing.get_type_hints(EngineConfig).items() if name not in (*NOT_CHOSEN, "return")

@@ -7,7 +7,7 @@ view of it, and so is the second that an engine is handed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -34,6 +34,7 @@ class Block(msgspec.Struct, frozen=True):
     first_second: int
     values: Floats  # (C, T, N) in the order of `sampler.COLUMNS`
     scores: Scores  # (T, N)
+    others: Mapping[str, Scores] = {}  # of the further variants that some engine chooses among, by name
 
     @property
     def n_seconds(self) -> int:
@@ -50,7 +51,28 @@ class Block(msgspec.Struct, frozen=True):
         return row
 
 
-def block_of(columns: Mapping[str, Floats], first_second: int, scores: Scores, *, into: Floats | None = None) -> Block:
+class Stacked(msgspec.Struct, frozen=True):
+    """Scores of a block by several scorers, the configured one first; what a second brings is a tuple."""
+
+    each: tuple[Scores, ...]
+
+    def row(self, t: int) -> tuple[Scores, ...]:
+        return tuple(scores.row(t) for scores in self.each)
+
+
+def stacked(block: Block, variants: Sequence[str]) -> Scores | Stacked:
+    """Return what an engine that chooses among these further variants reads of a block."""
+    return Stacked((block.scores, *(block.others[name] for name in variants))) if variants else block.scores
+
+
+def block_of(
+    columns: Mapping[str, Floats],
+    first_second: int,
+    scores: Scores,
+    others: Mapping[str, Scores] | None = None,
+    *,
+    into: Floats | None = None,
+) -> Block:
     """Return columns of their own as a block.
 
     Args:
@@ -59,21 +81,33 @@ def block_of(columns: Mapping[str, Floats], first_second: int, scores: Scores, *
     n_seconds = len(scores.is_valid)
     found = [columns[name] for name in COLUMNS]
     if into is None:
-        return Block(first_second, np.stack(found), scores)
+        return Block(first_second, np.stack(found), scores, others or {})
     values = into[:, :n_seconds]
-    return Block(first_second, np.stack(found, out=values), scores)
+    return Block(first_second, np.stack(found, out=values), scores, others or {})
 
 
 def scored_blocks(
-    lake: Path, source: str, universe: Universe, scorer: Scorer, start_s: int, end_s: int, *, block_s: int | None = None
+    lake: Path,
+    source: str,
+    universe: Universe,
+    scorer: Scorer,
+    start_s: int,
+    end_s: int,
+    *,
+    others: Mapping[str, Scorer] | None = None,
+    block_s: int | None = None,
 ) -> Iterator[Block]:
     """Yield the window in blocks of about `BLOCK_S` rows with their scores; the graph carries its state across.
 
     A block's values are overwritten by the second one after it: an engine still reads the last second of the block
     before, nobody anything older.
+
+    Args:
+        others: further scorers by name, for engines that choose among several.
     """
-    symbols = universe.symbols
-    graph = FeatureGraph(FEATURES, symbols) if scorer.needs_features else None
+    symbols, others = universe.symbols, others or {}
+    needs_features = any(one.needs_features for one in (scorer, *others.values()))
+    graph = FeatureGraph(FEATURES, symbols) if needs_features else None
     if graph is not None:
         graph.step(stored(lake, source, start_s - graph.lookback, start_s, symbols).columns, start_s - graph.lookback)
     n_blocks = max(1, round((end_s - start_s) / (block_s or BLOCK_S)))
@@ -83,7 +117,8 @@ def scored_blocks(
     for k, (begin, end) in enumerate(pairwise(bounds)):
         columns = dict(stored(lake, source, begin, end, symbols).columns)
         features = graph.step(columns, begin) if graph is not None else None
-        yield block_of(columns, begin, scorer.score(features, columns, begin), into=memory[k % 2])
+        said = {name: other.score(features, columns, begin) for name, other in others.items()}
+        yield block_of(columns, begin, scorer.score(features, columns, begin), said, into=memory[k % 2])
 
 
 def turned(scores: Scores) -> Scores:

@@ -12,7 +12,7 @@ What is not simulated: latency other than one second, market impact beyond the v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 
@@ -21,13 +21,14 @@ import numpy as np
 
 from pipelines.decisions import DecisionLog
 from pipelines.moments import when
-from pipelines.scoring import Block, outcomes_of, scored_blocks, turned
+from pipelines.scoring import Block, Stacked, outcomes_of, scored_blocks, stacked, turned
 from pipelines.skill import NO_SKILL, Skill, SkillMeter
 from pipelines.trades import NO_EXPOSURE, Execution, Exposure, metrics_of, net_bps
 from pipelines.validation import RankIC
 from pipelines.venue_side import Tape, VenueSide, end_of
 from shared.errors import CrosscutError, NotEnoughData, TableEmpty
 from shared.lake import read
+from shared.replay import alternatives_of
 from shared.strategy.config import EngineConfig
 from shared.strategy.engine import Engine
 from shared.strategy.exact import decimal_of
@@ -126,7 +127,14 @@ class Simulation:
         if side is None:
             side = VenueSide(universe, equity_usdt, config.leverage, keeps_executions=keeps_executions)
         self.side = side
-        self.engine = Engine(config, universe, scorer, session=f"backtest-{name}", seed=seed)
+        self.engine = Engine(
+            config,
+            universe,
+            scorer,
+            session=f"backtest-{name}",
+            seed=seed,
+            alternatives=alternatives_of(config),
+        )
         self.start_usdt = equity_usdt
         self.equity = [float(equity_usdt)]
         self.trades: list[Trade] = []
@@ -141,8 +149,12 @@ class Simulation:
         self._tell([self.side.adopted(now_ns)])
         self._tell([LinkChanged(recv_ns=now_ns, link=link, is_up=True) for link in ("public", "private")])
 
-    def step(self, tape: Tape, t: int, second: int, row: Floats, scores: Scores) -> None:
-        """Live through one second."""
+    def step(self, tape: Tape, t: int, second: int, row: Floats, scores: Scores | tuple[Scores, ...]) -> None:
+        """Live through one second.
+
+        Args:
+            scores: of each variant, where the engine chooses among several.
+        """
         now_ns = self._decided_ns(second)
         self._execute(tape, t, now_ns)
         self._tell([SecondClosed(recv_ns=now_ns, second=second, columns=row, scores=scores)])
@@ -156,7 +168,7 @@ class Simulation:
     def stop(self, second: int) -> None:
         self._tell([StopRequested(recv_ns=second * NS, reason="the window ends")])
 
-    def overtime(self, tape: Tape, second: int, row: Floats, scores: Scores) -> None:
+    def overtime(self, tape: Tape, second: int, row: Floats, scores: Scores | tuple[Scores, ...]) -> None:
         """Repeat the last row until everything is closed."""
         for later in range(1, OVERTIME_S + 1):
             if self.side.is_flat and self.engine.is_flat_and_quiet:
@@ -242,15 +254,20 @@ class Run(msgspec.Struct, frozen=True):
     """An engine, and which scores of a block it reads."""
 
     simulation: Simulation
-    scores: Callable[[Block], Scores]
+    scores: Callable[[Block], Scores | Stacked]
 
 
-def own_scores(block: Block) -> Scores:
-    return block.scores
+def own_scores(config: EngineConfig) -> Callable[[Block], Scores | Stacked]:
+    """Return how an engine of this configuration reads a block: the scores of each of its variants."""
+    return lambda block: stacked(block, config.variants)
 
 
-def turned_scores(block: Block) -> Scores:
-    return turned(block.scores)
+def turned_scores(config: EngineConfig) -> Callable[[Block], Scores | Stacked]:
+    def turn(block: Block) -> Scores | Stacked:
+        found = stacked(block, config.variants)
+        return Stacked(tuple(map(turned, found.each))) if isinstance(found, Stacked) else turned(found)
+
+    return turn
 
 
 def coin_scores(coin: CoinScorer) -> Callable[[Block], Scores]:
@@ -289,23 +306,24 @@ def run_backtest(
     prices = first_prices(lake, source, universe, start_s)
     check_affordable(config, universe, prices, equity=equity_usdt, is_null=scorer.is_null)
 
-    def simulation(name: str, by: Scorer) -> Simulation:
+    def simulation(name: str, by: Scorer, limits: EngineConfig) -> Simulation:
         return make(
-            name, universe, config, by, seed=seed, equity_usdt=equity_usdt, keeps_executions=name == scorer.name
+            name, universe, limits, by, seed=seed, equity_usdt=equity_usdt, keeps_executions=name == scorer.name
         )
 
-    runs = [Run(simulation(scorer.name, scorer), own_scores)]
+    runs = [Run(simulation(scorer.name, scorer, config), own_scores(config))]
     decisions = runs[0].simulation.decisions = DecisionLog(universe.symbols) if keeps_decisions else None
     if with_nulls and not scorer.is_null:
-        coin = CoinScorer(seed)
+        coin, alone = CoinScorer(seed), msgspec.structs.replace(config, variants=())  # a coin has no variants
         runs += [
-            Run(simulation("coin", coin), coin_scores(coin)),
-            Run(simulation("shuffled", scorer), turned_scores),
+            Run(simulation("coin", coin, alone), coin_scores(coin)),
+            Run(simulation("shuffled", scorer, config), turned_scores(config)),
         ]
     meter = None if scorer.is_null else SkillMeter(start_s, end_s)  # a null claims nothing
     outcomes = drive(
-        lake, source, universe, scorer, runs, start_s=start_s, end_s=end_s, meter=meter, on_progress=on_progress
-    )
+        lake, source, universe, scorer, runs, start_s=start_s, end_s=end_s, others=others_of([config]), meter=meter,
+        on_progress=on_progress,
+    )  # fmt: skip
     return Backtest(
         source=source,
         start_s=start_s,
@@ -319,6 +337,19 @@ def run_backtest(
         skill=NO_SKILL if meter is None else meter.found(),
         decisions=decisions,
     )
+
+
+def others_of(configs: Iterable[EngineConfig]) -> dict[str, Scorer]:
+    """Return the further scorers of some configurations by name, each once.
+
+    Raises:
+        SettingsError: one is not known.
+    """
+    return {
+        name: scorer
+        for config in configs
+        for name, scorer in zip(config.variants, alternatives_of(config), strict=True)
+    }
 
 
 def check_window(source: str, start_s: int, end_s: int) -> None:
@@ -357,18 +388,20 @@ def drive(
     *,
     start_s: int,
     end_s: int,
+    others: Mapping[str, Scorer] | None = None,
     meter: SkillMeter | None = None,
     on_progress: Callable[[float], None] = lambda share: None,
 ) -> list[Outcome]:
     """Live through a window with several engines; features and scores are computed once for all of them.
 
     Args:
+        others: the further scorers that some of the engines choose among, by name (`others_of`).
         meter: gathers what the scores knew; None: nobody asks.
     """
     for run in runs:
         run.simulation.start(start_s)
-    last: tuple[Block, list[Scores]] | None = None
-    for block in scored_blocks(lake, source, universe, scorer, start_s, end_s):
+    last: tuple[Block, list[Scores | Stacked]] | None = None
+    for block in scored_blocks(lake, source, universe, scorer, start_s, end_s, others=others):
         tape = Tape(block.values)
         stacks = [run.scores(block) for run in runs]
         stop_at = end_s - FLATTEN_S - block.first_second

@@ -30,7 +30,17 @@ from pipelines.backtest import SEED, STYLES, Candidate, candidate, judged_window
 from pipelines.choices import Between, Choice, changed, choices_of, grid_of, typed
 from pipelines.moments import second_of, when
 from pipelines.resources import resolve_source
-from pipelines.simulation import EQUITY_USDT, Outcome, Run, Simulation, check_window, drive, first_prices, own_scores
+from pipelines.simulation import (
+    EQUITY_USDT,
+    Outcome,
+    Run,
+    Simulation,
+    check_window,
+    drive,
+    first_prices,
+    others_of,
+    own_scores,
+)
 from pipelines.tracking import EXPERIMENT_BACKTESTS, Tracking, code_commit
 from pipelines.trades import metrics_of, net_bps, trades_frame
 from pipelines.trials import Trials
@@ -114,8 +124,9 @@ def run_together(window: Window, judged: Candidate, base: EngineConfig, some: Se
     if simulations:
         outcomes = drive(
             window.lake, window.source, universe, judged.scorer,
-            [Run(simulation, own_scores) for simulation in simulations.values()],
+            [Run(simulation, own_scores(simulation.engine.config)) for simulation in simulations.values()],
             start_s=window.start_s, end_s=window.end_s,
+            others=others_of(simulation.engine.config for simulation in simulations.values()),
         )  # fmt: skip
         for number, outcome in zip(simulations, outcomes, strict=True):
             tried[number] = msgspec.structs.replace(tried[number], outcome=outcome)

@@ -10,8 +10,9 @@ else than the code that traded did (another commit, another catalog, another lib
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -204,15 +205,22 @@ def _engine(folder: Path, header: journal.Header) -> Engine:
 
 
 def alternatives_of(config: EngineConfig) -> tuple[Scorer, ...]:
-    """Return the further scorers of a configuration.
+    """Return the further scorers of a configuration: `rules`, or `rules/30s` with a horizon of their own.
 
     Raises:
         SettingsError: one is not known. A second model would need a bundle of its own in the session's folder.
     """
-    unknown = [name for name in config.variants if name != "rules"]
+    known = [_RULES.fullmatch(name) for name in config.variants]
+    unknown = [name for name, match in zip(config.variants, known, strict=True) if match is None]
     if unknown:
-        raise SettingsError(f"a further variant must be rules, found {', '.join(unknown)}: leave it out")
-    return tuple(RulesScorer(tuple(FEATURES)) for _ in config.variants)
+        raise SettingsError(
+            f"a further variant must be rules, or rules/30s with seconds of its own, found {', '.join(unknown)}: "
+            "leave it out"
+        )
+    return tuple(RulesScorer(tuple(FEATURES), int(match["seconds"] or 10)) for match in known if match is not None)
+
+
+_RULES: Final = re.compile(r"rules(/(?P<seconds>[1-9][0-9]{0,3})s)?")
 
 
 def make_scorer(selector: str, seed: int, universe: Universe, folder: Path, bundle: journal.ModelNote | None) -> Scorer:

@@ -64,7 +64,7 @@ def decide(lake: Path) -> None:
         lake,
         SOURCE,
         scorer=RulesScorer(tuple(FEATURES)),
-        config=config_of(Settings(_env_file=None), horizon_s=RulesScorer.horizon_s),
+        config=config_of(Settings(_env_file=None), horizon_s=10),
         start_s=ends.item(0, "first"),
         end_s=ends.item(0, "last") + 1,
         seed=7,

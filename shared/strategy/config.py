@@ -70,7 +70,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     # what the bandit may do, see docs/bandit.md
     bandit_mode: Mode = Mode.SHADOW  # BANDIT_MODE: act only with a permit of pipelines.bandit
     bandit_policy: Policy = Policy.THOMPSON
-    variants: tuple[str, ...] = ()  # live.run --variant: further scorers among which the bandit chooses, "rules" is one
+    variants: tuple[str, ...] = ()  # --variant: further scorers among which the bandit chooses, "rules" or "rules/30s"
     bandit_weight: float = 1.0  # [1] of what an arm's past says that is added to net edge; 0: nothing
     bandit_discount: float = 0.9999  # [1] an older trade's weight, per later trade of any arm: about 10,000 count
     bandit_window: int = 2000  # trades that the sliding window and the records look back on

@@ -107,13 +107,16 @@ class RulesScorer:
     of the top five levels over 10 s and the signed flow over 10 s, both over their usual size.
     x = z · volatility / (volatility + half spread): a mid that moves within its spread bounces (Roll 1984).
     p(up) = (1 + x / sqrt(1 + x²)) / 2, made of operations that give the same bits on every CPU.
-    edge = SKILL · x · volatility of the horizon. Every step maps -x to the exact negation.
+    edge = SKILL · x · volatility of ten seconds. Every step maps -x to the exact negation.
+
+    Args:
+        horizon_s: how long a position is held for it. What the rules point to comes within ten seconds: a longer
+            horizon claims no more than these, it only leaves later.
     """
 
     name = "rules"
     needs_features = True
     is_null = False
-    horizon_s: int | None = 10
 
     SKILL = 0.2
     """Correlation of x with the next 10 s, assumed: on real panels a linear signal of imbalance reaches R² of about
@@ -124,7 +127,8 @@ class RulesScorer:
 
     NEEDS = ("return_10s", "volatility_30s", "imbalance_mean_10s", "flow_10s", "spread_bps")
 
-    def __init__(self, names: tuple[str, ...]) -> None:
+    def __init__(self, names: tuple[str, ...], horizon_s: int = 10) -> None:
+        self.horizon_s: int | None = horizon_s
         missing = [name for name in self.NEEDS if name not in names]
         assert not missing, f"rules need features {missing}, the graph has {names}"
         self._at = {name: names.index(name) for name in self.NEEDS}

@@ -18,6 +18,7 @@ from shared import journal
 from shared.features.catalog import FEATURES
 from shared.features.graph import definition_hash, formulas_of
 from shared.features.sampler import COLUMNS
+from shared.replay import alternatives_of
 from shared.strategy.engine import Engine, EngineConfig, Memory
 from shared.strategy.scores import CoinScorer, RulesScorer
 from shared.types import (
@@ -126,7 +127,15 @@ class Rig:
         scorer = CoinScorer(7) if model == "coin" else RulesScorer(tuple(FEATURES))
         self.clock = Clock()
         self.venue = InstantVenue()
-        self.engine = Engine(said.config, said.universe, scorer, session="s", seed=7, memory=said.memory)
+        self.engine = Engine(
+            said.config,
+            said.universe,
+            scorer,
+            session="s",
+            seed=7,
+            memory=said.memory,
+            alternatives=alternatives_of(said.config),
+        )
         self.journal = journal.JournalWriter(folder, said)
         self.notes: list[Note] = []  # of the shadow
         self.remembered: list[Memory] = []  # what was saved because exploration was charged for

@@ -126,11 +126,13 @@ def test_variants_must_differ_and_claim_an_edge() -> None:
 
 def test_a_session_names_its_further_scorers_and_no_unknown_one() -> None:
     """What the configuration names is what a replay makes again."""
-    [rules] = alternatives_of(EngineConfig(variants=("rules",)))
+    rules, patient = alternatives_of(EngineConfig(variants=("rules", "rules/30s")))
 
-    assert (rules.name, rules.horizon_s) == ("rules", 10)
-    with pytest.raises(SettingsError, match="must be rules"):
-        alternatives_of(EngineConfig(variants=("coin",)))
+    assert (rules.name, rules.horizon_s) == (patient.name, 10) == ("rules", 10)
+    assert patient.horizon_s == 30
+    for unknown in ("coin", "rules/0s", "rules/s", "rules/30", "ruless"):
+        with pytest.raises(SettingsError, match="must be rules"):
+            alternatives_of(EngineConfig(variants=(unknown,)))
 
 
 @settings(max_examples=12)
