@@ -79,7 +79,8 @@ class Recomputing:
             self.trouble = f"scores cannot be computed again: {error}"
         needs_features = not self.scorers or any(scorer.needs_features for scorer in self.scorers)
         self.graph = FeatureGraph(FEATURES, self.symbols) if needs_features else None
-        self.start_s = start_s
+        # What only fills the features' memory is read, and is no second of the session.
+        self.start_s = max(start_s or 0, self.header.warmed_until_s) or None
         self.end_s = end_s
         self.is_at_end = False  # the file was read to its end
 

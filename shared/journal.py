@@ -137,6 +137,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     columns: tuple[str, ...]
     definition_hash: str
     formulas: dict[str, str] = {}  # feature -> identity of its formula, shortened; {}: an older journal
+    warmed_until_s: int = 0  # seconds before it only fill the features' memory, the engine is not told of them
     commit: str  # "" outside of a checkout
     numpy: str
 

@@ -51,6 +51,7 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     seconds: int
     events: int
     actions: int
+    decisions: int = 0  # records of what the engine made of an event that are the same, byte for byte
     difference: Difference | None  # None: identical
     is_closed: bool
     torn_bytes: int
@@ -79,7 +80,7 @@ def replay(folder: Path, watcher: Watcher | None = None) -> Replayed:
     header: journal.Header | None = None
     pending: tuple[bytes, dict[str, str]] | None = None  # what the last event led to, not yet compared
     counts = {journal.SECOND: 0, journal.EVENT: 0}
-    n_actions, second, difference, last_event = 0, None, None, 0
+    n_actions, n_decisions, second, difference, last_event = 0, 0, None, None, 0
 
     for record in reader:
         if record.kind != journal.DECISION and pending is not None:
@@ -97,9 +98,13 @@ def replay(folder: Path, watcher: Watcher | None = None) -> Replayed:
                 watcher.begin(record.value, engine)
         elif record.kind in (journal.SECOND, journal.EVENT):
             assert engine is not None, "the reader has checked that a header comes first"
+            assert header is not None, "the reader has checked that a header comes first"
             inputs.add(record.kind, record.body)
             event: Event = record.value
             if isinstance(event, SecondClosed):
+                if event.second < header.warmed_until_s:
+                    _warm(engine, event)
+                    continue
                 second = event.second
             counts[record.kind] += 1
             last_event = record.number
@@ -115,6 +120,7 @@ def replay(folder: Path, watcher: Watcher | None = None) -> Replayed:
             difference = _compare(record.number, second, record.value, inputs.value(), *pending)
             if difference is not None:
                 break
+            n_decisions += 1
             pending = None
     assert header is not None, "the reader has checked that a header comes first"
     if difference is None:
@@ -124,6 +130,7 @@ def replay(folder: Path, watcher: Watcher | None = None) -> Replayed:
         seconds=counts[journal.SECOND],
         events=counts[journal.EVENT],
         actions=n_actions,
+        decisions=n_decisions,
         difference=difference,
         is_closed=reader.is_closed,
         torn_bytes=reader.torn_bytes,
@@ -131,6 +138,12 @@ def replay(folder: Path, watcher: Watcher | None = None) -> Replayed:
 
 
 _NOTHING = journal.encode_actions([])
+
+
+def _warm(engine: Engine, event: SecondClosed) -> None:
+    """Fill the memory of the features with a second that the engine was not told of."""
+    if engine.graph is not None:
+        engine.graph.step(dict(zip(COLUMNS, event.columns[:, None, :], strict=True)), event.second)
 
 
 def _compare(

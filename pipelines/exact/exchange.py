@@ -7,7 +7,8 @@ Theory of operation
   where something happened to us (its push is on the agenda then, and may come before everything else there).
 * At one instant the market comes first, then requests in order of sending, as in hftbacktest.
 * Symbols concern us while an order of ours rests there (`resting`) or a position is held there (`marks`), and of their
-  rows only those that could do something. All others cost nothing.
+  rows only those that could do something. All others cost nothing. Whoever is followed says when it must be looked at
+  again, and waits in a heap: a hundred holdings cost no more than those that have something to say.
 * A request meets the book of its arrival, not of its decision, less what we took before (`impact`).
 * Nothing is told that live would not be told: funding comes with a reading of the account alone, a lost answer is a
   time-out after `PATIENCE_NS`, a cancel that comes after the fill is refused.
@@ -31,12 +32,12 @@ from pipelines.exact.latency import Draws, Latencies
 from pipelines.exact.marks import Marks
 from pipelines.exact.queues import QueueModel, RiskAverse
 from pipelines.exact.resting import WHOLE, Resting
-from pipelines.exact.tape import NEVER_NS, Tape
+from pipelines.exact.tape import GONE_NS, NEVER_NS, Tape
 from pipelines.venue_side import ACCOUNT, VenueSide, reported, request_of
 from shared.errors import SettingsError
 from shared.lake.layout import HOUR_NS
 from shared.lake.tiers import Ladder
-from shared.simulator.venue.orders import FeeTier, Refusal
+from shared.simulator.venue.orders import FeeTier, OrderReport, PlanReport, Refusal, VenueEvent
 from shared.strategy.exact import ZERO
 from shared.types import (
     NS,
@@ -67,6 +68,10 @@ PUSHED_NS = NS // 5
 """Live reads the account no sooner than this after its last placement was answered (`live.executor`)."""
 
 HalfLife = Annotated[float, msgspec.Meta(ge=0.0, le=86_400.0)]
+
+RESTING_KINDS = (OrderKind.LIMIT, OrderKind.POST_ONLY)
+
+MARKS_RANK = 1 << 62
 
 TIGHT = 3
 """Equity of so many times the maintenance margin is not lost between two looks, a second apart at the most."""
@@ -151,11 +156,14 @@ class Exchange(VenueSide):
         self._agenda: list[tuple[int, int, Event | Callable[[int], None]]] = []
         self._n_items = 0
         self._now_ns = start_ns  # of the market: everything up to and including it has happened
-        self._resting: dict[str, Resting] = {}
+        self._resting: dict[str, dict[str, Resting]] = {}  # symbol -> order id -> it; no empty ones
         self._unmatched: set[str] = set()
         self._marks: dict[str, Marks] = {}  # of held symbols
+        self._waiting: list[tuple[int, int, int, Resting | Marks]] = []  # (due, rank, n, who); stale once due differs
+        self._n_waiting = 0
+        self._n_followed = 0
         self._is_tight = False
-        self._due_ns = start_ns  # nothing in the market concerns us before
+        self._may_be_tight = True  # something has moved since it was looked at
         self._pushed_ns = start_ns
         self._at_rest_ns = start_ns  # when every placement so far has been answered and told
         self._bills: list[FundingPaid] = []  # not told yet
@@ -246,7 +254,7 @@ class Exchange(VenueSide):
         self._show(symbol, now_ns)
         self.venue.match(ACCOUNT, order_id, now_ns)
         if not self._happened(now_ns):
-            self._follow(now_ns)  # it has come to rest, of which nobody is told
+            self._follow(symbol, now_ns)  # it has come to rest, of which nobody is told
 
     def _cancel(self, action: CancelOrder, answered_ns: int, now_ns: int) -> None:
         # The cancel of a fill is answered once matching has seen it.
@@ -282,6 +290,7 @@ class Exchange(VenueSide):
 
     def _change(self, change: Change, now_ns: int) -> None:
         self.venue.set_contract(change.contract)
+        self._may_be_tight = True
         if change.is_gone:
             self.venue.delist(change.contract.symbol, now_ns)
             self._happened(now_ns)
@@ -290,34 +299,40 @@ class Exchange(VenueSide):
 
     def _pass(self, until_ns: int) -> bool:
         """Let the market move up to and including a time; True as soon as something has happened to us."""
-        while self._due_ns <= until_ns:
-            # The first of all that concern us, and when the second does: until then the first goes on alone.
-            first: Resting | Marks | None = None
-            first_ns = second_ns = NEVER_NS
-            every: list[Resting | Marks] = [*self._resting.values(), *self._marks.values()]
-            for followed in every:
-                at_ns = min(followed.next_ns, followed.seen_ns + 1)
-                if at_ns < first_ns:
-                    first, first_ns, second_ns = followed, at_ns, first_ns
-                elif at_ns < second_ns:
-                    second_ns = at_ns
-            self._due_ns = first_ns
-            if first is None or first_ns > until_ns:
-                break
-            if first.next_ns > first_ns:  # nothing is known of it from here on
-                first.look(self._tape.block(first.symbol, first_ns))
+        waiting = self._waiting
+        while waiting and waiting[0][0] <= until_ns:
+            at_ns, _, _, first = heapq.heappop(waiting)
+            if first.due_ns != at_ns:
+                continue  # it waits for something else by now, or for nothing
+            first.due_ns = GONE_NS
+            if first.next_ns > at_ns:  # nothing is known of it from here on
+                first.look(self._tape.block(first.symbol, at_ns))
+                self._wait(first)
             elif isinstance(first, Resting):
-                steps, self._now_ns = first.take(min(second_ns, until_ns))
+                # Until the next one is due, the first goes on alone.
+                steps, self._now_ns = first.take(min(waiting[0][0], until_ns) if waiting else until_ns)
+                self._wait(first)
                 if steps and self._fill(first, steps, self._now_ns):
                     return True
             else:
-                self._now_ns = first_ns
+                self._now_ns = at_ns
                 first.pass_alarm()
-                self._show(first.symbol, first_ns)
-                if self._value(first_ns):
+                self._wait(first)
+                self._show(first.symbol, at_ns)
+                if self._value(at_ns):
                     return True
         self._now_ns = max(self._now_ns, until_ns)
         return False
+
+    def _wait(self, followed: Resting | Marks) -> None:
+        """Put who is followed where its next turn is. At one instant orders come before marks, the oldest first."""
+        due_ns = followed.wakes_ns()
+        if due_ns == followed.due_ns:
+            return
+        followed.due_ns = due_ns
+        if due_ns < NEVER_NS:
+            self._n_waiting += 1
+            heapq.heappush(self._waiting, (due_ns, followed.rank, self._n_waiting, followed))
 
     def _fill(self, resting: Resting, steps: int, now_ns: int) -> bool:
         order = self.venue.order(ACCOUNT, order_id=resting.order_id)
@@ -348,11 +363,13 @@ class Exchange(VenueSide):
         """Tell the venue what everything that is held is worth now; True where a stop or a liquidation followed."""
         news = []
         for symbol, marks in self._marks.items():
-            told = marks.news(self._tape.block(symbol, now_ns), now_ns)
-            if told is not None:
-                news.append(told)
+            if marks.known_until_ns <= now_ns:
+                told = marks.news(self._tape.block(symbol, now_ns), now_ns)
+                if told is not None:
+                    news.append(told)
         if not news:
             return False
+        self._may_be_tight = True
         if self._is_tight:
             for symbol in self._marks:
                 self._show(symbol, now_ns)
@@ -368,27 +385,34 @@ class Exchange(VenueSide):
 
     def _look_at_margin(self) -> None:
         """See whether liquidation is so near that no mark may be passed over."""
-        is_tight = False
+        if not self._may_be_tight:
+            return
+        self._may_be_tight = is_tight = False
         if self._marks:
-            is_tight = self.venue.cross_equity(ACCOUNT) < TIGHT * self.venue.maintenance(ACCOUNT)
+            equity, required = self.venue.cross_risk(ACCOUNT)
+            is_tight = equity < TIGHT * required
         if is_tight is not self._is_tight:
             self._is_tight = is_tight
-            self._guard()
+            for marks in self._marks.values():
+                self._guard(marks)
 
-    def _guard(self) -> None:
-        """Let the marks of what is held know which of them matter."""
-        for symbol, marks in self._marks.items():
-            plans = self.venue.plans.pending(ACCOUNT, symbol)
-            marks.guard(plans, is_tight=self._is_tight, now_ns=self._now_ns)
-        self._due_ns = self._now_ns  # to be found out anew
+    def _guard(self, marks: Marks) -> None:
+        """Let the marks of a held symbol know which of them matter."""
+        plans = self.venue.plans.pending(ACCOUNT, marks.symbol)
+        marks.guard(plans, is_tight=self._is_tight, now_ns=self._now_ns)
+        self._wait(marks)
 
     # ------------------------------------------------------------------------------------ what happened to us
 
     def _happened(self, now_ns: int) -> bool:
         """Put what the venue has to tell on its way; True where there is something."""
-        told = self._drained()
+        drained = self.venue.drain()
+        if not drained:
+            return False
+        told = self._events_of(drained)
         if not told:
             return False
+        self._may_be_tight = True
         self._pushed_ns = max(self._pushed_ns, now_ns + self._draws.push_ns(now_ns))
         for event in told:
             if isinstance(event, FundingPaid):
@@ -399,37 +423,55 @@ class Exchange(VenueSide):
                 if not event.is_maker:
                     self._impact.took(event.symbol, event.side, event.size, now_ns)
             self._tell(msgspec.structs.replace(event, recv_ns=self._pushed_ns))
-        self._follow(now_ns)
+        for symbol in dict.fromkeys(map(_symbol_of, drained)):
+            self._follow(symbol, now_ns)
         return True
 
-    def _follow(self, now_ns: int) -> None:
-        """See to it that exactly what rests and what is held is followed."""
+    def _follow(self, symbol: str, now_ns: int) -> None:
+        """See to it that exactly what rests and what is held of a symbol is followed."""
         rests = {
             order.order_id: order
-            for order in self.venue.pending(ACCOUNT)
-            if order.kind in (OrderKind.LIMIT, OrderKind.POST_ONLY) and order.order_id not in self._unmatched
+            for order in self.venue.pending(ACCOUNT, symbol)
+            if order.kind in RESTING_KINDS and order.order_id not in self._unmatched
         }
-        for order_id in [order_id for order_id in self._resting if order_id not in rests]:
-            del self._resting[order_id]
+        followed = self._resting.setdefault(symbol, {})
+        for order_id in [order_id for order_id in followed if order_id not in rests]:
+            followed.pop(order_id).due_ns = GONE_NS
         for order_id, order in rests.items():
-            if order_id not in self._resting:
+            if order_id not in followed:
                 assert order.price is not None
-                self._resting[order_id] = Resting(
+                followed[order_id] = Resting(
                     order_id,
-                    order.symbol,
+                    symbol,
                     order.side,
                     float(order.price),
-                    step=float(self.venue.contracts[order.symbol].size_step),
+                    step=float(self.venue.contracts[symbol].size_step),
                     model=self._assumptions.queue,
-                    block=self._tape.block(order.symbol, now_ns),
+                    block=self._tape.block(symbol, now_ns),
                     now_ns=now_ns,
+                    rank=self._next_rank(),
                 )
-        held = {position.symbol for position in self.venue.positions(ACCOUNT)}
-        for symbol in [symbol for symbol in self._marks if symbol not in held]:
-            del self._marks[symbol]
-        for symbol in sorted(held - set(self._marks)):
-            self._marks[symbol] = Marks(symbol, now_ns)
-        self._guard()
+                self._wait(followed[order_id])
+        if not followed:
+            del self._resting[symbol]
+        marks = self._marks.get(symbol)
+        if self.venue.position(ACCOUNT, symbol) is None:
+            if marks is not None:
+                self._marks.pop(symbol).due_ns = GONE_NS
+            return
+        if marks is None:
+            marks = self._marks[symbol] = Marks(symbol, now_ns, rank=MARKS_RANK + self._next_rank())
+        self._guard(marks)
+
+    def _next_rank(self) -> int:
+        self._n_followed += 1
+        return self._n_followed
+
+
+def _symbol_of(event: VenueEvent) -> str:
+    if isinstance(event, OrderReport):
+        return event.order.symbol
+    return event.plan.request.symbol if isinstance(event, PlanReport) else event.symbol
 
 
 def _name(action: Action) -> str:

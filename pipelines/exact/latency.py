@@ -109,7 +109,8 @@ class Draws:
     def __init__(self, latencies: Latencies, seed: int) -> None:
         self.latencies, self.seed = latencies, seed
         drawn = (latencies.decide, latencies.entry, latencies.answer, latencies.push)
-        self._philox = np.random.Philox(0)  # its state is set for every draw: a new one would take 60 us
+        # Its state is set for every draw: a new one would take 60 us, and a new state 4.
+        self._philox, self._state = np.random.Philox(0), _state(seed, "")
         self._is_certain = not latencies.lost_share and all(isinstance(one, Constant) for one in drawn)
 
     def trip(self, name: str, now_ns: int) -> Trip:
@@ -134,7 +135,8 @@ class Draws:
     def _uniform(self, name: str, n: int) -> list[float]:
         if self._is_certain:
             return [0.5] * n
-        self._philox.state = _state(self.seed, name)
+        self._state["state"]["key"][1] = _word(name)
+        self._philox.state = self._state
         return [(word >> 11) * 2.0**-53 for word in self._philox.random_raw(n).tolist()]
 
 
@@ -154,15 +156,18 @@ def feed_ns(distribution: Distribution, seed: int, symbol: str, n_rows: int) -> 
 
 def _state(seed: int, name: str) -> Any:
     """Return the state of a Philox at its beginning, keyed by seed and name."""
-    word = int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big")
     return {
         "bit_generator": "Philox",
-        "state": {"counter": np.zeros(4, np.uint64), "key": np.array([seed, word], np.uint64)},
+        "state": {"counter": np.zeros(4, np.uint64), "key": np.array([seed, _word(name)], np.uint64)},
         "buffer": np.zeros(4, np.uint64),
         "buffer_pos": 4,
         "has_uint32": 0,
         "uinteger": 0,
     }
+
+
+def _word(name: str) -> int:
+    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big")
 
 
 def _ns(distribution: Distribution, u: float) -> int:

@@ -12,11 +12,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from pipelines.exact.tape import NEVER_NS, Block
+from pipelines.exact.tape import GONE_NS, NEVER_NS, Block
 from shared.simulator.venue.orders import Plan
 from shared.types import NS
 
-LOOK_NS = 2 * NS
+LOOK_NS = 60 * NS
+"""One comparison of a minute's marks costs no more than one of a second's."""
 
 TRAILING = frozenset({"track_plan", "moving_plan"})
 """Plans that follow the mark: every one of its moves matters to them."""
@@ -25,8 +26,10 @@ TRAILING = frozenset({"track_plan", "moving_plan"})
 class Marks:
     """Follow the marks of one symbol from a time on."""
 
-    def __init__(self, symbol: str, now_ns: int) -> None:
-        self.symbol = symbol
+    def __init__(self, symbol: str, now_ns: int, rank: int = 0) -> None:
+        self.symbol, self.rank = symbol, rank
+        self.due_ns = GONE_NS  # kept by who follows it
+        self.known_until_ns = now_ns  # before which the venue knows the mark in force
         self.seen_ns = now_ns  # up to and including which alarms were looked for
         self.next_ns = NEVER_NS  # of the next alarm, as far as it was looked for
         self._low, self._high = -math.inf, math.inf
@@ -53,8 +56,14 @@ class Marks:
             self._low, self._high = low, high
             self.seen_ns, self.next_ns = now_ns, NEVER_NS
 
+    def wakes_ns(self) -> int:
+        """Return when an alarm comes, or when the next must be looked for."""
+        if self._low == -math.inf and self._high == math.inf:
+            return NEVER_NS
+        return min(self.next_ns, self.seen_ns + 1)
+
     def look(self, block: Block) -> None:
-        """Look for an alarm in the next seconds.
+        """Look for an alarm in the next minute.
 
         Args:
             block: that holds the instant after `seen_ns`.
@@ -77,6 +86,8 @@ class Marks:
     def news(self, block: Block, now_ns: int) -> tuple[str, float, float, float] | None:
         """Return (symbol, mark, index, funding rate) as of now, None where the venue knows it already."""
         row = block.mark_at(now_ns)
+        following = block.mark_ns.item(row + 1) if row + 1 < len(block.mark_ns) else block.end_ns
+        self.known_until_ns = min(following, block.end_ns)
         if row < 0 or block.mark_ns.item(row) == self._told_ns:
             return None
         self._told_ns = block.mark_ns.item(row)

@@ -21,7 +21,7 @@ from operator import itemgetter
 import numpy as np
 
 from pipelines.exact.queues import QueueModel
-from pipelines.exact.tape import NEVER_NS, Block
+from pipelines.exact.tape import GONE_NS, NEVER_NS, Block
 from shared.types import NS, Floats, Side
 
 LOOK_NS = 2 * NS
@@ -54,14 +54,21 @@ class Resting:
         model: QueueModel,
         block: Block,
         now_ns: int,
+        rank: int = 0,
     ) -> None:
         self.order_id, self.symbol, self.side, self.price = order_id, symbol, side, price
+        self.rank = rank
+        self.due_ns = GONE_NS  # kept by who follows it
         self._step = step
         self._level = _level_at(block, side, price, now_ns)
         self.place = model.join(self._level)
         self.seen_ns = now_ns  # up to and including which everything was found
         self._found: list[tuple[int, int, float]] = []  # (ns, what, size), oldest last
         self.next_ns = NEVER_NS  # of the next row that concerns the order, as far as it was looked for
+
+    def wakes_ns(self) -> int:
+        """Return when a row concerns the order, or when the next must be looked for."""
+        return min(self.next_ns, self.seen_ns + 1)
 
     def look(self, block: Block) -> None:
         """Find what concerns the order in the next seconds; all that was found before must have been taken.

@@ -34,6 +34,9 @@ BLOCKS_KEPT = 192
 """Least recently used blocks beyond these are read again: 1 GB at the most."""
 
 NEVER_NS = (1 << 63) - 1
+GONE_NS = -1
+"""When somebody is due who waits for nothing."""
+
 FASTEST_NS = 1_000_000
 BEFORE_S = 30
 """A state that is older is no state (the sampler's rule), so a block's first book is sought no further back."""

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from shared.errors import TableEmpty
 from shared.features.sampler import MEMORY_S
-from shared.lake import read, silence, write
+from shared.lake import numbers, read, silence, write
 from shared.lake.layout import CHANNELS, DEPTH, HOUR_NS, HOUR_S, MINUTE_S, RAW, TABLES, hour_name
 from shared.types import NS, Ints, TickEvent, Universe
 
@@ -95,6 +95,9 @@ def compute(root: Path, source: str, hour: int) -> pl.DataFrame:
             later_s = _CHAIN_S if channel in chained else MEMORY_S
             for n, rows in _rows(root, channel, source, hour, universe.symbols, batch, later_s):
                 found.take(channel, n, rows)
+        if has_chains:
+            for n, span in _lost_changes(root, source, hour, universe.symbols, batch):
+                found.judge_chain(n, span)
         found.judge_life(batch)
     found.judge_connections()
     found.judge_volumes(_volumes(root, source, hour), universe)
@@ -206,6 +209,11 @@ class _Hour:
         if is_broken_later:
             last = int(np.searchsorted(pushes.recv_ns, self._end_ns)) - 1
             self._mark(codes, (int(pushes.recv_ns[last]) if last >= 0 else self._start_ns, self._end_ns), BROKEN)
+
+    def judge_chain(self, n: int, span: Span) -> None:
+        """Mark when a change of a full book was pushed that no connection brought: its book and its changes."""
+        for channel in ("book", _DEPTH_CHANNEL):
+            self._mark(self._codes_of(channel, n), span, BROKEN)
 
     def judge_life(self, symbols: Sequence[int]) -> None:
         """Mark the minutes that hold a moment more than `MEMORY_S` after the last sign of any channel."""
@@ -349,6 +357,23 @@ def _rows(
     for begin, end in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
         part = slice(begin, end)
         yield int(n[begin]), _Rows(rows.recv_ns[part], rows.exch_ns[part], rows.event[part], rows.conn[part])
+
+
+def _lost_changes(
+    root: Path, source: str, hour: int, symbols: tuple[str, ...], batch: range
+) -> Iterator[tuple[int, Span]]:
+    """Yield (position, when) of changes of full books that no connection brought (`numbers`)."""
+    columns = ("recv_ns", "exch_ns", "seq", "pseq", "is_snapshot")
+    about = read.scan(
+        root, DEPTH, source, start_s=hour * HOUR_S - MEMORY_S, end_s=(hour + 1) * HOUR_S + _CHAIN_S,
+        symbols=[symbols[n] for n in batch], is_sorted=False,
+    )  # fmt: skip
+    # Every level of a push is a row; links have no number.
+    pushes = read.collect(about.filter(pl.col("seq") >= 0).select("symbol", *columns).unique())
+    for (symbol,), rows in pushes.partition_by("symbol", as_dict=True).items():
+        recv_ns, exch_ns, seq, pseq, is_snapshot = (rows[name].to_numpy() for name in columns)
+        for since_ns, until_ns in numbers.holes(recv_ns, exch_ns, seq, pseq, is_snapshot):
+            yield symbols.index(str(symbol)), (since_ns, until_ns + 1)
 
 
 def _volumes(root: Path, source: str, hour: int) -> pl.DataFrame:

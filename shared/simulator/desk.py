@@ -185,7 +185,7 @@ class Desk:
             if row != before:
                 if row["symbolStatus"] == "off" and before["symbolStatus"] in _TRADABLE:
                     self.venue.delist(symbol, second * NS)
-                self.venue.contracts[symbol] = contract_of(row)
+                self.venue.set_contract(contract_of(row))
                 self._rows[symbol] = row
 
     def _trade_until(self, end_ns: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
 from pathlib import Path
 
@@ -34,21 +35,34 @@ def universe(n_symbols: int, as_of_ns: int, source: str = SOURCE) -> Universe:
     return Universe(source=source, as_of_ns=as_of_ns, contracts=tuple(contract(symbol) for symbol in symbols))
 
 
-def market(first_second: int, rows: int, n_symbols: int, *, seed: int, edge_bps: float = 0.0) -> Seconds:
-    """Return a random walk of 4 bps a second whose imbalance of 20 s stretches says where it drifts.
+def market(
+    first_second: int,
+    rows: int,
+    n_symbols: int,
+    *,
+    seed: int,
+    edge_bps: float = 0.0,
+    sigma_bps: float = 4.0,
+    stretch_s: int = 20,
+    tick: float = TICK,
+) -> Seconds:
+    """Return a random walk whose imbalance, of one sign for a stretch of time, says where it drifts.
 
     Args:
         edge_bps: drift over ten seconds while the imbalance is up (0: nothing can be predicted).
+        sigma_bps: of a second.
+        tick: also the spread; prices are about 100.
     """
+    places = round(-math.log10(tick))
     rng = np.random.Generator(np.random.Philox(seed))
-    stretch = np.repeat(rng.choice([-0.8, 0.0, 0.8], (-(-rows // 20), n_symbols)), 20, axis=0)[:rows]
-    moves = rng.standard_normal((rows, n_symbols)) * 4e-4 + np.sign(stretch) * edge_bps * 1e-5
+    stretch = np.repeat(rng.choice([-0.8, 0.0, 0.8], (-(-rows // stretch_s), n_symbols)), stretch_s, axis=0)[:rows]
+    moves = rng.standard_normal((rows, n_symbols)) * (sigma_bps * 1e-4) + np.sign(stretch) * edge_bps * 1e-5
     mid = 100.0 * np.exp(np.cumsum(moves, axis=0))
-    bid = np.floor(mid / TICK) * TICK
+    bid = np.floor(mid / tick) * tick
     columns: dict[str, Floats] = {name: np.full((rows, n_symbols), np.nan) for name in COLUMNS}
     for level in range(1, 6):
-        columns[f"bid_price_{level}"] = np.round(bid - (level - 1) * TICK, 2)
-        columns[f"ask_price_{level}"] = np.round(bid + level * TICK, 2)
+        columns[f"bid_price_{level}"] = np.round(bid - (level - 1) * tick, places)
+        columns[f"ask_price_{level}"] = np.round(bid + level * tick, places)
         columns[f"bid_size_{level}"] = np.round(200.0 * (1 + stretch) + 10 * rng.random((rows, n_symbols)), 3)
         columns[f"ask_size_{level}"] = np.round(200.0 * (1 - stretch) + 10 * rng.random((rows, n_symbols)), 3)
     for side in ("bid", "ask"):
@@ -62,7 +76,7 @@ def market(first_second: int, rows: int, n_symbols: int, *, seed: int, edge_bps:
     for name in ("buy_volume_usdt", "sell_volume_usdt"):
         columns[name] = np.round(1000 * rng.random((rows, n_symbols)), 2)
     columns["buy_count"] = columns["sell_count"] = rng.integers(0, 4, (rows, n_symbols)).astype(float)
-    columns["mid_high"], columns["mid_low"] = mid + TICK, mid - TICK
+    columns["mid_high"], columns["mid_low"] = mid + tick, mid - tick
     columns["book_updates"][:] = columns["ticker_updates"][:] = 1.0
     return Seconds(first_second, columns)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Iterable
-from decimal import Decimal
+from decimal import Decimal, getcontext
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 import msgspec
@@ -47,6 +47,22 @@ class Leverages(msgspec.Struct):
     short: int
 
 
+class Worth:
+    """What a position is worth, for as long as its size, its cost and its mark are these very objects.
+
+    An account is looked at with every order and every mark, and most of its positions have not changed since.
+    """
+
+    __slots__ = ("cost", "gain", "leverage", "margin", "mark", "required", "size", "value")
+
+    def __init__(self, position: VenuePosition, mark: Decimal) -> None:
+        self.size, self.cost, self.mark = position.size, position.cost, mark
+        self.value = position.size * mark
+        self.gain = self.value - position.cost
+        self.required: Decimal | None = None  # maintenance margin, None: nobody has asked
+        self.margin, self.leverage = ZERO, 0  # initial margin at a leverage, 0: nobody has asked
+
+
 class Account:
     """The state of one account; whoever changes it keeps the parts that say the same in step."""
 
@@ -65,6 +81,8 @@ class Account:
         self.leverages: dict[str, Leverages] = {}
         self.margin_modes: dict[str, MarginMode] = {}
         self.position_mode = "one_way_mode"
+        self.worths: dict[tuple[str, PositionSide], Worth] = {}  # of positions as they were last looked at
+        self.worths_prec = 0  # digits of the context that they were computed in
         self.traded: dict[int, Decimal] = {}  # UTC day since the epoch -> notional, USDT; where fees go by volume
 
     @property
@@ -131,10 +149,16 @@ class Accounts:
     def set_contract(self, contract: Contract) -> None:
         """Replace the trading rules of a symbol, or list a new one; working orders keep the rules they came under."""
         self.contracts[contract.symbol] = contract
+        self._forget_worths()
 
     def set_tiers(self, symbol: str, tiers: tuple[Tier, ...]) -> None:
         """Set the risk ladder of a symbol, the smallest notional first."""
         self._tiers[symbol] = tiers
+        self._forget_worths()
+
+    def _forget_worths(self) -> None:
+        for held in self._accounts.values():
+            held.worths.clear()
 
     def tiers(self, symbol: str) -> tuple[Tier, ...]:
         """Return the risk ladder of a symbol, the smallest notional first."""
@@ -239,10 +263,10 @@ class Accounts:
 
     def unrealised(self, account: str, symbol: str | None = None) -> Decimal:
         """Return sum of size x mark - cost, of one symbol or of all."""
-        total = ZERO
-        for position in self._accounts[account].positions.values():
+        held, total = self._accounts[account], ZERO
+        for key, position in held.positions.items():
             if symbol is None or position.symbol == symbol:
-                total += position.size * self.mark(position.symbol) - position.cost
+                total += self._worth(held, key, position).gain
         return total
 
     def equity(self, account: str) -> Decimal:
@@ -263,21 +287,43 @@ class Accounts:
         """
         return self._cross_risk(self._accounts[account])[1]
 
+    def cross_risk(self, account: str) -> tuple[Decimal, Decimal]:
+        """Return (`cross_equity`, `maintenance`), looking at every position once."""
+        return self._cross_risk(self._accounts[account])
+
     def _cross_risk(self, held: Account) -> tuple[Decimal, Decimal]:
         """Return (equity, maintenance margin) of what is crossed."""
         equity, required = held.balance, ZERO
-        for (symbol, side), position in held.positions.items():
+        for key, position in held.positions.items():
             if position.margin_mode == "isolated":
                 equity -= position.margin_usdt
                 continue
-            value = position.size * self.mark(symbol)
-            equity += value - position.cost
+            worth, (symbol, side) = self._worth(held, key, position), key
+            equity += worth.gain
             if side != "net":
                 other = held.positions.get((symbol, "short" if side == "long" else "long"))
                 if other is not None and (abs(other.size), other.hold_side) > (abs(position.size), side):
                     continue
-            required += self._maintenance(symbol, abs(value))
+            if worth.required is None:
+                worth.required = self._maintenance(symbol, abs(worth.value))
+            required += worth.required
         return equity, required
+
+    def _worth(self, held: Account, key: tuple[str, PositionSide], position: VenuePosition) -> Worth:
+        """Return what a position is worth now."""
+        if held.worths_prec != (prec := getcontext().prec):
+            held.worths.clear()
+            held.worths_prec = prec
+        found = held.worths.get(key)
+        if (
+            found is not None
+            and found.mark is self._marks.get(key[0])
+            and found.size is position.size
+            and found.cost is position.cost
+        ):
+            return found
+        found = held.worths[key] = Worth(position, self.mark(key[0]))
+        return found
 
     def _maintenance(self, symbol: str, notional_usdt: Decimal) -> Decimal:
         return notional_usdt * (self._maintenance_rate(symbol, notional_usdt) + self.contracts[symbol].taker_fee)
@@ -371,10 +417,19 @@ class Accounts:
     def available(self, account: str, without: Order | None = None) -> Decimal:
         """Return what new orders may use: crossed equity less the margin of crossed positions and of orders."""
         held = self._accounts[account]
-        free, _ = self._cross_risk(held)
-        for (symbol, _), position in held.positions.items():
-            if position.margin_mode == "crossed":
-                free -= abs(position.size) * self.mark(symbol) / self.leverage(account, symbol)
+        free, crossed = held.balance, []
+        for key, position in held.positions.items():
+            if position.margin_mode == "isolated":
+                free -= position.margin_usdt
+            else:
+                worth = self._worth(held, key, position)
+                crossed.append((key[0], worth))
+                free += worth.gain
+        for symbol, worth in crossed:
+            leverage = self.leverage(account, symbol)
+            if worth.leverage != leverage:
+                worth.leverage, worth.margin = leverage, abs(worth.size) * worth.mark / leverage
+            free -= worth.margin
         return free - self.order_margin(account, without)
 
     def mark(self, symbol: str) -> Decimal:
