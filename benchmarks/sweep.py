@@ -29,17 +29,19 @@ def main() -> int:
     p.add_argument("--seconds", type=int, default=1200, help="of the market, a run")
     p.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after so long")
     p.add_argument("--kinds", default=",".join(KINDS))
+    p.add_argument("--channels", default=",".join(CHANNELS), help="of books; seeds take them in turn")
     args = p.parse_args()
     total: Counter[str] = Counter()
     lost: Counter[str] = Counter()
     failures: list[str] = []
     began_s, cpu_s = time.monotonic(), time.process_time()
     kinds = [kind for kind in KINDS if kind in args.kinds.split(",")]
+    channels = args.channels.split(",")
     for seed, kind in ((seed, kind) for seed in count(args.seed) for kind in kinds):
         if total["frames"] >= args.frames or time.monotonic() - began_s > args.minutes * 60:
             break
         case = Case(
-            seed=seed, kind=kind, symbols=args.symbols, seconds=args.seconds, channel=CHANNELS[seed % len(CHANNELS)]
+            seed=seed, kind=kind, symbols=args.symbols, seconds=args.seconds, channel=channels[seed % len(channels)]
         )
         found = run(case)
         for name in (

@@ -27,7 +27,7 @@ from live import memory
 from live.affords import say_affordable
 from live.executor import Executor, MeteredClient
 from live.runner import Runner
-from live.shadow import Beside, ShadowPlan, copy_bundle, open_beside
+from live.shadow import Beside, ShadowPlan, open_beside
 from live.streams import AccountStream, Market
 from live.truth import read_truth, say_open
 from shared import journal, log
@@ -37,6 +37,7 @@ from shared.errors import CrosscutError, ExchangeError, ExchangeRefused, Exchang
 from shared.features.catalog import FEATURES
 from shared.features.graph import definition_hash, formulas_of
 from shared.features.sampler import COLUMNS
+from shared.model import copy_bundle
 from shared.permits import load_permit, model_key, permit_path
 from shared.replaced import replace_file
 from shared.replay import alternatives_of, make_scorer

@@ -7,7 +7,6 @@ one line in the log and the session goes on. No event, no action and no byte of 
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections import deque
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from shared import shadow as file
 from shared.errors import JournalError
 from shared.features.memory import Features
 from shared.journal import ModelNote
-from shared.model import BUNDLE_FILE, MODEL_FILE
+from shared.model import copy_bundle
 from shared.replay import make_scorer
 from shared.strategy.config import EngineConfig
 from shared.strategy.shadow import Shadow
@@ -122,13 +121,6 @@ class Beside:
         self.ended = why
         self._waiting.clear()
         self._log(Note(event="shadow.ended", fields={"reason": why, "seconds": self.seconds}))
-
-
-def copy_bundle(source: Path, target: Path) -> None:
-    """Put a model's two files into a session, which replays when the registry has forgotten them."""
-    target.mkdir(parents=True, exist_ok=True)
-    for name in (BUNDLE_FILE, MODEL_FILE):
-        shutil.copyfile(source / name, target / name)
 
 
 def open_beside(

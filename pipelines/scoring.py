@@ -7,7 +7,7 @@ view of it, and so is the second that an engine is handed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import polars as pl
 from pipelines.seconds import stored
 from shared.errors import TableEmpty
 from shared.features.catalog import FEATURES
-from shared.features.graph import FeatureGraph
+from shared.features.graph import FeatureGraph, Features
 from shared.features.sampler import COLUMNS
 from shared.lake import read
 from shared.strategy.scores import Scorer, Scores
@@ -95,6 +95,7 @@ def scored_blocks(
     end_s: int,
     *,
     others: Mapping[str, Scorer] | None = None,
+    look: Callable[[int, Features | None], None] | None = None,
     block_s: int | None = None,
 ) -> Iterator[Block]:
     """Yield the window in blocks of about `BLOCK_S` rows with their scores; the graph carries its state across.
@@ -104,6 +105,7 @@ def scored_blocks(
 
     Args:
         others: further scorers by name, for engines that choose among several.
+        look: is shown each block's first second and features, (T, N, F), before its scores; None: nobody looks.
     """
     symbols, others = universe.symbols, others or {}
     needs_features = any(one.needs_features for one in (scorer, *others.values()))
@@ -117,6 +119,8 @@ def scored_blocks(
     for k, (begin, end) in enumerate(pairwise(bounds)):
         columns = dict(stored(lake, source, begin, end, symbols).columns)
         features = graph.step(columns, begin) if graph is not None else None
+        if look is not None:
+            look(begin, features)
         said = {name: other.score(features, columns, begin) for name, other in others.items()}
         yield block_of(columns, begin, scorer.score(features, columns, begin), said, into=memory[k % 2])
 

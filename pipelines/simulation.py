@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from pipelines.backtest_journal import BacktestJournal, JournalPlan
 from pipelines.decisions import DecisionLog
 from pipelines.moments import when
 from pipelines.scoring import Block, Stacked, outcomes_of, scored_blocks, stacked, turned
@@ -27,6 +28,7 @@ from pipelines.trades import NO_EXPOSURE, Execution, Exposure, metrics_of, net_b
 from pipelines.validation import RankIC
 from pipelines.venue_side import Tape, VenueSide, end_of
 from shared.errors import CrosscutError, NotEnoughData, TableEmpty
+from shared.features.graph import Features
 from shared.lake import read
 from shared.replay import alternatives_of
 from shared.strategy.config import EngineConfig
@@ -140,6 +142,7 @@ class Simulation:
         self.trades: list[Trade] = []
         self.gates: dict[str, int] = {}
         self.decisions: DecisionLog | None = None  # None: nobody asks afterwards why not
+        self.journal: BacktestJournal | None = None  # None: nobody asks whether live would do the same
         self._exposure = ExposureMeter()
         self._wanted: list[Action] = []
 
@@ -212,7 +215,7 @@ class Simulation:
         queue = list(events)
         while queue:
             event = queue.pop(0)
-            for action in self.engine.on_event(event):
+            for action in self._think(event):
                 if isinstance(action, Note):
                     self._count(action)
                 elif isinstance(action, QueryOrder | QueryAccount):
@@ -221,6 +224,13 @@ class Simulation:
                     self._wanted.append(action)
             if self.decisions is not None and isinstance(event, SecondClosed):
                 self.decisions.look(self.engine)
+
+    def _think(self, event: Event) -> list[Action]:
+        """Tell the engine and return what it wants."""
+        actions = self.engine.on_event(event)
+        if self.journal is not None:
+            self.journal.note(event, actions)
+        return actions
 
     def _count(self, note: Note) -> None:
         if note.event == "decision.made":
@@ -287,6 +297,7 @@ def run_backtest(
     equity_usdt: Decimal = EQUITY_USDT,
     with_nulls: bool = True,
     keeps_decisions: bool = False,
+    journaled: JournalPlan | None = None,
     on_progress: Callable[[float], None] = lambda share: None,
     make: Callable[..., Simulation] = Simulation,
 ) -> Backtest:
@@ -294,6 +305,7 @@ def run_backtest(
 
     Args:
         keeps_decisions: of the scorer, in `Backtest.decisions`; whoever asks stores or closes them.
+        journaled: notes what the scorer's engine is told, for a comparison with live; None: nobody compares.
         make: takes what `Simulation` does; another tier's engines live elsewhere.
 
     Raises:
@@ -320,10 +332,16 @@ def run_backtest(
             Run(simulation("shuffled", scorer, config), turned_scores(config)),
         ]
     meter = None if scorer.is_null else SkillMeter(start_s, end_s)  # a null claims nothing
+    written: BacktestJournal | None = None
+    if journaled is not None:
+        written = BacktestJournal(journaled, runs[0].simulation.engine, lake=lake, source=source, start_s=start_s)
+        runs[0].simulation.journal = written
     outcomes = drive(
         lake, source, universe, scorer, runs, start_s=start_s, end_s=end_s, others=others_of([config]), meter=meter,
-        on_progress=on_progress,
+        look=None if written is None else written.look, on_progress=on_progress,
     )  # fmt: skip
+    if written is not None:
+        written.close()  # of a window that is shorter than was planned
     return Backtest(
         source=source,
         start_s=start_s,
@@ -390,6 +408,7 @@ def drive(
     end_s: int,
     others: Mapping[str, Scorer] | None = None,
     meter: SkillMeter | None = None,
+    look: Callable[[int, Features | None], None] | None = None,
     on_progress: Callable[[float], None] = lambda share: None,
 ) -> list[Outcome]:
     """Live through a window with several engines; features and scores are computed once for all of them.
@@ -397,11 +416,12 @@ def drive(
     Args:
         others: the further scorers that some of the engines choose among, by name (`others_of`).
         meter: gathers what the scores knew; None: nobody asks.
+        look: as `scored_blocks` says; None: nobody looks.
     """
     for run in runs:
         run.simulation.start(start_s)
     last: tuple[Block, list[Scores | Stacked]] | None = None
-    for block in scored_blocks(lake, source, universe, scorer, start_s, end_s, others=others):
+    for block in scored_blocks(lake, source, universe, scorer, start_s, end_s, others=others, look=look):
         tape = Tape(block.values)
         stacks = [run.scores(block) for run in runs]
         stop_at = end_s - FLATTEN_S - block.first_second

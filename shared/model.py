@@ -9,6 +9,7 @@ LightGBM is imported when a booster is made, not before: rules and coin need non
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import ModelMismatch, ModelMissing
+from shared.replaced import replace_file
 
 FORMAT_VERSION = 2
 FLAT, LONG, SHORT = 0, 1, 2
@@ -145,6 +147,13 @@ def save(directory: Path, booster_text: str, bundle: Bundle) -> Bundle:
     return bundle
 
 
+def copy_bundle(source: Path, target: Path) -> None:
+    """Put a model's two files beside a journal, which replays when the registry has forgotten them."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in (BUNDLE_FILE, MODEL_FILE):
+        shutil.copyfile(source / name, target / name)
+
+
 def write_gate(directory: Path, said: str) -> None:
     """Write what the gate said into the bundle of a model directory, whole or not at all.
 
@@ -152,9 +161,7 @@ def write_gate(directory: Path, said: str) -> None:
         ModelMissing, ModelMismatch: there is no bundle of this format.
     """
     bundle = msgspec.structs.replace(read_bundle(directory), gate=said)
-    draft = directory / f".{BUNDLE_FILE}.draft"
-    draft.write_bytes(msgspec.json.format(msgspec.json.encode(bundle), indent=2))
-    draft.replace(directory / BUNDLE_FILE)
+    replace_file(directory / BUNDLE_FILE, msgspec.json.format(msgspec.json.encode(bundle), indent=2), is_durable=True)
 
 
 def read_bundle(directory: Path) -> Bundle:

@@ -309,8 +309,9 @@ class Exchange(VenueSide):
                 first.look(self._tape.block(first.symbol, at_ns))
                 self._wait(first)
             elif isinstance(first, Resting):
-                # Until the next one is due, the first goes on alone.
-                steps, self._now_ns = first.take(min(waiting[0][0], until_ns) if waiting else until_ns)
+                # Before the next one is due, the first goes on alone.
+                alone_ns = max(waiting[0][0] - 1, at_ns) if waiting else until_ns
+                steps, self._now_ns = first.take(min(alone_ns, until_ns))
                 self._wait(first)
                 if steps and self._fill(first, steps, self._now_ns):
                     return True

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from pipelines import simulation
+from pipelines.backtest_journal import JournalPlan
 from pipelines.exact.exchange import Assumptions, Change, Exchange
 from pipelines.exact.latency import Draws
 from pipelines.exact.tape import LakeTape, Tape
@@ -99,7 +100,7 @@ class ExactSimulation(Simulation):
     def _hear(self, event: Event) -> None:
         assert event.recv_ns >= self._now_ns, f"heard at {event.recv_ns} after {self._now_ns}"
         self._now_ns = event.recv_ns
-        for action in self.engine.on_event(event):
+        for action in self._think(event):
             if isinstance(action, Note):
                 self._count(action)
             else:
@@ -169,6 +170,7 @@ def run_exact(
     equity_usdt: Decimal = simulation.EQUITY_USDT,
     with_nulls: bool = True,
     keeps_decisions: bool = False,
+    journaled: JournalPlan | None = None,
     on_progress: Callable[[float], None] = lambda share: None,
 ) -> Backtest:
     """Run the scorer and its nulls over [start_s, end_s) of the lake's raw ticks; as `simulation.run_backtest`.
@@ -186,6 +188,6 @@ def run_exact(
     backtest = simulation.run_backtest(
         lake, source, scorer=scorer, config=config, start_s=start_s, end_s=end_s, seed=seed,
         holdout_from_s=holdout_from_s, equity_usdt=equity_usdt, with_nulls=with_nulls, keeps_decisions=keeps_decisions,
-        on_progress=on_progress, make=partial(ExactSimulation, market=market, start_s=start_s),
+        journaled=journaled, on_progress=on_progress, make=partial(ExactSimulation, market=market, start_s=start_s),
     )  # fmt: skip
     return msgspec.structs.replace(backtest, tier="exact", assumptions=assumptions.words())

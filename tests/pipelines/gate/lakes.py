@@ -12,7 +12,6 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
-from pipelines.features import write_features, write_labels
 from pipelines.seconds import to_frame
 from shared.lake import read, write
 from shared.lake.layout import HOUR_S
@@ -25,7 +24,6 @@ SECONDS = 8_400  # the last quarter, 35 minutes, is the holdout; 30 whole ones a
 SYMBOLS, HELD_OUT = 20, 4
 SIGMA_BPS = 2.75  # of a second: the median symbol's 8.7 bps in ten
 STRETCH_S = 30
-SLIPPAGE_BPS = 2.0
 
 
 def write_planted(lake: Path, *, seed: int, edge_bps: float, taker_fee: str = "0.0006", tick: str = "0.01") -> None:
@@ -45,9 +43,12 @@ def write_planted(lake: Path, *, seed: int, edge_bps: float, taker_fee: str = "0
         write.write_table(lake, "seconds", SOURCE, hour, frame.filter(pl.col("second") // HOUR_S == hour), {})
 
 
-def look_ahead(lake: Path, name: str) -> None:
-    """Store one feature of every second as it will be a second later."""
-    for hour in read.hours(lake, "seconds", SOURCE):
-        write_features(lake, SOURCE, hour)
-        write_labels(lake, SOURCE, hour, slippage_bps=SLIPPAGE_BPS)
-    raise NotImplementedError
+def look_ahead(lake: Path, name: str, lead_s: int) -> None:
+    """Store one feature of every second as it will be so much later, in files that say they are what they should be."""
+    for hour in read.hours(lake, "features", SOURCE):
+        path = read.sealed_file(lake, "features", SOURCE, hour)
+        assert path is not None
+        rows = read.collect(read.scan(lake, "features", SOURCE, start_s=hour * HOUR_S, end_s=(hour + 1) * HOUR_S))
+        later = pl.col(name).shift(-lead_s).over("symbol").fill_null(float("nan"))
+        leaking = rows.sort("symbol", "second").with_columns(later)
+        write.write_table(lake, "features", SOURCE, hour, leaking, read.footer(path).provenance)
