@@ -159,6 +159,7 @@ class Exchange(VenueSide):
         self._resting: dict[str, dict[str, Resting]] = {}  # symbol -> order id -> it; no empty ones
         self._unmatched: set[str] = set()
         self._marks: dict[str, Marks] = {}  # of held symbols
+        self._news_ns = NEVER_NS  # before which the venue knows what they are worth
         self._waiting: list[tuple[int, int, int, Resting | Marks]] = []  # (due, rank, n, who); stale once due differs
         self._n_waiting = 0
         self._n_followed = 0
@@ -362,12 +363,15 @@ class Exchange(VenueSide):
 
     def _value(self, now_ns: int) -> bool:
         """Tell the venue what everything that is held is worth now; True where a stop or a liquidation followed."""
-        news = []
+        if now_ns < self._news_ns:
+            return False
+        news, self._news_ns = [], NEVER_NS
         for symbol, marks in self._marks.items():
             if marks.known_until_ns <= now_ns:
                 told = marks.news(self._tape.block(symbol, now_ns), now_ns)
                 if told is not None:
                     news.append(told)
+            self._news_ns = min(self._news_ns, marks.known_until_ns)
         if not news:
             return False
         self._may_be_tight = True
@@ -462,6 +466,7 @@ class Exchange(VenueSide):
             return
         if marks is None:
             marks = self._marks[symbol] = Marks(symbol, now_ns, rank=MARKS_RANK + self._next_rank())
+            self._news_ns = now_ns
         self._guard(marks)
 
     def _next_rank(self) -> int:

@@ -263,10 +263,10 @@ class Accounts:
 
     def unrealised(self, account: str, symbol: str | None = None) -> Decimal:
         """Return sum of size x mark - cost, of one symbol or of all."""
-        held, total = self._accounts[account], ZERO
-        for key, position in held.positions.items():
+        total = ZERO
+        for position, worth in self._worths(self._accounts[account]):
             if symbol is None or position.symbol == symbol:
-                total += self._worth(held, key, position).gain
+                total += worth.gain
         return total
 
     def equity(self, account: str) -> Decimal:
@@ -294,36 +294,38 @@ class Accounts:
     def _cross_risk(self, held: Account) -> tuple[Decimal, Decimal]:
         """Return (equity, maintenance margin) of what is crossed."""
         equity, required = held.balance, ZERO
-        for key, position in held.positions.items():
+        for position, worth in self._worths(held):
             if position.margin_mode == "isolated":
                 equity -= position.margin_usdt
                 continue
-            worth, (symbol, side) = self._worth(held, key, position), key
             equity += worth.gain
+            side = position.position_side
             if side != "net":
-                other = held.positions.get((symbol, "short" if side == "long" else "long"))
+                other = held.positions.get((position.symbol, "short" if side == "long" else "long"))
                 if other is not None and (abs(other.size), other.hold_side) > (abs(position.size), side):
                     continue
             if worth.required is None:
-                worth.required = self._maintenance(symbol, abs(worth.value))
+                worth.required = self._maintenance(position.symbol, abs(worth.value))
             required += worth.required
         return equity, required
 
-    def _worth(self, held: Account, key: tuple[str, PositionSide], position: VenuePosition) -> Worth:
-        """Return what a position is worth now."""
+    def _worths(self, held: Account) -> list[tuple[VenuePosition, Worth]]:
+        """Return every position with what it is worth now."""
         if held.worths_prec != (prec := getcontext().prec):
             held.worths.clear()
             held.worths_prec = prec
-        found = held.worths.get(key)
-        if (
-            found is not None
-            and found.mark is self._marks.get(key[0])
-            and found.size is position.size
-            and found.cost is position.cost
-        ):
-            return found
-        found = held.worths[key] = Worth(position, self.mark(key[0]))
-        return found
+        kept, marks, worths = held.worths, self._marks, []
+        for key, position in held.positions.items():
+            found = kept.get(key)
+            if (
+                found is None
+                or found.mark is not marks.get(key[0])
+                or found.size is not position.size
+                or found.cost is not position.cost
+            ):
+                found = kept[key] = Worth(position, self.mark(key[0]))
+            worths.append((position, found))
+        return worths
 
     def _maintenance(self, symbol: str, notional_usdt: Decimal) -> Decimal:
         return notional_usdt * (self._maintenance_rate(symbol, notional_usdt) + self.contracts[symbol].taker_fee)
@@ -417,19 +419,15 @@ class Accounts:
     def available(self, account: str, without: Order | None = None) -> Decimal:
         """Return what new orders may use: crossed equity less the margin of crossed positions and of orders."""
         held = self._accounts[account]
-        free, crossed = held.balance, []
-        for key, position in held.positions.items():
-            if position.margin_mode == "isolated":
-                free -= position.margin_usdt
-            else:
-                worth = self._worth(held, key, position)
-                crossed.append((key[0], worth))
-                free += worth.gain
-        for symbol, worth in crossed:
-            leverage = self.leverage(account, symbol)
-            if worth.leverage != leverage:
-                worth.leverage, worth.margin = leverage, abs(worth.size) * worth.mark / leverage
-            free -= worth.margin
+        worths, free = self._worths(held), held.balance
+        for position, worth in worths:
+            free += worth.gain if position.margin_mode == "crossed" else -position.margin_usdt
+        for position, worth in worths:
+            if position.margin_mode == "crossed":
+                leverage = self.leverage(account, position.symbol)
+                if worth.leverage != leverage:
+                    worth.leverage, worth.margin = leverage, abs(worth.size) * worth.mark / leverage
+                free -= worth.margin
         return free - self.order_margin(account, without)
 
     def mark(self, symbol: str) -> Decimal:
@@ -453,6 +451,9 @@ class Accounts:
             return True
         book = self._books.get(symbol)
         return book is not None and book.middle() is not None
+
+    def has_last(self, symbol: str) -> bool:
+        return symbol in self._last
 
     def last_price(self, symbol: str) -> Decimal | None:
         """Return the price of the last trade, public or of an account; None before the first."""

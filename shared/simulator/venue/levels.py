@@ -20,6 +20,8 @@ Levels = Iterable[Any]
 
 def decimal_of(value: Any) -> Decimal:
     """Return the shortest decimal that means the same float: the digits that the exchange printed."""
+    if type(value) is float:
+        return Decimal(repr(value))
     if isinstance(value, Decimal):
         return value
     return Decimal(value) if isinstance(value, int | str) else Decimal(repr(float(value)))

@@ -195,7 +195,7 @@ class Plans:
         watched = self._watched.get(symbol)
         if watched is None or self.is_broken:
             return
-        has_last = self._venue.last_price(symbol) is not None
+        has_last = self._venue.has_last(symbol)
         reached: list[tuple[Plan, Decimal]] = []
         for plan in watched:
             trigger_type = plan.request.trigger_type
