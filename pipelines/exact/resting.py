@@ -25,6 +25,10 @@ from pipelines.exact.tape import GONE_NS, NEVER_NS, Block
 from shared.types import NS, Floats, Side
 
 LOOK_NS = 2 * NS
+"""Rows that are looked through at once: array operations cost microseconds, however few they see."""
+
+REMEMBERED_NS = 2 * NS
+"""How long a level counts as it was last seen, once it is out of sight."""
 
 _TRADED, _THROUGH, _CHANGED, _CROSSED = range(4)
 
@@ -165,7 +169,7 @@ def _level_at(block: Block, side: Side, price: float, now_ns: int) -> float:
     size = _sizes_at(own[row : row + 1], price, side is Side.BUY).item(0)
     if size == size:
         return size
-    first = min(int(block.book_ns.searchsorted(now_ns - LOOK_NS)), row)
+    first = min(int(block.book_ns.searchsorted(now_ns - REMEMBERED_NS)), row)
     levels = own[first : row + 1]
     sizes = _sizes_at(levels, price, side is Side.BUY)
     known = np.flatnonzero(~np.isnan(sizes))

@@ -7,11 +7,13 @@ from decimal import Decimal as D
 import msgspec
 import pytest
 
+from pipelines.exact import marks, resting
 from pipelines.exact.exchange import PATIENCE_NS, Assumptions, Change
 from pipelines.exact.latency import Constant, Lognormal
 from pipelines.exact.queues import PowerProbability, QueueModel, RiskAverse
 from pipelines.venue_side import ACCOUNT
 from shared.types import (
+    NS,
     Adopted,
     CancelOrder,
     CancelRefused,
@@ -28,6 +30,9 @@ from shared.types import (
     QueryOrder,
     Side,
 )
+from tests.oracles.both import Market, rests, through_ours
+from tests.oracles.both import contract as rules
+from tests.oracles.markets import made
 from tests.pipelines.exact.made import (
     ASKS,
     BIDS,
@@ -388,3 +393,21 @@ def test_account_of_the_exchange_is_the_venues() -> None:
     deposit, realised, fees, funding = made.venue.totals(ACCOUNT)
     assert made.equity_usdt == deposit + realised - fees + funding + made.venue.unrealised(ACCOUNT)
     assert fees == D("299.97") * D("0.0002") + D("99.99") * D("0.0006")
+
+
+@pytest.mark.parametrize("look_ns", [NS // 10, 3 * NS, 50 * NS])
+def test_how_far_is_looked_ahead_changes_nothing(monkeypatch: pytest.MonkeyPatch, look_ns: int) -> None:
+    """A hundred orders at once: the same fills in the same order, of one instant the oldest order's first."""
+    market = Market(made(seed=2, seconds=60), rules("AUSDT", "0.1", "0.001"))
+    requests = rests(market, seed=5, n_orders=150)
+    expected = through_ours(market, requests)
+
+    for module in (resting, marks):
+        monkeypatch.setattr(module, "LOOK_NS", look_ns)
+    found = through_ours(market, requests)
+
+    assert found.fills == expected.fills
+    assert len({fill.exch_ns for fill in found.fills}) < len(found.fills), (
+        "no two fills of one instant: nothing is seen"
+    )
+    assert (found.statuses, found.equity) == (expected.statuses, expected.equity)
