@@ -25,8 +25,8 @@ from shared.types import NS, Floats, Seconds
 RULE = Rule(horizon_s=HORIZON_S)
 """What is labelled where nobody asks for another: a taker, in and out, over live's horizon."""
 
-BLOCK_S = 120
-"""Seconds whose features are held at once: 34 MB for 600 symbols."""
+BLOCK_S = 240
+"""Seconds whose features are held at once: 67 MB for 600 symbols."""
 
 COLUMNS_AT_ONCE = 8
 
