@@ -8,7 +8,8 @@ another's repeat. It sends as fast as it is told and never drops: who reads too 
     frames/s      received, over the whole run
     core          CPU time of the recorder's process per second (user and system, all threads); what seals is a child
     durable       receive to fsynced, of every row: p50, p99 and the worst
-    RSS           of the recorder: after a tenth of the frames, at the end, and the difference; and of its children
+    RSS           of the recorder: after a tenth of the frames, at the end, and the difference; and of its children.
+                  Its own memory apart from pages of files (libraries) that it has touched and shares: those are no growth
     late          how far the sender was behind its own clock at the end: what a recorder too slow would show
 
 `--burst 50000:10` sends that many a second for so long in the middle of the run.
@@ -249,6 +250,7 @@ class Watch(Meter):
         self.rows: dict[str, int] = {}
         self.lags = np.zeros(100_000, np.int64)  # rows durable within so many tenths of a millisecond
         self.rss: list[tuple[int, float]] = []  # (rows so far, MB)
+        self.own: list[tuple[int, float]] = []  # the same without pages of files
 
     def note(self, collector: Collector, n_aside: int, free_bytes: int, as_of_ns: int) -> None:
         super().note(collector, n_aside, free_bytes, as_of_ns)
@@ -269,6 +271,7 @@ class Watch(Meter):
             self.linked.set()
         self.rows = dict(collector.log.rows)
         self.rss.append((sum(self.rows.values()), rss_mb("self")))
+        self.own.append((sum(self.rows.values()), own_mb("self")))
 
     def lag_ms(self, share: float) -> float:
         """Return within how many milliseconds this share of the rows was durable."""
@@ -277,6 +280,12 @@ class Watch(Meter):
 
 def rss_mb(pid: str) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize() / MB
+
+
+def own_mb(pid: str) -> float:
+    """Return the resident memory of a process without pages of files, MB."""
+    resident, of_files = Path(f"/proc/{pid}/statm").read_text().split()[1:3]
+    return (int(resident) - int(of_files)) * resource.getpagesize() / MB
 
 
 async def record(args: argparse.Namespace, folder: Path) -> None:
@@ -310,7 +319,9 @@ async def record(args: argparse.Namespace, folder: Path) -> None:
         if recording.done():
             await recording
         if not told.done():
-            say(f"{sum(watch.rows.values()) - begin_rows:,} rows, RSS {watch.rss[-1][1]:.1f} MB")
+            say(
+                f"{sum(watch.rows.values()) - begin_rows:,} rows, RSS {watch.rss[-1][1]:.1f} MB, own {watch.own[-1][1]:.1f}"
+            )
     sent = json.loads(told.result())
     expected = sum(sent["sent"].values())
     before = -1
@@ -331,7 +342,9 @@ async def record(args: argparse.Namespace, folder: Path) -> None:
     for table in ("book", "ticker", "trade"):
         rows = read.scan(folder, f"raw/{table}", done.source, is_sorted=False).filter(pl.col("event") == 0)
         got[table] = int(rows.select(pl.len()).collect().item())
-    tenth = next(rss for rows, rss in watch.rss if rows - begin_rows >= expected / 10)
+    tenth, own = (
+        next(mb for rows, mb in seen if rows - begin_rows >= expected / 10) for seen in (watch.rss, watch.own)
+    )
     size = sum(seal.bytes for seal in done.seals)
     children_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     verdict = "none lost, none invented" if got == sent["sent"] else f"sent {sent['sent']}, found {got}"
@@ -342,7 +355,8 @@ async def record(args: argparse.Namespace, folder: Path) -> None:
         f"core {cpu_s / wall_s:.2f}; durable p50 {watch.lag_ms(0.5):.0f} ms, p99 {watch.lag_ms(0.99):.0f} ms, "
         f"worst {watch.lag_ms(1.0):.0f} ms; late {sent['late_s'] * 1e3:.0f} ms\n"
         f"RSS {tenth:.1f} MB after a tenth, {watch.rss[-1][1]:.1f} MB at the end: {watch.rss[-1][1] - tenth:+.1f} MB, "
-        f"highest {max(rss for _, rss in watch.rss):.1f} MB; largest child {children_mb:.0f} MB; "
+        f"highest {max(rss for _, rss in watch.rss):.1f} MB; own {own:.1f} -> {watch.own[-1][1]:.1f} MB: "
+        f"{watch.own[-1][1] - own:+.1f}, highest {max(mb for _, mb in watch.own):.1f} MB; largest child {children_mb:.0f} MB; "
         f"{size / max(1, sum(got.values())):.0f} bytes a row sealed"
     )
 
