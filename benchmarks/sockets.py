@@ -9,7 +9,7 @@ another's repeat. It sends as fast as it is told and never drops: who reads too 
     core          CPU time of the recorder's process per second (user and system, all threads); what seals is a child
     durable       receive to fsynced, of every row: p50, p99 and the worst
     RSS           of the recorder: after a tenth of the frames, at the end, and the difference; and of its children.
-                  Its own memory apart from pages of files (libraries) that it has touched and shares: those are no growth
+                  Its own memory apart from pages of files (libraries), which it shares: touching them is no growth
     late          how far the sender was behind its own clock at the end: what a recorder too slow would show
 
 `--burst 50000:10` sends that many a second for so long in the middle of the run.
@@ -319,9 +319,8 @@ async def record(args: argparse.Namespace, folder: Path) -> None:
         if recording.done():
             await recording
         if not told.done():
-            say(
-                f"{sum(watch.rows.values()) - begin_rows:,} rows, RSS {watch.rss[-1][1]:.1f} MB, own {watch.own[-1][1]:.1f}"
-            )
+            rows, rss = sum(watch.rows.values()) - begin_rows, watch.rss[-1][1]
+            say(f"{rows:,} rows, RSS {rss:.1f} MB, own {watch.own[-1][1]:.1f}")
     sent = json.loads(told.result())
     expected = sum(sent["sent"].values())
     before = -1
@@ -356,8 +355,8 @@ async def record(args: argparse.Namespace, folder: Path) -> None:
         f"worst {watch.lag_ms(1.0):.0f} ms; late {sent['late_s'] * 1e3:.0f} ms\n"
         f"RSS {tenth:.1f} MB after a tenth, {watch.rss[-1][1]:.1f} MB at the end: {watch.rss[-1][1] - tenth:+.1f} MB, "
         f"highest {max(rss for _, rss in watch.rss):.1f} MB; own {own:.1f} -> {watch.own[-1][1]:.1f} MB: "
-        f"{watch.own[-1][1] - own:+.1f}, highest {max(mb for _, mb in watch.own):.1f} MB; largest child {children_mb:.0f} MB; "
-        f"{size / max(1, sum(got.values())):.0f} bytes a row sealed"
+        f"{watch.own[-1][1] - own:+.1f}, highest {max(mb for _, mb in watch.own):.1f} MB; "
+        f"largest child {children_mb:.0f} MB; {size / max(1, sum(got.values())):.0f} bytes a row sealed"
     )
 
 
