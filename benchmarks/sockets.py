@@ -319,8 +319,8 @@ async def record(args: argparse.Namespace, folder: Path) -> None:
         if recording.done():
             await recording
         if not told.done():
-            rows, rss = sum(watch.rows.values()) - begin_rows, watch.rss[-1][1]
-            say(f"{rows:,} rows, RSS {rss:.1f} MB, own {watch.own[-1][1]:.1f}")
+            n_rows, rss = sum(watch.rows.values()) - begin_rows, watch.rss[-1][1]
+            say(f"{n_rows:,} rows, RSS {rss:.1f} MB, own {watch.own[-1][1]:.1f}")
     sent = json.loads(told.result())
     expected = sum(sent["sent"].values())
     before = -1
