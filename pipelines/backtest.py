@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,16 +20,19 @@ from typing import Any
 import msgspec
 import polars as pl
 
-from pipelines import provenance, trials
+from pipelines import parity, provenance, trials
+from pipelines.backtest_journal import JournalPlan
 from pipelines.choices import changed, choices_of, one_each
 from pipelines.exact.exchange import Assumptions, load
 from pipelines.exact.session import NOT_EXACT, run_exact
 from pipelines.moments import second_of, when
 from pipelines.page import NOT_SIMULATED, coverage_of, of_backtest, verdict
-from pipelines.report import write_outputs, write_report
+from pipelines.parity import Checked, parity_of
+from pipelines.report import FILES, write_outputs, write_report
 from pipelines.resources import resolve_source
 from pipelines.simulation import Backtest, Outcome, run_backtest
-from pipelines.tracking import EXPERIMENT_BACKTESTS, Run, Tracking, code_commit, lock_hash
+from pipelines.told import NOT_CHECKED, Parity, Told
+from pipelines.tracking import EXPERIMENT_BACKTESTS, MINUTES_FILE, Run, Tracking, code_commit, lock_hash
 from pipelines.trades import trades_frame
 from pipelines.trials import Trials
 from pipelines.validation import LeakySplit
@@ -38,6 +42,7 @@ from shared import settings as settings_module
 from shared.errors import CrosscutError, SettingsError, TableEmpty
 from shared.features.catalog import FEATURES
 from shared.features.graph import definition_hash
+from shared.journal import FILE_NAME, ModelNote
 from shared.lake import read, write
 from shared.lake.layout import HOUR_NS, HOUR_S
 from shared.limits import config_of
@@ -47,6 +52,14 @@ from shared.types import OrderKind
 
 STYLES = (OrderKind.MARKET.value, OrderKind.POST_ONLY.value)
 SEED = 7
+
+COMPARED_S = 900
+"""Seconds whose decisions are compared with live's: of 600 symbols 8 CPU seconds and a journal of 30 MB."""
+
+COMPARED_FOLDER = "compared"
+"""Beside the report: the journal that was compared. `python -m pipelines.parity --session` does it again."""
+
+ALL, NONE = "all", "none"
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -60,6 +73,8 @@ class Candidate(msgspec.Struct, frozen=True):
     lineage: dict[str, str]
     training_run: str | None = None  # None: nothing was learnt
     digest: str | None = None  # SHA-256 of the booster's text; None: nothing was learnt
+    bundle: ModelNote | None = None  # None: nothing was learnt
+    bundle_folder: Path | None = None  # None: nothing was learnt
 
 
 def candidate(wanted: str, tracking: Tracking, *, seed: int) -> Candidate:
@@ -75,9 +90,8 @@ def candidate(wanted: str, tracking: Tracking, *, seed: int) -> Candidate:
     if wanted == "coin":
         return Candidate(CoinScorer(seed), wanted, None, None, {}, {"model": "coin, nothing learnt"})
     version = tracking.resolve(wanted)
-    model = bundles.load(
-        tracking.bundle_folder(version), definition_hash=definition_hash(FEATURES), feature_names=names
-    )
+    folder = tracking.bundle_folder(version)
+    model = bundles.load(folder, definition_hash=definition_hash(FEATURES), feature_names=names)
     bundle, lineage = model.bundle, model.bundle.lineage
     known_s = version.tags.get("holdout_from_s")
     return Candidate(
@@ -88,6 +102,14 @@ def candidate(wanted: str, tracking: Tracking, *, seed: int) -> Candidate:
         training=dict(tracking.client.get_run(version.run_id).data.metrics),
         training_run=version.run_id,
         digest=bundle.booster_sha256,
+        bundle=ModelNote(
+            name=version.name,
+            version=int(version.version),
+            run_id=version.run_id,
+            digest=bundle.booster_sha256,
+            folder="model",
+        ),
+        bundle_folder=folder,
         lineage={
             "model": f"crosscut version {version.version}, gate: {bundle.gate}",
             "trained on": f"{bundle.source}, {lineage.rows:,} rows, "
@@ -115,6 +137,7 @@ def judge(
     changes: Mapping[str, Any] | None = None,
     variants: Sequence[str] = (),
     assumptions: Assumptions | None = None,
+    compared_s: int | None = COMPARED_S,
 ) -> tuple[Backtest, Path, str, Trials]:
     """Run the backtest and leave its files, its MLflow runs and its trades.
 
@@ -122,6 +145,7 @@ def judge(
         changes: fields of the configuration that differ from what the settings say; None: none does.
         variants: further scorers among which the bandit chooses, as in live.
         assumptions: of the exact tier; None: the screen tier.
+        compared_s: seconds from the first on that are compared with what live would do; None: all, 0: none.
 
     Returns: (backtest, folder, run id, what was tried before).
 
@@ -135,71 +159,86 @@ def judge(
     config = config_of(settings, horizon_s=judged.scorer.horizon_s, entry_kind=OrderKind(style))
     config = changed(config, {**(changes or {}), "variants": tuple(variants)})
     run_tier = run_backtest if assumptions is None else partial(run_exact, assumptions=assumptions)
-    backtest = run_tier(
-        lake,
-        source,
-        scorer=judged.scorer,
-        config=config,
-        start_s=start_s,
-        end_s=end_s,
-        seed=seed,
-        holdout_from_s=judged.holdout_from_s,
-        keeps_decisions=True,
-    )
-    params = {
-        "model": judged.name,
-        "source": source,
-        "style": style,
-        "start": when(start_s),
-        "end": when(end_s),
-        "seed": seed,
-        "symbols": backtest.symbols,
-        "tier": backtest.tier,
-        **({"assumptions": backtest.assumptions} if backtest.assumptions else {}),
-        **{name: value for name, value in msgspec.structs.asdict(config).items() if name != "symbols"},
-    }
-    tried = trials.find(
-        tracking, source, trials.returns_of(backtest.main.equity_usdt, start_s), training_run=judged.training_run
-    )
-    run_ids: list[str] = []
-    for outcome in (backtest.main, *backtest.nulls):
-        is_main = outcome is backtest.main
-        name = f"{outcome.name} {judged.name if outcome.name != judged.name else ''} on {source}".replace("  ", " ")
-        tags = {
-            "kind": outcome.name,
-            "null": str(not is_main).lower(),
+    with tempfile.TemporaryDirectory(prefix="crosscut-compared-") as room:
+        plan = JournalPlan(
+            folder=Path(room) / COMPARED_FOLDER,
+            seconds=end_s - start_s if compared_s is None else min(compared_s, end_s - start_s),
+            model=judged.name,
+            bundle=judged.bundle,
+            bundle_folder=judged.bundle_folder,
+            commit=code_commit(),
+        )
+        backtest = run_tier(
+            lake,
+            source,
+            scorer=judged.scorer,
+            config=config,
+            start_s=start_s,
+            end_s=end_s,
+            seed=seed,
+            holdout_from_s=judged.holdout_from_s,
+            keeps_decisions=True,
+            journaled=plan if plan.seconds else None,
+        )
+        checked = parity.check(plan.folder) if plan.seconds else None
+        params = {
+            "model": judged.name,
             "source": source,
-            "market": "generated" if backtest.is_generated else "real",
-            "commit": code_commit(),
+            "style": style,
+            "start": when(start_s),
+            "end": when(end_s),
+            "seed": seed,
+            "symbols": backtest.symbols,
             "tier": backtest.tier,
+            **({"assumptions": backtest.assumptions} if backtest.assumptions else {}),
+            **{name: value for name, value in msgspec.structs.asdict(config).items() if name != "symbols"},
         }
-        if is_main and judged.training_run is not None:
-            tags["training_run"] = judged.training_run
-        if run_ids:
-            tags["mlflow.parentRunId"] = run_ids[0]
-        with tracking.run(EXPERIMENT_BACKTESTS, name, tags) as run:
-            run_ids.append(run.run_id)
-            run.log_params(params | {"kind": outcome.name})
-            returns = trials.returns_of(outcome.equity_usdt, start_s)
-            run.log_metrics(outcome.metrics | {"net_bps": outcome.net_bps, "orders": outcome.orders})
-            run.log_metrics(trials.figures_of(returns))
-            run.log_curve("equity_usdt", outcome.equity_usdt[::60].tolist())
-            if not is_main:
-                log_trades(run, outcome)
-                continue
-            run.log_metrics({"rank_ic": backtest.ic.mean, "rank_ic_se": backtest.ic.standard_error})
-            run.log_metrics(trials.metrics_of(tried))
-            folder = output if output is not None else lake / "reports" / f"source={source}" / run.run_id
-            write_outputs(folder, outcome, run.run_id)
-            trials.write_returns(folder, returns)
-            lineage = judged.lineage | {"this run": run.run_id, "code of the backtest": code_commit()}
-            page = of_backtest(
-                backtest,
-                training=judged.training,
-                lineage=lineage,
-                trials=trials.words(tried),
-                coverage=coverage_of(lake, source, start_s, end_s),
-                provenance=provenance.of_backtest(
+        tried = trials.find(
+            tracking, source, trials.returns_of(backtest.main.equity_usdt, start_s), training_run=judged.training_run
+        )
+        run_ids: list[str] = []
+        for outcome in (backtest.main, *backtest.nulls):
+            is_main = outcome is backtest.main
+            name = f"{outcome.name} {judged.name if outcome.name != judged.name else ''} on {source}".replace("  ", " ")
+            tags = {
+                "kind": outcome.name,
+                "null": str(not is_main).lower(),
+                "source": source,
+                "market": "generated" if backtest.is_generated else "real",
+                "commit": code_commit(),
+                "tier": backtest.tier,
+            }
+            if is_main and judged.training_run is not None:
+                tags["training_run"] = judged.training_run
+            if run_ids:
+                tags["mlflow.parentRunId"] = run_ids[0]
+            with tracking.run(EXPERIMENT_BACKTESTS, name, tags) as run:
+                run_ids.append(run.run_id)
+                run.log_params(params | {"kind": outcome.name})
+                returns = trials.returns_of(outcome.equity_usdt, start_s)
+                run.log_metrics(outcome.metrics | {"net_bps": outcome.net_bps, "orders": outcome.orders})
+                run.log_metrics(trials.figures_of(returns))
+                run.log_curve("equity_usdt", outcome.equity_usdt[::60].tolist())
+                if not is_main:
+                    log_trades(run, outcome)
+                    continue
+                run.log_metrics({"rank_ic": backtest.ic.mean, "rank_ic_se": backtest.ic.standard_error})
+                run.log_metrics(trials.metrics_of(tried))
+                folder = output if output is not None else lake / "reports" / f"source={source}" / run.run_id
+                write_outputs(folder, outcome, run.run_id)
+                trials.write_returns(folder, returns)
+                noted = keep_journal(plan.folder, folder / COMPARED_FOLDER)
+                lineage = judged.lineage | {"this run": run.run_id, "code of the backtest": code_commit()}
+                told = Told(
+                    run=run.run_id,
+                    training={name: provenance.defined(value) for name, value in judged.training.items()},
+                    lineage=lineage,
+                    trials=tuple(trials.words(tried)),
+                    coverage=coverage_of(lake, source, start_s, end_s),
+                    parity=said_of(checked, end_s - start_s, folder / COMPARED_FOLDER),
+                    not_simulated=NOT_SIMULATED if assumptions is None else f"{NOT_EXACT} {backtest.assumptions}.",
+                )
+                stands_on = provenance.of_backtest(
                     lake,
                     backtest,
                     config,
@@ -207,17 +246,43 @@ def judge(
                     model_digest=judged.digest,
                     commit=code_commit(),
                     packages=lock_hash(),
+                    told=told,
+                    noted=noted,
                     assumptions=assumptions,
-                ),
-                not_simulated=NOT_SIMULATED if assumptions is None else f"{NOT_EXACT} {backtest.assumptions}.",
-            )
-            write_report(folder / "report.html", page)
-            run.log_folder(folder, "backtest")
-            write_trades(lake, source, outcome, run.run_id)
-            if backtest.decisions is not None:
-                backtest.decisions.store(lake, source, run.run_id)
-                backtest.decisions.close()
-    return backtest, folder, run_ids[0], tried
+                )
+                page = of_backtest(backtest, told, stands_on)
+                write_report(folder / "report.html", page)
+                run.log_files([folder / name for name in (*FILES, MINUTES_FILE)], "backtest")
+                write_trades(lake, source, outcome, run.run_id)
+                if backtest.decisions is not None:
+                    backtest.decisions.store(lake, source, run.run_id)
+                    backtest.decisions.close()
+        return backtest, folder, run_ids[0], tried
+
+
+def keep_journal(found: Path, kept: Path) -> str:
+    """Put the journal that was compared beside the report, in place of an earlier one; return its SHA-256.
+
+    Returns: "" where nothing was compared.
+    """
+    if (kept / FILE_NAME).is_file():
+        shutil.rmtree(kept)
+    if not found.is_dir():
+        return ""
+    shutil.move(found, kept)
+    return provenance.journal_digest(kept)
+
+
+def said_of(checked: Checked | None, window_s: int, folder: Path) -> Parity:
+    """Return what the badge says of a comparison, and of how much it was made."""
+    if checked is None:
+        return NOT_CHECKED
+    share = "All" if checked.seconds >= window_s else f"The first {checked.seconds:,}"
+    what = (
+        f"{share} of {window_s:,} seconds told again to a fresh engine, which computes features and scores second by "
+        "second, as live does; research computes them in other blocks: "
+    )
+    return parity_of(checked, command=f"python -m pipelines.parity --session {folder}", what=what)
 
 
 def judged_window(
@@ -340,8 +405,28 @@ def parser() -> argparse.ArgumentParser:
         "--variant", dest="variants", action="append", default=[], metavar="SCORER",
         help="a further scorer, rules or rules/30s; again for another: the bandit chooses among them, as in live.run",
     )  # fmt: skip
+    p.add_argument(
+        "--compare", default=str(COMPARED_S), metavar="SECONDS",
+        help="how many of the first seconds are compared with what live would do, all or none (default: "
+        f"{COMPARED_S})",
+    )  # fmt: skip
     p.add_argument("--seed", type=int, default=SEED, help=f"of the engine and the coin (default: {SEED})")
     return p
+
+
+def compared_of(text: str) -> int | None:
+    """Return how many seconds are to be compared, None for all of them.
+
+    Raises:
+        SettingsError: it is no number of them.
+    """
+    if text in (ALL, NONE):
+        return None if text == ALL else 0
+    if not text.isdecimal():
+        raise SettingsError(
+            f"--compare must be a number of seconds, {ALL} or {NONE}, found {text!r}: give one of these"
+        )
+    return int(text)
 
 
 def assumptions_of(tier: str, path: Path | None) -> Assumptions | None:
@@ -365,6 +450,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tracking = Tracking(settings.tracking_uri)
         start_s, end_s = second_of(args.start), second_of(args.end)
         assumptions = assumptions_of(args.tier, args.assumptions)
+        compared_s = compared_of(args.compare)
         with tracking.told():
             judged = candidate(args.model, tracking, seed=args.seed)
             source = resolve_source(settings.lake, args.source or judged.source, settings)
@@ -382,6 +468,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 changes=changes,
                 variants=args.variants,
                 assumptions=assumptions,
+                compared_s=compared_s,
             )
     except CrosscutError as error:
         print(error, file=sys.stderr)

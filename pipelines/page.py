@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 import enum
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from pipelines.provenance import Provenance
 from pipelines.shortfall import Gap
 from pipelines.simulation import Backtest, Outcome
 from pipelines.skill import NO_SKILL, Skill
+from pipelines.told import ChannelCoverage, Told
 from pipelines.trades import Slice, slices_of
 from shared.errors import TableEmpty
 from shared.lake import read
@@ -38,37 +38,6 @@ class Kind(enum.StrEnum):
     SESSION = "session"
 
 
-class ParityVerdict(enum.StrEnum):
-    NOT_CHECKED = "not checked"
-    IDENTICAL = "identical"
-    DIFFERS = "differs"
-
-
-class Parity(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether research and trading computed the same, and who says so."""
-
-    verdict: ParityVerdict = ParityVerdict.NOT_CHECKED
-    sentence: str = "Nobody has compared yet what live computes with what research computes on the same seconds."
-
-
-NOT_CHECKED = Parity()
-
-
-class ChannelCoverage(msgspec.Struct, frozen=True):
-    """How much of a channel was recorded in the window, in symbol-minutes."""
-
-    channel: str
-    complete: int
-    gap: int
-    stale: int
-
-    @property
-    def share(self) -> float:
-        """Return the complete share of what was listed [1]; NaN where nothing was."""
-        total = self.complete + self.gap + self.stale
-        return self.complete / total if total else math.nan
-
-
 class Page(msgspec.Struct, frozen=True, kw_only=True):
     """A report before it is rendered."""
 
@@ -84,14 +53,9 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     nulls: tuple[Outcome, ...] = ()
     skill: Skill = NO_SKILL
     sample: tuple[str, str]  # what was learnt before, as (heading, sentence)
-    trials: tuple[str, ...] = ()
-    training: Mapping[str, float] = {}  # figures of the model's training run; {}: nothing was learnt
-    coverage: tuple[ChannelCoverage, ...] | None = None  # None: nobody judged it
-    parity: Parity = NOT_CHECKED
+    told: Told
     gap: Gap | None = None  # of a session; None: nothing to compare with
-    lineage: Mapping[str, str] = {}
     provenance: Provenance | None = None  # None: it cannot be recomputed
-    not_simulated: str
 
     @property
     def is_generated(self) -> bool:
@@ -108,24 +72,8 @@ NOT_SIMULATED = (
 )
 
 
-def of_backtest(
-    backtest: Backtest,
-    *,
-    training: Mapping[str, float],
-    lineage: Mapping[str, str],
-    trials: Sequence[str],
-    coverage: tuple[ChannelCoverage, ...] | None = None,
-    parity: Parity = NOT_CHECKED,
-    provenance: Provenance | None = None,
-    not_simulated: str = NOT_SIMULATED,
-) -> Page:
-    """Return the page of a backtest.
-
-    Args:
-        training: figures of the model's training run (`training.figures_of`); empty for rules and coin.
-        lineage: what to say about where it comes from, in order.
-        trials: what was tried before this result, and what it is worth after it (`trials.words`).
-    """
+def of_backtest(backtest: Backtest, told: Told, provenance: Provenance | None = None) -> Page:
+    """Return the page of a backtest."""
     name = backtest.main.name
     if backtest.holdout_from_s is None:
         sample = ("Nothing was learnt:", f"{name} has no training, every second is out of sample.")
@@ -148,13 +96,8 @@ def of_backtest(
         nulls=backtest.nulls,
         skill=backtest.skill,
         sample=sample,
-        trials=tuple(trials),
-        training=training,
-        coverage=coverage,
-        parity=parity,
-        lineage=lineage,
+        told=told,
         provenance=provenance,
-        not_simulated=not_simulated,
     )
 
 

@@ -37,6 +37,7 @@ from pipelines.journaled import Block, Recomputing, as_live
 from pipelines.moments import second_of, when
 from pipelines.sessions import sessions_of
 from pipelines.tables import Table, table_of
+from pipelines.told import NOT_CHECKED, Parity, ParityVerdict
 from pipelines.verdicts import Verdict
 from shared import entry, journal
 from shared import settings as settings_module
@@ -44,7 +45,7 @@ from shared.errors import CrosscutError, JournalError, ModelError, NotEnoughData
 from shared.features.catalog import FEATURES
 from shared.features.graph import Features, formulas_of
 from shared.lake.layout import HOUR_S, hour_name
-from shared.replay import Difference, replay
+from shared.replay import Difference, Replayed, replay
 from shared.strategy.engine import digest_of, digest_of_scores
 from shared.strategy.scores import Scores
 from shared.types import NS
@@ -95,6 +96,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     seconds: int
     symbols: int
     stages: tuple[Stage, ...]  # those that apply, in the order of `STAGES`
+    decisions: int = 0  # of the engine that were made again, byte for byte
     first: First | None  # None: no difference
     troubles: tuple[str, ...] = ()  # why something could not be compared, a sentence each
     is_closed: bool = False
@@ -107,6 +109,11 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
         return self.seconds * self.symbols
 
     @property
+    def mismatches(self) -> int:
+        """Return the seconds of a stage that differ, or cannot be compared; troubles count where nothing else does."""
+        return sum(stage.mismatched + stage.missing for stage in self.stages) or len(self.troubles)
+
+    @property
     def is_identical(self) -> bool:
         return not self.troubles and all(stage.is_identical for stage in self.stages)
 
@@ -117,7 +124,8 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
             return f"session {self.session}: no second to compare"
         if self.is_identical:
             names = [stage.name for stage in self.stages if stage.compared]
-            return f"{what}, 0 mismatches in {', '.join(names)}"
+            again = f"; {self.decisions:,} decisions are identical, byte for byte" if self.decisions else ""
+            return f"{what}, 0 mismatches in {', '.join(names)}{again}"
         counts = [
             f"{stage.name} {stage.mismatched:,} mismatched, {stage.missing:,} missing"
             for stage in self.stages
@@ -174,6 +182,7 @@ def check(
     start_s: int | None = None,
     end_s: int | None = None,
     with_decisions: bool | None = None,
+    replayed: Replayed | None = None,
 ) -> Checked:
     """Compare a session with what research makes of its seconds.
 
@@ -181,6 +190,7 @@ def check(
         lake: where the recorder's seconds lie, None: they are not looked at.
         start_s, end_s: of the seconds to compare; None: all.
         with_decisions: None: as `REPLAY_WITHIN_S` says.
+        replayed: what a replay of it has found already; None: nobody has replayed it.
 
     Raises:
         JournalError: the journal cannot be read at all.
@@ -213,8 +223,16 @@ def check(
     if with_decisions is None:
         began_s = work.header.started_ns // NS
         with_decisions = is_last or end_s is None or end_s - began_s <= REPLAY_WITHIN_S
+    n_decisions = 0
     if with_decisions and bounds:
-        troubles += _replayed(folder, bounds[0], bounds[-1] + 1, n_seconds, found)
+        try:
+            replayed = replay(folder) if replayed is None else replayed
+        except (JournalError, ModelError) as error:
+            found.missing["decisions"] += n_seconds
+            troubles.append(str(error))
+        else:
+            n_decisions = replayed.decisions
+            _compare_decisions(replayed.difference, bounds[0], bounds[-1] + 1, n_seconds, found)
     return Checked(
         session=work.header.session,
         source=work.header.source,
@@ -223,6 +241,7 @@ def check(
         seconds=n_seconds,
         symbols=len(work.symbols),
         stages=found.stages(),
+        decisions=n_decisions,
         first=_named(found, work),
         troubles=tuple(dict.fromkeys(troubles)),
         is_closed=work.reader.is_closed,
@@ -261,17 +280,12 @@ def _compare(block: Block, work: Recomputing, found: _Found) -> None:
                 )
 
 
-def _replayed(folder: Path, start_s: int, end_s: int, n_seconds: int, found: _Found) -> list[str]:
-    """Compare the decisions; return why they could not be."""
-    try:
-        difference: Difference | None = replay(folder).difference
-    except (JournalError, ModelError) as error:
-        found.missing["decisions"] += n_seconds
-        return [str(error)]
+def _compare_decisions(difference: Difference | None, start_s: int, end_s: int, n_seconds: int, found: _Found) -> None:
+    """Count what a replay has found."""
     at = None if difference is None else (difference.second if difference.second is not None else start_s - 1)
     if difference is None or at is None or at >= end_s:
         found.compared["decisions"] += n_seconds
-        return []
+        return
     found.compared["decisions"] += max(0, at - start_s)
     if difference.stage == "actions" and at >= start_s:
         found.compared["decisions"] += 1
@@ -283,7 +297,6 @@ def _replayed(folder: Path, start_s: int, end_s: int, n_seconds: int, found: _Fo
         found.lacks(
             "decisions", max(at, start_s), f"has {what} ({difference.expected})", f"has {difference.found}", n=left
         )
-    return []
 
 
 def _named(found: _Found, work: Recomputing) -> First | None:
@@ -406,6 +419,25 @@ def _may_hold(lake: Path, source: str, start_s: int, end_s: int) -> list[Path]:
 def stage_rows(checked: Checked) -> list[dict[str, Any]]:
     """Return the stages for a table."""
     return [msgspec.structs.asdict(stage) for stage in checked.stages]
+
+
+def parity_of(checked: Checked, *, command: str, what: str = "") -> Parity:
+    """Return what a report says of a comparison.
+
+    Args:
+        command: makes it again.
+        what: was compared, where that is not all of it; ends in a space.
+    """
+    if not checked.seconds and checked.is_identical:
+        return NOT_CHECKED
+    verdict = ParityVerdict.IDENTICAL if checked.is_identical else ParityVerdict.DIFFERS
+    return Parity(
+        verdict=verdict,
+        sentence=f"{what}{checked.sentence()}.",
+        decisions=checked.decisions,
+        mismatches=checked.mismatches,
+        command=command,
+    )
 
 
 # --------------------------------------------------------------------------------------------------- by hand

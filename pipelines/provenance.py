@@ -18,6 +18,8 @@ import msgspec
 
 from pipelines.exact.exchange import Assumptions
 from pipelines.simulation import Backtest, Outcome
+from pipelines.told import Told
+from shared import journal
 from shared.errors import CrosscutError
 from shared.features.catalog import FEATURES
 from shared.features.graph import lookback_of
@@ -27,7 +29,7 @@ from shared.strategy.config import EngineConfig
 from shared.strategy.portfolio import Trade
 from shared.types import NS
 
-FORMAT = 1
+FORMAT = 2
 RAW_READ = ("raw/book", "raw/trade", "raw/ticker")
 FILE_NAME = "report.json"
 ELEMENT = "crosscut-provenance"
@@ -69,7 +71,8 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     assumptions: Assumptions | None = None  # of the exact tier; None: the screen tier needs none
     ticks: dict[str, str] = {}  # of the exact tier: raw table and hour -> content hash
     session: str = ""  # of a session: its name
-    journal: str = ""  # of a session: running hash over everything it was told
+    journal: str = ""  # SHA-256 of a session's journal, of a backtest's the one beside the report; "": there is none
+    told: Told
     results: tuple[ResultDigest, ...]
     rank_ic: float | None
 
@@ -91,6 +94,12 @@ def result_of(outcome: Outcome) -> ResultDigest:
         equity=hashlib.sha256(outcome.equity_usdt.astype("<f8").tobytes()).hexdigest(),
         metrics={name: defined(value) for name, value in (outcome.metrics | {"net_bps": outcome.net_bps}).items()},
     )
+
+
+def journal_digest(folder: Path) -> str:
+    """Return the SHA-256 of the journal in a folder."""
+    with (folder / journal.FILE_NAME).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hashes_of(lake: Path, table: str, source: str, start_s: int, end_s: int) -> dict[str, str]:
@@ -117,11 +126,12 @@ def universe_digest(lake: Path, source: str, start_s: int, end_s: int) -> str:
 
 def of_backtest(
     lake: Path, backtest: Backtest, config: EngineConfig, *, model: str, model_digest: str | None, commit: str,
-    packages: str, assumptions: Assumptions | None = None,
+    packages: str, told: Told, noted: str = "", assumptions: Assumptions | None = None,
 ) -> Provenance:  # fmt: skip
     """Return what a backtest was computed from.
 
     Args:
+        noted: SHA-256 of the journal of what its engine was told at first; "": there is none.
         assumptions: of the exact tier; None: it was the screen tier.
     """
     window = backtest.source, backtest.start_s, backtest.end_s
@@ -144,6 +154,8 @@ def of_backtest(
         tier="screen" if assumptions is None else "exact",
         assumptions=assumptions,
         ticks={} if assumptions is None else ticks_of(lake, *window),
+        journal=noted,
+        told=told,
         results=tuple(result_of(outcome) for outcome in (backtest.main, *backtest.nulls)),
         rank_ic=defined(backtest.ic.mean),
     )

@@ -49,6 +49,9 @@ _LABELS = {
 }
 assert tuple(_LABELS) == METRICS
 
+FILES = ("report.html", provenance.FILE_NAME, "trades.parquet", "trades.csv", "metrics.csv")
+"""What is written of every result."""
+
 _SLICES_MAX = 12  # rows of a table of symbols
 
 

@@ -10,7 +10,6 @@ parts that add up to it (`pipelines.shortfall`).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -22,13 +21,14 @@ import polars as pl
 
 from pipelines import parity, provenance
 from pipelines.moments import when
-from pipelines.page import Kind, Page, Parity, ParityVerdict, verdict
+from pipelines.page import Kind, Page, verdict
 from pipelines.provenance import Provenance
 from pipelines.report import write_outputs, write_report
 from pipelines.scoring import outcomes_in
 from pipelines.shortfall import Fill, Gap, decompose
 from pipelines.simulation import ExposureMeter, Outcome
 from pipelines.skill import Skill, SkillMeter
+from pipelines.told import Told
 from pipelines.tracking import code_commit, lock_hash
 from pipelines.trades import Execution, metrics_of, net_bps
 from pipelines.venue_side import ASKS, BIDS, Tape, VenueSide, end_of
@@ -82,7 +82,7 @@ class Reported(msgspec.Struct, frozen=True):
             f"net {page.main.metrics['net_pnl_usdt']:+,.2f} USDT after all costs{mark}",
             verdict(page),
             f"{page.source}, {when(page.start_s)} to {when(page.end_s)}",
-            page.parity.sentence,
+            page.told.parity.sentence,
         ]
         if gap is not None:
             parts = ", ".join(f"{name} {float(value):+.4f}" for name, value in gap.parts.items() if value)
@@ -104,18 +104,19 @@ def report_session(lake: Path, folder: Path, output: Path) -> Reported:
         JournalError: the journal cannot be read, or holds no second.
         ModelMismatch: the model in the session's folder is not the one that traded.
     """
-    page, replayed = page_of(folder)
-    if replayed.difference is None:
-        checked = parity.check(folder, lake=lake, with_decisions=False)
-        page = msgspec.structs.replace(page, parity=parity_of(replayed, checked))
+    page, replayed = page_of(folder, lake)
     output.mkdir(parents=True, exist_ok=True)
     write_outputs(output, page.main, replayed.session)
     write_report(output / "report.html", page)
     return Reported(page, output, replayed)
 
 
-def page_of(folder: Path) -> tuple[Page, Replayed]:
-    """Return what a session's report shows."""
+def page_of(folder: Path, lake: Path | None = None) -> tuple[Page, Replayed]:
+    """Return what a session's report shows.
+
+    Args:
+        lake: whose recorder's seconds are looked at beside the session's; None: nobody's.
+    """
     watch = SessionWatch()
     replayed = replay(folder, watch)
     header = watch.header
@@ -126,8 +127,19 @@ def page_of(folder: Path) -> tuple[Page, Replayed]:
     main = watch.outcome()
     model = header.model if header.bundle is None else f"model {header.bundle.version}"
     start_s, end_s = watch.seconds[0], watch.seconds[-1] + 1
-    digest = hashlib.sha256((folder / journal.FILE_NAME).read_bytes()).hexdigest()
+    digest = provenance.journal_digest(folder)
     skill = watch.skill(start_s, end_s)
+    checked = parity.check(folder, lake=lake, replayed=replayed)
+    found = parity.parity_of(checked, command=f"python -m pipelines.parity --session {header.session}")
+    if replayed.difference is not None:
+        found = msgspec.structs.replace(found, sentence=f"{found.sentence} This page ends where they part.")
+    told = Told(
+        run=header.session,
+        lineage=lineage_of(header, digest),
+        parity=found,
+        not_simulated="The gap compares with the screen tier of the backtest: an order meets the row a second after "
+        "its decision, five visible levels, no place in a queue.",
+    )
     return (
         Page(
             kind=Kind.SESSION,
@@ -145,9 +157,8 @@ def page_of(folder: Path) -> tuple[Page, Replayed]:
                 "every fill on this page came from the venue while nobody knew what would follow; fees, funding and "
                 "slippage are those that were paid.",
             ),
-            parity=parity_of(replayed),
+            told=told,
             gap=watch.gap(intents_identical=replayed.difference is None),
-            lineage=lineage_of(header, digest),
             provenance=Provenance(
                 kind="session",
                 source=header.source,
@@ -163,35 +174,13 @@ def page_of(folder: Path) -> tuple[Page, Replayed]:
                 packages=lock_hash(),
                 session=header.session,
                 journal=digest,
+                told=told,
                 results=(provenance.result_of(main),),
                 rank_ic=provenance.defined(skill.ic.mean),
             ),
-            not_simulated="The gap compares with the screen tier of the backtest: an order meets the row a second "
-            "after its decision, five visible levels, no place in a queue.",
         ),
         replayed,
     )
-
-
-def parity_of(replayed: Replayed, checked: parity.Checked | None = None) -> Parity:
-    """Return what the replay found, and what research computes of the same seconds, in words.
-
-    Args:
-        checked: None: nobody has computed them in blocks, as research does.
-    """
-    if replayed.difference is not None:
-        return Parity(
-            verdict=ParityVerdict.DIFFERS,
-            sentence=f"The replay {replayed.difference.sentence()}; this page ends there.",
-        )
-    sentence = (
-        f"Replayed from its journal: {replayed.seconds:,} seconds, {replayed.events:,} other events and "
-        f"{replayed.actions:,} actions are identical, byte for byte."
-    )
-    if checked is None or not checked.seconds:
-        return Parity(verdict=ParityVerdict.IDENTICAL, sentence=sentence)
-    verdict = ParityVerdict.IDENTICAL if checked.is_identical else ParityVerdict.DIFFERS
-    return Parity(verdict=verdict, sentence=f"{sentence} Computed in blocks, as research does: {checked.sentence()}.")
 
 
 def lineage_of(header: journal.Header, digest: str) -> dict[str, str]:

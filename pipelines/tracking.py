@@ -73,6 +73,11 @@ class Run:
         for start in range(0, len(points), _BATCH_MAX):
             self._client.log_batch(self.run_id, metrics=points[start : start + _BATCH_MAX])
 
+    def log_files(self, paths: Sequence[Path], name: str) -> None:
+        """Keep files with the run, below a folder of this name."""
+        for path in paths:
+            self._client.log_artifact(self.run_id, str(path), name)
+
     def log_folder(self, folder: Path, name: str | None = None) -> None:
         self._client.log_artifacts(self.run_id, str(folder), name)
 

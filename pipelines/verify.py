@@ -5,25 +5,35 @@ of the lake, contracts, the booster, a session's journal. Where one of them is a
 a sentence says which. Code is different: a commit is a claim that results may differ, the computation is the proof. So
 with another commit it goes on, says so, and lets the result decide. Nothing is written, no trial is counted.
 
+Compared is, in this order: every figure, trade and second of equity; what the report says of its model, its session and
+its parity; the files beside it; and the page itself, line by line, written again from what was computed. Pictures are
+compared where the packages are those of the report: another matplotlib draws the same figure in other bytes. What was
+tried before, and what was recorded, is shown as it was then: more may have been tried and judged since.
+
 Exit codes: 0 equal, 1 different, 3 the lake has changed, 4 the model is gone or another, 7 the journal is.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
+import re
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
 import msgspec
+import polars as pl
 
-from pipelines import provenance
-from pipelines.backtest import candidate
+from pipelines import parity, provenance, trials
+from pipelines.backtest import COMPARED_FOLDER, Candidate, candidate, said_of
 from pipelines.exact.session import run_exact
+from pipelines.page import Page, coverage_of, of_backtest
 from pipelines.provenance import Provenance, ResultDigest, read_report
+from pipelines.report import render, write_outputs
 from pipelines.session_report import page_of
 from pipelines.simulation import run_backtest
 from pipelines.tracking import Tracking, code_commit, lock_hash
@@ -48,7 +58,23 @@ class Verified(msgspec.Struct, frozen=True):
         return "\n".join([self.difference or "equal: every trade, every second of equity, every figure", *self.notes])
 
 
-def verify(lake: Path, told: Provenance, tracking: Tracking) -> Verified:
+class Where(msgspec.Struct, frozen=True):
+    """Where a report lies."""
+
+    page: Path | None  # None: only what it was computed from is there
+    folder: Path | None  # with the files that go with it; None: a page alone, as it was mailed
+
+
+def locate(path: Path) -> Where:
+    """Return what belongs to a report that is given as its page, the file beside it, or their folder."""
+    folder = path if path.is_dir() else path.parent
+    if not (folder / provenance.FILE_NAME).is_file():
+        return Where(path if path.suffix == ".html" else None, None)
+    page = path if path.suffix == ".html" else folder / "report.html"
+    return Where(page if page.is_file() else None, folder)
+
+
+def verify(lake: Path, told: Provenance, tracking: Tracking, where: Where) -> Verified:
     """Compute a report again.
 
     Raises:
@@ -56,9 +82,23 @@ def verify(lake: Path, told: Provenance, tracking: Tracking) -> Verified:
         ModelMissing, ModelMismatch: the model is.
         JournalError: the session is.
     """
-    notes = notes_of(told)
-    if told.kind == "session":
-        return Verified(_session_difference(lake, told), notes)
+    notes = list(notes_of(told))
+    page, difference = _session(lake, told) if told.kind == "session" else _backtest(lake, told, tracking, notes)
+    if difference is None and provenance.defined(page.skill.ic.mean) != told.rank_ic:
+        difference = _said("rank IC", told.rank_ic, provenance.defined(page.skill.ic.mean))
+    if difference is None and where.folder is not None:
+        difference = _compared_difference(told, where.folder, notes) or files_difference(told, page, where, notes)
+    if difference is None and where.page is not None:
+        has_pictures = told.packages == lock_hash()
+        if not has_pictures:
+            notes.append("pictures were not compared: other packages draw them in other bytes")
+        again = render(msgspec.structs.replace(page, told=told.told, provenance=told))
+        difference = page_difference(where.page.read_text(encoding="utf-8"), again, has_pictures=has_pictures)
+    return Verified(difference, tuple(notes))
+
+
+def _backtest(lake: Path, told: Provenance, tracking: Tracking, notes: list[str]) -> tuple[Page, str | None]:
+    """Return the page of a backtest that is run again, and the first difference of its results."""
     check_lake(lake, told)
     judged = candidate(told.model, tracking, seed=told.seed)
     if judged.digest != told.model_digest:
@@ -79,10 +119,127 @@ def verify(lake: Path, told: Provenance, tracking: Tracking) -> Verified:
         equity_usdt=Decimal(told.equity_usdt),
     )
     found = tuple(provenance.result_of(outcome) for outcome in (again.main, *again.nulls))
-    difference = difference_of(told.results, found)
-    if difference is None and provenance.defined(again.ic.mean) != told.rank_ic:
-        difference = _said("rank IC", told.rank_ic, provenance.defined(again.ic.mean))
-    return Verified(difference, notes)
+    if coverage_of(lake, told.source, told.start_s, told.end_s) != told.told.coverage:
+        notes.append("the coverage of the window was judged otherwise since: the page shows what was known then")
+    return of_backtest(again, told.told), difference_of(told.results, found) or _model_difference(told, judged)
+
+
+def _model_difference(told: Provenance, judged: Candidate) -> str | None:
+    """Return the first thing that a report says otherwise of its model than MLflow does."""
+    training = {name: provenance.defined(value) for name, value in judged.training.items()}
+    for what, was, now in (
+        ("of the training", told.told.training, training),
+        ("of where it comes from", {k: v for k, v in told.told.lineage.items() if k in judged.lineage}, judged.lineage),
+    ):
+        for name in dict.fromkeys([*was, *now]):
+            if was.get(name) != now.get(name):
+                return _said(f"{name} {what}", was.get(name), now.get(name))
+    return None
+
+
+def _session(lake: Path, told: Provenance) -> tuple[Page, str | None]:
+    """Return the page of a session that is replayed, and the first difference of its results."""
+    folder = journal.find(lake, told.session)
+    digest = provenance.journal_digest(folder)
+    if digest != told.journal:
+        raise JournalError(
+            f"the journal of {told.session} must be {told.journal[:12]}…, found {digest[:12]}… in {folder}: restore it"
+        )
+    page, replayed = page_of(folder)
+    difference = difference_of(told.results, (provenance.result_of(page.main),))
+    if difference is not None and replayed.difference is not None:
+        difference += f"; the replay {replayed.difference.sentence()}"
+    was, now = (msgspec.to_builtins(one) for one in (told.told, page.told))
+    return page, difference or next((_said(name, was[name], now[name]) for name in was if was[name] != now[name]), None)
+
+
+def _compared_difference(told: Provenance, folder: Path, notes: list[str]) -> str | None:
+    """Compare the journal that lies beside a backtest's report once more with what live would do."""
+    compared = folder / COMPARED_FOLDER
+    if told.kind == "session" or not told.journal:
+        return None
+    if not (compared / journal.FILE_NAME).is_file():
+        notes.append(
+            f"{COMPARED_FOLDER}/{journal.FILE_NAME} is not there: whether live would do the same was not asked"
+        )
+        return None
+    digest = provenance.journal_digest(compared)
+    if digest != told.journal:
+        return _said(f"{COMPARED_FOLDER}/{journal.FILE_NAME} (SHA-256)", f"{told.journal[:12]}…", f"{digest[:12]}…")
+    again = said_of(parity.check(compared), told.end_s - told.start_s, compared)
+    was, now = (msgspec.structs.replace(one, command="") for one in (told.told.parity, again))
+    return None if was == now else _said("parity", was.sentence, now.sentence)
+
+
+def files_difference(told: Provenance, page: Page, where: Where, notes: list[str]) -> str | None:
+    """Write the files of a report again and return the first difference; what is not there is noted."""
+    assert where.folder is not None, "files lie in a folder"
+    with tempfile.TemporaryDirectory(prefix="crosscut-verify-") as temporary:
+        again = Path(temporary)
+        write_outputs(again, page.main, told.told.run)
+        if told.kind == "backtest":
+            trials.write_returns(again, trials.returns_of(page.main.equity_usdt, told.start_s))
+        provenance.write_beside(again, told)
+        for path in sorted(again.iterdir()):
+            found = where.folder / path.name
+            if not found.is_file():
+                notes.append(f"{path.name} is not there")
+                continue
+            difference = file_difference(found, path)
+            if difference is not None:
+                return difference
+    return None
+
+
+def file_difference(found: Path, again: Path) -> str | None:
+    """Return where a file differs from what was written again: a table by its rows, everything else by its lines."""
+    if found.suffix != ".parquet":
+        try:
+            lines = found.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            return _said(found.name, f"no text ({error.reason})", "text")
+        for n, (one, other) in enumerate(zip_longest(lines, again.read_text(encoding="utf-8").splitlines()), start=1):
+            if one != other:
+                return _said(f"{found.name}, line {n},", one, other)
+        return None
+    computed = pl.read_parquet(again)
+    try:
+        told = pl.read_parquet(found)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        return _said(found.name, f"no table ({str(error).splitlines()[0]})", f"{computed.height} rows")
+    if told.schema != computed.schema or told.height != computed.height:
+        shapes = [f"{one.height} rows x {one.width} columns" for one in (told, computed)]
+        return _said(found.name, *shapes)
+    for name in computed.columns:
+        is_same = told[name].eq_missing(computed[name])
+        if not is_same.all():
+            n = int(is_same.not_().arg_true()[0])
+            return _said(f"{found.name}, {name} of row {n},", told[name][n], computed[name][n])
+    return None
+
+
+def page_difference(found: str, again: str, *, has_pictures: bool) -> str | None:
+    """Return the first line in which a page differs from what was written again."""
+    pages = [found, again]
+    if not has_pictures:
+        pages = [_PICTURE.sub("", one) for one in pages]
+    for n, (one, other) in enumerate(zip_longest(*(text.splitlines() for text in pages)), start=1):
+        if one != other:
+            return _said(f"line {n} of the page", _around(one, other), _around(other, one))
+    return None
+
+
+_PICTURE = re.compile(r"<svg.*?</svg>", re.DOTALL)
+_SHOWN = 60  # letters of a difference
+
+
+def _around(one: str | None, other: str | None) -> str | None:
+    """Return what stands around the first letter in which two lines differ."""
+    if one is None:
+        return None
+    at = next((k for k, (a, b) in enumerate(zip(one, other or "", strict=False)) if a != b), len(other or ""))
+    begin = max(0, at - _SHOWN // 3)
+    return f"“{'…' if begin else ''}{one[begin : begin + _SHOWN]}”"
 
 
 def notes_of(told: Provenance) -> tuple[str, ...]:
@@ -163,20 +320,6 @@ def _said(what: str, one: object, other: object) -> str:
     return f"different: {what} is {shown[0]} in the report, {shown[1]} computed again"
 
 
-def _session_difference(lake: Path, told: Provenance) -> str | None:
-    folder = journal.find(lake, told.session)
-    digest = hashlib.sha256((folder / journal.FILE_NAME).read_bytes()).hexdigest()
-    if digest != told.journal:
-        raise JournalError(
-            f"the journal of {told.session} must be {told.journal[:12]}…, found {digest[:12]}… in {folder}: restore it"
-        )
-    page, replayed = page_of(folder)
-    difference = difference_of(told.results, (provenance.result_of(page.main),))
-    if difference is not None and replayed.difference is not None:
-        difference += f"; the replay {replayed.difference.sentence()}"
-    return difference
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.verify",
@@ -190,7 +333,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = settings_module.load(lake_uri=args.lake)
         tracking = Tracking(settings.tracking_uri)
         with tracking.told():
-            found = verify(settings.lake, read_report(args.report), tracking)
+            found = verify(settings.lake, read_report(args.report), tracking, locate(args.report))
     except CrosscutError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -11,10 +11,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from pipelines.page import ChannelCoverage, of_backtest, trade_rows, verdict
+from pipelines.page import of_backtest, trade_rows, verdict
 from pipelines.report import figure, signed, write_report
 from pipelines.simulation import Backtest, Outcome
 from pipelines.skill import NO_SKILL
+from pipelines.told import ChannelCoverage, Told
 from pipelines.trades import metrics_of, net_bps
 from pipelines.validation import RankIC
 from shared.strategy.portfolio import Trade
@@ -41,11 +42,11 @@ def backtest(source: str, trades: tuple[Trade, ...]) -> Backtest:
 
 
 def page(tmp_path: Path, judged: Backtest) -> str:
-    shown = of_backtest(
-        judged, training={"rank_ic": 0.05}, lineage={"code": "abc"}, trials=["3 models trained"],
+    told = Told(
+        run="run1", training={"rank_ic": 0.05}, lineage={"code": "abc"}, trials=("3 models trained",),
         coverage=(ChannelCoverage("book", 18, 2, 0),),
     )  # fmt: skip
-    write_report(tmp_path / "report.html", shown)
+    write_report(tmp_path / "report.html", of_backtest(judged, told))
     return (tmp_path / "report.html").read_text()
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from pipelines import report, verify
-from pipelines.page import ParityVerdict
 from pipelines.provenance import read_report
 from pipelines.session_report import page_of
+from pipelines.told import ParityVerdict
 from pipelines.trades import METRICS
 from shared import journal
 from shared.errors import JournalError
@@ -45,7 +46,7 @@ def test_report_of_a_session_has_the_files_of_a_backtest(
     assert "residual 0" in said
     assert tuple(header) == METRICS
     assert float(values[0]) == len(trades) == len(pl.read_csv(tmp_path / "out" / "trades.csv"))
-    assert "parity: identical" in text
+    assert re.search(r'<li class="good" title="[^"]*">parity: checked, [0-9,]+ decisions, 0 mismatches</li>', text)
     assert "the order intents are identical" in text
 
 
@@ -97,8 +98,11 @@ def test_a_session_that_replays_otherwise_says_so(session: Path) -> None:
 
     page, _ = page_of(session)
 
-    assert page.parity.verdict is ParityVerdict.DIFFERS
-    assert "differs at stage" in page.parity.sentence
+    parity = page.told.parity
+    assert parity.verdict is ParityVerdict.DIFFERS
+    assert parity.mismatches > 0
+    assert "differs first at stage 'inputs'" in parity.sentence
+    assert parity.sentence.endswith("This page ends where they part.")
 
 
 def test_a_session_without_a_second_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import polars as pl
 import pytest
 
-from pipelines import backtest, verify
+from pipelines import backtest, provenance, verify
+from pipelines.backtest import Candidate
 from pipelines.provenance import Provenance, encoded, read_report
+from pipelines.report import render
+from pipelines.told import Told
+from pipelines.tracking import Tracking
+from shared import journal
 from shared.lake import layout, write
+from shared.strategy.scores import CoinScorer
+from tests.live.sessions import rewrite
 from tests.pipelines.markets import HOUR, SOURCE, write_lake
 
 
@@ -21,10 +31,13 @@ class Made:
 
     def __init__(self, folder: Path) -> None:
         self.lake, self.page = folder / "lake", folder / "out" / "report.html"
-        self.start, self.end = write_lake(self.lake, rows=300, n_symbols=3)
+        self.tracking = Tracking(f"sqlite:///{folder / 'mlflow.db'}")
         self.arguments = ["--lake", str(self.lake)]
+
+    def make(self) -> None:
+        start, _ = write_lake(self.lake, rows=300, n_symbols=3)
         code = backtest.main(
-            ["--model", "coin", "--source", SOURCE, "--from", str(self.start + 60), "--out", str(self.page.parent),
+            ["--model", "coin", "--source", SOURCE, "--from", str(start + 60), "--out", str(self.page.parent),
              *self.arguments]
         )  # fmt: skip
         assert code == 0
@@ -33,12 +46,21 @@ class Made:
         return verify.main([str(self.page), *self.arguments])
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make the report once; what alters it alters a copy."""
+    folder = tmp_path_factory.mktemp("original")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        Made(folder).make()
+    return folder
+
+
 @pytest.fixture
-def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Made:
+def made(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
+    shutil.copytree(original, tmp_path, dirs_exist_ok=True)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
-    found = Made(tmp_path)
-    capsys.readouterr()
-    return found
+    return Made(tmp_path)
 
 
 def alter(page: Path, change: Callable[[Provenance], Provenance]) -> None:
@@ -58,9 +80,15 @@ def test_a_report_is_computed_again_and_what_changed_is_named(made: Made, capsys
     assert capsys.readouterr().out.startswith("equal: every trade")
 
     whole = made.page.read_text()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verify, "code_commit", lambda: "0123abc")
+        assert made.verify() == 0
+    assert ", this is 0123abc" in capsys.readouterr().out
     alter(made.page, lambda told: msgspec.structs.replace(told, commit="0123abc"))
-    assert made.verify() == 0
-    assert "the report was made by code 0123abc, this is" in capsys.readouterr().out
+    assert made.verify() == 1
+    assert '"commit": "0123abc"' in capsys.readouterr().err
+
+    made.page.write_text(whole)
 
     def better(told: Provenance) -> Provenance:
         first = told.results[0]
@@ -78,6 +106,12 @@ def test_a_report_is_computed_again_and_what_changed_is_named(made: Made, capsys
     assert "different: " in capsys.readouterr().err
 
     made.page.write_text(whole)
+    shutil.move(made.page, made.page.parent.parent / "mailed.html")
+    assert verify.main([str(made.page.parent.parent / "mailed.html"), *made.arguments]) == 0, "a page alone"
+    assert verify.main([str(made.page.parent), *made.arguments]) == 0, "its folder without the page"
+    said = capsys.readouterr().out
+    assert "report.html is not there" not in said
+    shutil.move(made.page.parent.parent / "mailed.html", made.page)
     path = layout.partition_path(made.lake, "seconds", SOURCE, HOUR + 1)
     rows = pl.read_parquet(path)
     write.write_table(made.lake, "seconds", SOURCE, HOUR + 1, rows.head(len(rows) - 1), {})
@@ -88,6 +122,126 @@ def test_a_report_is_computed_again_and_what_changed_is_named(made: Made, capsys
     path.unlink()
     assert made.verify() == 3
     assert "gone" in capsys.readouterr().err
+
+
+def test_a_file_that_was_altered_or_removed_is_named(made: Made) -> None:
+    """Each file beside a report, row by row: a digit, a row more, a column less, another kind of file, nothing at all."""
+    folder, told = made.page.parent, read_report(made.page)
+    page, difference = verify._backtest(made.lake, told, made.tracking, [])
+    where = verify.locate(folder)
+    assert difference is None
+
+    def found() -> str | None:
+        return verify.files_difference(told, page, where, notes)
+
+    notes: list[str] = []
+    assert found() is None
+    assert verify._compared_difference(told, folder, notes) is None
+    assert notes == []
+    for name in ("report.json", "trades.csv", "metrics.csv", "minutes.csv"):
+        path = folder / name
+        whole = path.read_text()
+        digits = [m.start() for m in re.finditer("[0-9]", whole)]
+        for at in digits[:: max(1, len(digits) // 20)]:
+            path.write_text(f"{whole[:at]}{(int(whole[at]) + 1) % 10}{whole[at + 1 :]}")
+            assert str(found()).startswith(f"different: {name}, line "), whole[at - 20 : at + 20]
+        for altered in (whole + "1\n", whole.rsplit("\n", 2)[0], ""):
+            path.write_text(altered)
+            assert str(found()).startswith(f"different: {name}, line ")
+        path.write_bytes(b"\xff\xfe")
+        assert "no text" in str(found())
+        path.unlink()
+        assert found() is None
+        assert notes.pop() == f"{name} is not there"
+        path.write_text(whole)
+
+    path = folder / "trades.parquet"
+    frame, whole_bytes = pl.read_parquet(path), path.read_bytes()
+    for name, kind in frame.schema.items():
+        other = pl.lit("x") if kind == pl.String else pl.col(name) + 1
+        frame.with_columns(pl.when(pl.int_range(pl.len()) == 2).then(other).otherwise(name).alias(name)).cast(
+            frame.schema
+        ).write_parquet(path)
+        assert str(found()).startswith(f"different: trades.parquet, {name} of row 2, is ")
+    for part in (frame.head(3), frame.drop("symbol")):
+        part.write_parquet(path)
+        assert "different: trades.parquet is" in str(found())
+    path.write_bytes(whole_bytes[:-9])
+    assert "no table" in str(found())
+    path.write_bytes(whole_bytes)
+    assert found() is None
+
+
+def test_every_figure_of_the_page_is_compared(made: Made) -> None:
+    """Whatever digit of the page is altered, in words, tables, pictures or in what no browser shows: it is named."""
+    told = read_report(made.page)
+    page, _ = verify._backtest(made.lake, told, made.tracking, [])
+    again = render(msgspec.structs.replace(page, told=told.told, provenance=told))
+    whole = made.page.read_text()
+    assert verify.page_difference(whole, again, has_pictures=True) is None
+    lines = whole.splitlines()
+
+    def is_found(altered: str, has_pictures: bool) -> bool:
+        return verify.page_difference(altered, again, has_pictures=has_pictures) is not None
+
+    shown = re.sub(r"<svg.*?</svg>|<style>.*?</style>", lambda m: "\0" * len(m[0]), whole, flags=re.DOTALL)
+    digits = [m.start() for m in re.finditer("[0-9]", shown)]
+    assert len(digits) > 1000
+    for at in digits:
+        altered = f"{whole[:at]}{(int(whole[at]) + 1) % 10}{whole[at + 1 :]}"
+        if at % 7 == 0:  # the whole of them takes a minute
+            assert is_found(altered, has_pictures=False), whole[at - 30 : at + 30]
+    drawn = whole.index("<svg") + whole[whole.index("<svg") :].index("M ") + 2
+    altered = f"{whole[:drawn]}9{whole[drawn:]}"
+    assert is_found(altered, has_pictures=True)
+    assert not is_found(altered, has_pictures=False), "another matplotlib may draw it otherwise"
+    assert is_found("\n".join(lines[:-9]), has_pictures=False)
+    assert is_found(whole + "more\n", has_pictures=False)
+
+
+def test_the_journal_that_was_compared_is_compared_again(
+    made: Made, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Altered it is another one; gone it is noted; and the report's own word on it is not taken."""
+    folder = made.page.parent / "compared"
+    whole = (folder / "journal.bin").read_bytes()
+    rewrite(folder, journal.SECOND, 40, lambda body: body[:-1] + bytes([body[-1] ^ 1]))
+    assert made.verify() == 1
+    assert "different: compared/journal.bin (SHA-256) is" in capsys.readouterr().err
+
+    digest = provenance.journal_digest(folder)
+    told = read_report(made.page)
+    notes: list[str] = []
+    said = verify._compared_difference(msgspec.structs.replace(told, journal=digest), made.page.parent, notes)
+    assert said is not None
+    assert "different: parity is" in said
+    assert "mismatched" in said
+
+    (folder / "journal.bin").unlink()
+    assert verify._compared_difference(told, made.page.parent, notes) is None
+    assert "compared/journal.bin is not there" in notes[0]
+    (folder / "journal.bin").write_bytes(whole)
+    assert verify._compared_difference(told, made.page.parent, notes) is None
+
+
+def test_what_a_report_says_of_its_model_is_compared_with_mlflow() -> None:
+    """A figure of the training, or a line of the lineage, that MLflow does not know."""
+    told = Told(run="r", training={"rank_ic": 0.1, "r2": None}, lineage={"trained on": "a", "this run": "b"})
+    judged = Candidate(
+        scorer=CoinScorer(1), name="1", source="s", holdout_from_s=1, training={"rank_ic": 0.1, "r2": math.nan},
+        lineage={"trained on": "a"},
+    )  # fmt: skip
+
+    def found(**changes: Any) -> str | None:
+        holder = msgspec.structs.replace(told, **changes)
+        return verify._model_difference(cast(Any, msgspec.defstruct("Holder", ["told"])(holder)), judged)
+
+    assert found() is None
+    assert found(training={"rank_ic": 0.2, "r2": None}) == (
+        "different: rank_ic of the training is 0.2 in the report, 0.1 computed again"
+    )
+    assert "r2 of the training is 1.0 in the report, undefined" in str(found(training={"rank_ic": 0.1, "r2": 1.0}))
+    assert "of where it comes from is x in the report, a" in str(found(lineage={"trained on": "x"}))
 
 
 def test_a_model_that_is_gone_or_another_is_one_sentence(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,7 +262,8 @@ def test_a_model_that_is_gone_or_another_is_one_sentence(made: Made, capsys: pyt
         ('<script type="application/json" id="crosscut-provenance">{"form</script>', "it was altered or cut"),
         ('<script type="application/json" id="crosscut-provenance">{"format": 99}</script>', "found 99"),
         ('<script type="application/json" id="crosscut-provenance">[]</script>', "found None"),
-        ('<script type="application/json" id="crosscut-provenance">{"format": 1}</script>', "missing required field"),
+        ('<script type="application/json" id="crosscut-provenance">{"format": 1}</script>', "found 1"),
+        ('<script type="application/json" id="crosscut-provenance">{"format": 2}</script>', "missing required field"),
         (None, "No such file"),
     ],
 )
