@@ -135,7 +135,7 @@ class Entries:
         top_k = desk.config.top_k
         slots = max(top_k - n_long, 0), max(top_k - n_short, 0)
         if not any(slots):
-            np.putmask(why, why == int(Gate.CHOSEN), Gate.RANK)
+            ranking.close(why)
             return []
         draws = self._philox.uniforms(desk.seed, second, len(desk.symbols))
         ordered = desk.bandit.order(
@@ -143,7 +143,7 @@ class Entries:
             desk.now_ns,
             net_bps=self._less,
             direction=view.scores.direction,
-            is_candidate=why == Gate.CHOSEN,
+            is_candidate=why == int(Gate.CHOSEN),
             ties=draws,
             slots=slots,
             is_null=self._is_null,
