@@ -16,6 +16,7 @@ that joins there stands behind what was last seen at its price, or behind the la
 
 from __future__ import annotations
 
+import math
 from operator import itemgetter
 
 import numpy as np
@@ -151,13 +152,21 @@ class Resting:
 def _sizes_at(levels: Floats, price: float, is_bid: bool) -> Floats:
     """Return the size at a price in each of (R, K, 2) levels: 0 where it is absent, NaN where it is out of sight."""
     prices = levels[:, :, 0]
-    at = prices == price
-    sizes = np.where(at, levels[:, :, 1], 0.0).sum(axis=1)
-    with np.errstate(invalid="ignore"):
-        furthest = np.fmin.reduce(prices, axis=1) if is_bid else np.fmax.reduce(prices, axis=1)
-        in_sight = (furthest <= price) if is_bid else (furthest >= price)
-    sizes[~in_sight] = np.nan
+    sizes = np.where(prices == price, levels[:, :, 1], 0.0).sum(axis=1)
+    reaches = (prices <= price) if is_bid else (prices >= price)
+    sizes[~reaches.any(axis=1)] = np.nan
     return np.asarray(sizes)
+
+
+def _size_at(levels: Floats, price: float, is_bid: bool) -> float:
+    """Return the same of one book, (K, 2): a few levels are quicker looked at one by one."""
+    size, is_in_sight = 0.0, False
+    for at, found in levels.tolist():
+        if at == price:
+            size += found
+        if (at <= price) if is_bid else (at >= price):
+            is_in_sight = True
+    return size if is_in_sight else math.nan
 
 
 def _level_at(block: Block, side: Side, price: float, now_ns: int) -> float:
@@ -166,7 +175,7 @@ def _level_at(block: Block, side: Side, price: float, now_ns: int) -> float:
     if row < 0:
         return 0.0
     own = block.bids if side is Side.BUY else block.asks
-    size = _sizes_at(own[row : row + 1], price, side is Side.BUY).item(0)
+    size = _size_at(own[row], price, side is Side.BUY)
     if size == size:
         return size
     first = min(int(block.book_ns.searchsorted(now_ns - REMEMBERED_NS)), row)

@@ -117,7 +117,7 @@ def market_of(lake: Path, source: str, start_s: int, end_s: int, assumptions: As
     """
     snapshots = read.universes_between(lake, source, start_s * NS, end_s * NS)
     symbols = read.universe_between(lake, source, start_s * NS, end_s * NS).symbols
-    tape = LakeTape(lake, source, start_s, end_s, feed=assumptions.latencies.feed, seed=seed)
+    tape = LakeTape(lake, source, start_s, end_s, symbols=symbols, feed=assumptions.latencies.feed, seed=seed)
     return Market(
         tape=tape,
         assumptions=assumptions,

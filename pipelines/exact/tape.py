@@ -6,14 +6,18 @@ is the latency as recorded; where some row would have arrived before it was sent
 window is shifted so that the fastest row took `FASTEST_NS`. Nobody can tell a constant offset from a constant latency,
 so this is an assumption, and a kind one.
 
-Blocks are read when somebody is concerned with the symbol, and most symbols of most minutes concern nobody: a run reads
-a fraction of the lake.
+Blocks are read when somebody is concerned with the symbol, and most symbols of most minutes concern nobody: a run of a
+few symbols reads a fraction of the lake. A read costs 30 ms however few rows it brings, and a file is decoded by groups
+of neighbouring symbols in any case: so quiet symbols are read together, as many as make `AT_ONCE_ROWS`.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -30,8 +34,13 @@ from shared.types import NS, BookTicks, Floats, Ints, TickerTicks, TickEvent, Tr
 BLOCK_S = 900
 """A symbol's minutes that are read at once: 9,000 books at ten a second are 5 MB."""
 
-BLOCKS_KEPT = 192
-"""Least recently used blocks beyond these are read again: 1 GB at the most."""
+BYTES_KEPT = 1 << 30
+"""Least recently used blocks beyond these are read again."""
+
+AT_ONCE_ROWS = 25_000
+"""A quarter of an hour of what the lake stores together (`layout.Table.group_rows`)."""
+
+AT_ONCE_SYMBOLS = 64
 
 NEVER_NS = (1 << 63) - 1
 GONE_NS = -1
@@ -71,6 +80,10 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     def n_events(self) -> int:
         return len(self.book_ns) + len(self.trade_ns) + len(self.mark_ns)
 
+    @property
+    def n_bytes(self) -> int:
+        return sum(getattr(self, name).nbytes for name in self.__struct_fields__[2:])
+
     def book_at(self, now_ns: int) -> int:
         """Return the row of the book in force, -1 before the first."""
         return int(self.book_ns.searchsorted(now_ns, side="right")) - 1
@@ -104,6 +117,7 @@ class LakeTape:
 
     Args:
         start_s, end_s: the window; blocks lie in it.
+        symbols: that may be read together; a symbol that is not among them is read alone.
         feed: None: latencies as recorded.
     """
 
@@ -114,6 +128,7 @@ class LakeTape:
         start_s: int,
         end_s: int,
         *,
+        symbols: Iterable[str] = (),
         feed: Distribution | None = None,
         seed: int = 0,
         block_s: int = BLOCK_S,
@@ -122,40 +137,54 @@ class LakeTape:
         self.start_ns, self.end_ns = start_s * NS, end_s * NS
         self._feed, self._seed = feed, seed
         self._block_ns = block_s * NS
+        self._symbols = sorted(symbols)  # as the lake has them
         self._kept: OrderedDict[tuple[str, int], Block] = OrderedDict()
-        self.rows_read = 0
+        self._kept_bytes = 0
+        self._rows_read = self._blocks_read = 0
         self.shift_ns = 0 if feed is not None else _shift_ns(lake, source, start_s, end_s)
 
     def block(self, symbol: str, now_ns: int) -> Block:
         k = max(now_ns - self.start_ns, 0) // self._block_ns
         found = self._kept.get((symbol, k))
         if found is None:
-            found = self._kept[symbol, k] = self._read(symbol, self.start_ns + k * self._block_ns)
-            self.rows_read += found.n_events
-            if len(self._kept) > BLOCKS_KEPT:
-                self._kept.popitem(last=False)
+            for name, block in self._read(self._together(symbol, k), self.start_ns + k * self._block_ns):
+                self._kept[name, k] = block
+                self._kept_bytes += block.n_bytes
+                self._rows_read += block.n_events
+                self._blocks_read += 1
+            found = self._kept[symbol, k]
+            self._kept.move_to_end((symbol, k))
+            while self._kept_bytes > BYTES_KEPT and len(self._kept) > 1:
+                _, old = self._kept.popitem(last=False)
+                self._kept_bytes -= old.n_bytes
         else:
             self._kept.move_to_end((symbol, k))
         return found
 
-    def _read(self, symbol: str, begin_ns: int) -> Block:
-        end_ns = begin_ns + self._block_ns
-        try:
-            ticks = read.read_ticks(
-                self._lake, self._source, begin_ns - BEFORE_S * NS, end_ns + AFTER_S * NS, (symbol,)
-            )
-        except TableEmpty:
-            return empty_block(begin_ns, end_ns)
-        return block_of(
-            ticks.books,
-            ticks.trades,
-            ticks.tickers,
-            begin_ns,
-            end_ns,
-            lambda table: self._happened_ns(table, symbol),
-        )
+    def _together(self, symbol: str, k: int) -> list[str]:
+        """Return the symbol and those after it that are best read with it: as many as have few rows so far."""
+        at = bisect_left(self._symbols, symbol)
+        if at == len(self._symbols) or self._symbols[at] != symbol:
+            return [symbol]
+        rows = max(self._rows_read // self._blocks_read, 1) if self._blocks_read else AT_ONCE_ROWS // 8
+        n = min(max(AT_ONCE_ROWS // rows, 1), AT_ONCE_SYMBOLS)
+        following = (name for name in self._symbols[at:] if (name, k) not in self._kept)
+        return list(islice(following, n))
 
-    def _happened_ns(self, table: BookTicks | TradeTicks | TickerTicks, symbol: str) -> Ints:
+    def _read(self, symbols: Sequence[str], begin_ns: int) -> Iterator[tuple[str, Block]]:
+        end_ns = begin_ns + self._block_ns
+        first_ns, last_ns = begin_ns - BEFORE_S * NS, end_ns + AFTER_S * NS
+        try:
+            ticks = read.read_ticks(self._lake, self._source, first_ns, last_ns, symbols, is_sorted=False)
+        except TableEmpty:
+            yield from ((symbol, empty_block(begin_ns, end_ns)) for symbol in symbols)
+            return
+        n = len(symbols)
+        tables = zip(by_symbol(ticks.books, n), by_symbol(ticks.trades, n), by_symbol(ticks.tickers, n), strict=True)
+        for symbol, (books, trades, tickers) in zip(symbols, tables, strict=True):
+            yield symbol, block_of(books, trades, tickers, begin_ns, end_ns, partial(self._happened_ns, symbol))
+
+    def _happened_ns(self, symbol: str, table: BookTicks | TradeTicks | TickerTicks) -> Ints:
         """Return when rows happened, never later than the row after them."""
         if self._feed is not None:
             happened = table.recv_ns - feed_ns(self._feed, self._seed, symbol, len(table.recv_ns))
@@ -163,6 +192,18 @@ class LakeTape:
             stamped = np.where(table.exch_ns > 0, table.exch_ns + self.shift_ns, table.recv_ns - FASTEST_NS)
             happened = np.minimum(stamped, table.recv_ns)
         return np.maximum.accumulate(happened) if len(happened) else happened
+
+
+def by_symbol(table: Table, n_symbols: int) -> Iterator[Table]:
+    """Return the rows of one symbol of the axis after another, in order of receipt."""
+    if (table.symbol[1:] < table.symbol[:-1]).any():
+        table = _take(table, table.symbol.argsort(kind="stable"))
+    ends = table.symbol.searchsorted(np.arange(n_symbols + 1)).tolist()
+    for begin, end in pairwise(ends):
+        rows = _take(table, slice(begin, end))
+        if (rows.recv_ns[1:] < rows.recv_ns[:-1]).any():
+            rows = _take(rows, rows.recv_ns.argsort(kind="stable"))
+        yield rows
 
 
 class _Clock(Protocol):

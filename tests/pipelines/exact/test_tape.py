@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pipelines.exact.latency import Constant
-from pipelines.exact.tape import BEFORE_S, FASTEST_NS, LakeTape, block_of
+from pipelines.exact import tape as tape_module
+from pipelines.exact.latency import Constant, Lognormal
+from pipelines.exact.tape import BEFORE_S, FASTEST_NS, Block, LakeTape, block_of
 from pipelines.generate import generate
 from shared.lake import read
 from shared.lake.layout import HOUR_S
@@ -42,6 +44,54 @@ def test_blocks_hold_every_push_once_in_order(lake: tuple[Path, str]) -> None:
             assert block.book_at(block.begin_ns) >= 0
         assert tape.block(symbol, START_S * NS) is blocks[0]  # kept, not read again
     assert counts[0] == counts[1] > 200
+
+
+def test_symbols_that_are_read_together_are_read_as_each_alone(
+    lake: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is read first, with a latency that is drawn by row: the same blocks, from fewer reads."""
+    folder, source = lake
+    symbols = read.universe_at(folder, source, START_S * NS).symbols
+    reads: list[Sequence[str]] = []
+    real = read.read_ticks
+
+    def counting(*args: Any, **more: Any) -> Any:
+        reads.append(args[4])
+        return real(*args, **more)
+
+    monkeypatch.setattr(read, "read_ticks", counting)
+
+    def blocks(together: Sequence[str], asked: Sequence[str]) -> dict[str, Block]:
+        reads.clear()
+        tape = LakeTape(
+            folder, source, START_S, START_S + LENGTH_S, symbols=together, feed=Lognormal(20, 90), seed=3, block_s=50
+        )
+        return {symbol: tape.block(symbol, (START_S + 60) * NS) for symbol in asked}
+
+    alone = blocks((), symbols)
+    assert len(reads) == len(symbols) == 3
+    for asked in (symbols, symbols[::-1]):
+        found = blocks(symbols, asked)
+        assert len(reads) == 3 if asked[0] > asked[-1] else len(reads) < 3
+        for symbol, block in alone.items():
+            for name in block.__struct_fields__:
+                np.testing.assert_array_equal(getattr(found[symbol], name), getattr(block, name), err_msg=name)
+
+
+def test_blocks_beyond_the_memory_are_read_again(lake: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With room for no more than one, a block that was let go comes back the same."""
+    folder, source = lake
+    symbols = read.universe_at(folder, source, START_S * NS).symbols
+    monkeypatch.setattr(tape_module, "BYTES_KEPT", 1)
+    tape = LakeTape(folder, source, START_S, START_S + LENGTH_S, symbols=symbols)
+
+    first = tape.block(symbols[0], START_S * NS)
+    tape.block(symbols[1], START_S * NS)
+    again = tape.block(symbols[0], START_S * NS)
+
+    assert again is not first
+    assert (again.book_ns == first.book_ns).all()
+    assert tape.block(symbols[0], START_S * NS) is again
 
 
 def test_recorded_latency_is_kept_where_clocks_agree(lake: tuple[Path, str]) -> None:
