@@ -141,7 +141,7 @@ def unknown_payloads(lake: Path, source: str, hour: int) -> Verdict:
             "kinds": kinds.height,
             "worst": table_of(kinds.head(_WORST)),
             "what_to_do": "look at column `raw` of the table quarantine: a new field of Bitget's belongs into "
-            "shared/bitget/wire.py, a torn frame into an issue. Rows of the other tables are not touched by it",
+            "shared/bitget/wire, a torn frame into an issue. Rows of the other tables are not touched by it",
         },
     )
 

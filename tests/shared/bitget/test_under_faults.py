@@ -236,8 +236,9 @@ async def test_slow_answers_are_waited_for(world: World) -> None:
     world.change(requests=[{"what": "delay", "delay": {"kind": "lognormal", "p50_ms": 2, "p99_ms": 20}}])
 
     await world.client.place(await world.order())
-    assert len(await world.client.positions()) == 1
+    await world.until(lambda: world.server.desk.venue.positions("key"))  # an ack is no fill
 
+    assert len(await world.client.positions()) == 1
     assert sum(n for what, n in world.server.faults.struck.items() if what.startswith("delay")) >= 3
 
 
