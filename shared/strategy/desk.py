@@ -97,6 +97,10 @@ class Desk:
         """Return where the universe has these symbols, without those that it does not list."""
         return [n for n in map(self.at.get, symbols) if n is not None]
 
+    def mark_of(self, symbol: str) -> Decimal | None:
+        """Return the mark of a symbol; None where it has none, or is not listed."""
+        return self.market.mark(self.at.get(symbol))
+
     def grant(self, leverage: Mapping[str, int]) -> None:
         """Remember the leverage that the exchange has confirmed, by symbol."""
         self.leverage = dict(leverage)

@@ -290,10 +290,7 @@ class Engine:
         desk.market.take(event.second, cast(Floats, event.columns))
         desk.betas.take(event.second, desk.market.column("bid_price_1"), desk.market.column("ask_price_1"))
         desk.forget_entries(event.second)
-        for symbol in desk.portfolio.holdings:
-            mark = desk.market.mark(desk.at.get(symbol))
-            if mark is not None:
-                desk.portfolio.mark(symbol, mark)
+        desk.portfolio.mark_all(desk.mark_of)
         self._features = self._scores = None
         is_decision = event.second % self.config.decision_seconds == 0
         variant = self.bandit.choose_variant(event.second, desk.now_ns) if is_decision else 0

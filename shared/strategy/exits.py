@@ -41,11 +41,15 @@ class Challengers:
 
     def __init__(self, why: Gates, direction: NDArray[np.int8], worth_bps: Floats) -> None:
         self._why, self._direction, self._worth_bps = why, direction, worth_bps
+        self._of_side: dict[int, Floats] = {}  # sign -> what each of them is worth; nobody, until somebody asks
 
     def n_above(self, sign: int, bps: float) -> int:
         """Return how many would enter on this side for more than so much."""
-        is_above = (self._why == int(Gate.CHOSEN)) & (self._direction == sign) & (self._worth_bps > bps)
-        return int(np.count_nonzero(is_above))
+        worth_bps = self._of_side.get(sign)
+        if worth_bps is None:
+            is_here = (self._why == int(Gate.CHOSEN)) & (self._direction == sign)
+            worth_bps = self._of_side[sign] = self._worth_bps[is_here]
+        return int(np.count_nonzero(worth_bps > bps))
 
 
 NOBODY = Challengers(np.zeros(0, np.uint8), np.zeros(0, np.int8), np.zeros(0))
@@ -65,8 +69,11 @@ class Exits:
         desk, placed = self._desk, 0
         leavers = []
         due = self._due(second, view)
+        for_all = self._cause_for_all()
         for symbol, holding in sorted(desk.portfolio.holdings.items()):
-            cause = self._urgent_cause(holding, second)
+            cause = for_all
+            if cause is None and self._is_beyond_stop(holding, second):
+                cause = Cause.STOP
             if cause is None and view is not None:
                 cause = self._cause(symbol, holding, second, view, due, challengers)
             if cause is not None:
@@ -98,13 +105,11 @@ class Exits:
 
     # ---------------------------------------------------------------------------------------------- the causes
 
-    def _urgent_cause(self, holding: Holding, second: int) -> Cause | None:
-        desk = self._desk
-        if desk.is_stopping:
+    def _cause_for_all(self) -> Cause | None:
+        """Return why everything must be left now, None where nothing says so."""
+        if self._desk.is_stopping:
             return Cause.OPERATOR
-        if desk.risk.latch is not None:
-            return Cause.RISK
-        return Cause.STOP if self._is_beyond_stop(holding, second) else None
+        return Cause.RISK if self._desk.risk.latch is not None else None
 
     def _due(self, second: int, view: View | None) -> dict[str, float]:
         """Return whose horizon ends now, and by how much the edge of each pays more than staying costs, bps."""
@@ -130,7 +135,7 @@ class Exits:
         challengers: Challengers,
     ) -> Cause | None:
         n = self._desk.at.get(symbol)
-        if n is not None and self._is_target_reached(holding, n):
+        if n is not None and self._desk.config.target_bps is not None and self._is_target_reached(holding, n):
             return Cause.TARGET
         if symbol in due:
             if not self._renews(symbol, holding, second, due, challengers):
@@ -138,21 +143,20 @@ class Exits:
             holding.until_second = second + self._desk.bandit.horizon_s(symbol)
         if n is None or self._is_null:
             return None
-        if view.is_sure(n, -holding.side.sign):
+        if view.is_sure(n, -holding.sign):
             return Cause.REVERSAL
         return Cause.DECAY if self._has_decayed(holding, n, view) else None
 
     def _is_beyond_stop(self, holding: Holding, second: int) -> bool:
         """Say whether the exchange's own stop should have closed this by now and has not."""
-        config, sign = self._desk.config, holding.side.sign
-        stop = holding.stop_price
+        mark, stop, sign = holding.mark, holding.stop_price, holding.sign
         if stop is None:  # adopted: nothing rides on it that we know of
-            stop = holding.entry_price * (1 - sign * decimal_of(config.stop_bps) / 10_000)
-        if holding.mark is None or (holding.mark > stop if sign > 0 else holding.mark < stop):
+            stop = holding.entry_price * (1 - sign * decimal_of(self._desk.config.stop_bps) / 10_000)
+        if mark is None or (mark > stop if sign > 0 else mark < stop):
             holding.stop_second = 0
             return False
         holding.stop_second = holding.stop_second or second
-        return second - holding.stop_second >= config.stop_grace_s
+        return second - holding.stop_second >= self._desk.config.stop_grace_s
 
     def _is_target_reached(self, holding: Holding, n: int) -> bool:
         target_bps = self._desk.config.target_bps
@@ -162,12 +166,15 @@ class Exits:
         if quote is None:
             return False
         entry = holding.entry_price
-        return holding.side.sign * (quote.mid - entry) * 10_000 >= decimal_of(target_bps) * entry
+        return holding.sign * (quote.mid - entry) * 10_000 >= decimal_of(target_bps) * entry
 
     def _stay_bps(self, holding: Holding, n: int, view: View) -> float:
         """Return by how much the edge pays more than staying costs; NaN where there is no score."""
-        sign = holding.side.sign
-        return view.edge_toward(n, sign) - self._desk.config.stay_edge_bps - view.funding_toward(n, sign)
+        scores, sign = view.scores, holding.sign
+        if not scores.is_valid.item(n):
+            return math.nan
+        stay_bps = scores.edge_bps.item(n) * sign - self._desk.config.stay_edge_bps
+        return stay_bps if view.funding_bps is None else stay_bps - view.funding_bps.item(n) * sign
 
     def _renews(
         self, symbol: str, holding: Holding, second: int, due: dict[str, float], challengers: Challengers
@@ -178,7 +185,7 @@ class Exits:
             return False
         if second - holding.entry_second > (config.horizons_max - 1) * self._desk.bandit.horizon_s(symbol):
             return False
-        rank = 1 + challengers.n_above(holding.side.sign, stay_bps + config.newcomer_margin_bps)
+        rank = 1 + challengers.n_above(holding.sign, stay_bps + config.newcomer_margin_bps)
         for name, other in self._desk.portfolio.holdings.items():
             if other.side is holding.side and name != symbol:
                 rank += due.get(name, math.inf) > stay_bps  # who is not due is not asked: he stays

@@ -16,6 +16,7 @@ from shared.strategy.volatility import Volatility
 from shared.types import Floats, Universe
 
 _AT = {name: c for c, name in enumerate(COLUMNS)}
+_MARK = _AT["mark"]
 _NEVER = -(1 << 62)
 
 
@@ -28,8 +29,7 @@ class Market:
         self._is_unit_tick = tuple(tick.normalize().as_tuple().digits == (1,) for tick in self._ticks)
         self._shape = (len(COLUMNS), len(universe.contracts))
         self.block: Floats | None = None  # (C, N); None before the first second
-        self._book_second = np.full(len(universe.contracts), _NEVER, np.int64)
-        self._ticker_second = np.full(len(universe.contracts), _NEVER, np.int64)
+        self._heard_second = np.full(len(universe.contracts), _NEVER, np.int64)  # book or ticker
         self._volatility = Volatility(len(universe.contracts))
         self._quotes: dict[int, Quote | None] = {}  # of this second, as far as anybody asked
         self._marks: dict[int, Decimal | None] = {}  # likewise
@@ -40,8 +40,8 @@ class Market:
         self.block = block
         self._quotes.clear()
         self._marks.clear()
-        np.putmask(self._book_second, block[_AT["book_updates"]] > 0, second)
-        np.putmask(self._ticker_second, block[_AT["ticker_updates"]] > 0, second)
+        is_heard = (block[_AT["book_updates"]] > 0) | (block[_AT["ticker_updates"]] > 0)
+        np.copyto(self._heard_second, second, where=is_heard)
         self._volatility.take(second, block[_AT["bid_price_1"]], block[_AT["ask_price_1"]])
 
     def rows(self) -> dict[str, Floats]:
@@ -60,7 +60,7 @@ class Market:
 
     def silence_s(self, second: int) -> NDArray[np.int64]:
         """Return for how long neither book nor ticker was heard, (N,) seconds."""
-        return second - np.maximum(self._book_second, self._ticker_second)
+        return second - self._heard_second
 
     def spread_bps(self) -> Floats:
         """Return the quoted spread of every symbol, NaN where there is no book."""
@@ -95,13 +95,12 @@ class Market:
         """Return the mark price, the mid where the exchange sends no mark, None where there is neither."""
         if n is None or self.block is None:
             return None
-        if n not in self._marks:
-            self._marks[n] = self._read_mark(n)
-        return self._marks[n]
-
-    def _read_mark(self, n: int) -> Decimal | None:
-        mark = self.value("mark", n)
+        if n in self._marks:
+            return self._marks[n]
+        mark, found = self.block.item(_MARK, n), None
         if math.isfinite(mark):
-            return decimal_of(mark)
-        quote = self.quote(n)
-        return quote.mid if quote is not None else None
+            found = decimal_of(mark)
+        elif (quote := self.quote(n)) is not None:
+            found = quote.mid
+        self._marks[n] = found
+        return found

@@ -18,6 +18,7 @@ Mid and touch are those of the *decision*, so latency is part of slippage; a pos
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 
 import msgspec
@@ -99,6 +100,7 @@ class Holding:
         "mark",
         "n_fills",
         "side",
+        "sign",
         "size",
         "slippage",
         "spread",
@@ -111,6 +113,7 @@ class Holding:
     def __init__(self, symbol: str, side: Side, *, entry_ns: int, entry_second: int, cause: Cause) -> None:
         self.symbol = symbol
         self.side = side  # BUY: long
+        self.sign = side.sign  # +1 long, -1 short
         self.size = ZERO  # signed
         self.cost = ZERO  # signed: price x size of what is open
         self.mark: Decimal | None = None  # None: adopted, and no mark has been seen since
@@ -150,18 +153,27 @@ class Portfolio:
         self.adjustments_usdt = ZERO
         self._cash = ZERO
         self._equity: Decimal | None = None  # None: something has changed since it was added up
+        self._gross = ZERO  # as of then
 
     # ------------------------------------------------------------------------------------------- what we have
 
     @property
     @exactly
     def equity_usdt(self) -> Decimal:
-        if self._equity is None:
-            self._equity = self._cash
-            for holding in self.holdings.values():
-                if holding.mark is not None:
-                    self._equity += holding.size * holding.mark
-        return self._equity
+        return self._equity if self._equity is not None else self._add_up()
+
+    def _add_up(self) -> Decimal:
+        """Value every position once, for equity and gross together."""
+        equity, gross = self._cash, ZERO
+        for holding in self.holdings.values():
+            if holding.mark is None:
+                gross += abs(holding.cost)
+            else:
+                value = holding.size * holding.mark
+                equity += value
+                gross += abs(value)
+        self._equity, self._gross = equity, gross
+        return equity
 
     @property
     @exactly
@@ -177,7 +189,9 @@ class Portfolio:
     @property
     @exactly
     def gross_usdt(self) -> Decimal:
-        return sum((holding.notional_usdt for holding in self.holdings.values()), ZERO)
+        if self._equity is None:
+            self._add_up()
+        return self._gross
 
     def size(self, symbol: str) -> Decimal:
         """Return the signed size of a position, 0 where there is none."""
@@ -209,6 +223,19 @@ class Portfolio:
         holding.entry_size = abs(size)
         holding.entry_value = holding.entry_mid_value = abs(size) * entry_price
         self.holdings[symbol] = holding
+
+    @exactly
+    def mark_all(self, price_of: Callable[[str], Decimal | None]) -> None:
+        """Value every position at its mark price; one without keeps its last."""
+        self._equity = None
+        for symbol, holding in self.holdings.items():
+            price = price_of(symbol)
+            if price is None:
+                continue
+            if holding.mark is None:
+                self.mark(symbol, price)
+            else:
+                holding.mark = price
 
     @exactly
     def mark(self, symbol: str, price: Decimal) -> None:

@@ -90,7 +90,7 @@ class Pricing:
         view.spread_bps, view.depth_usdt = market.spread_bps(), market.depth_usdt()
         view.funding_bps = self._funding_bps(second, market)
         with np.errstate(invalid="ignore"):
-            view.cost_bps = self._fixed_bps + self._spread_share * view.spread_bps
+            view.cost_bps = self.round_trip_bps(view.spread_bps)
             if view.funding_bps is not None:
                 view.cost_bps = view.cost_bps + view.funding_bps * scores.direction
             view.edge_bps = scores.edge_bps * scores.direction

@@ -39,7 +39,7 @@ class Volatility:
         with np.errstate(invalid="ignore", divide="ignore"):
             mid = (bid + ask) / 2.0
             moved = mid / self._mid - 1.0
-            self._squares[second % WINDOW_S] = moved * moved
+            np.multiply(moved, moved, out=self._squares[second % WINDOW_S])
         self._mid, self._second = mid, second
 
     def bps(self, n: int, horizon_s: int) -> float | None:
