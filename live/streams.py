@@ -17,8 +17,8 @@ from shared.bitget.account import PrivateSession
 from shared.bitget.rest import Keys
 from shared.bitget.session import PublicSession, shards
 from shared.bitget.states import Channel, Link
+from shared.bitget.streams import stream
 from shared.bitget.ticks import TickBuffer
-from shared.bitget.transport import stream
 from shared.features.sampler import COLUMNS, Sampler
 from shared.types import BOOKS5, NS, BookChannels, Event, LinkChanged, Note, SecondClosed
 

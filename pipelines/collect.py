@@ -31,7 +31,8 @@ from pipelines.moments import second_of
 from pipelines.seal import seal_beside, told
 from pipelines.universe import discover, source_at
 from shared import allocator, entry, log, settings, simulator_process
-from shared.bitget.transport import ROTATE_S, ReceiveClock, RestClient, rotate
+from shared.bitget.streams import ROTATE_S, rotate
+from shared.bitget.transport import ReceiveClock, RestClient
 from shared.errors import CrosscutError, ExchangeSilent, LakeError, SettingsError
 from shared.lake import layout, write
 from shared.lake.layout import HOUR_NS, HOUR_S

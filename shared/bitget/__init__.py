@@ -4,7 +4,8 @@
     ticks      decoded pushes -> columns
     session    a WebSocket without the socket
     rest       requests and signatures, no I/O
-    transport  the only sockets
+    transport  REST over a socket
+    streams    WebSockets that are kept alive and replaced in time; these two are the only sockets
 
 Mode of the account, everywhere here: USDT-FUTURES, one-way, crossed, margin coin USDT.
 """

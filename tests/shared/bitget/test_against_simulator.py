@@ -14,8 +14,9 @@ from shared import simulator_process
 from shared.bitget.account import PrivateSession
 from shared.bitget.rest import Keys
 from shared.bitget.session import PublicSession
+from shared.bitget.streams import stream
 from shared.bitget.ticks import TickBuffer
-from shared.bitget.transport import ReceiveClock, RestClient, stream
+from shared.bitget.transport import ReceiveClock, RestClient
 from shared.errors import ExchangeRefused, ExchangeSilent
 from shared.simulator_process import SimulatorProcess
 from shared.types import (

@@ -19,8 +19,9 @@ from shared.bitget import transport
 from shared.bitget.account import PrivateSession
 from shared.bitget.rest import Keys
 from shared.bitget.session import PublicSession
+from shared.bitget.streams import stream
 from shared.bitget.ticks import TickBuffer
-from shared.bitget.transport import ExchangeUnreachable, ReceiveClock, RestClient, backoff_s, check_url, stream
+from shared.bitget.transport import ExchangeUnreachable, ReceiveClock, RestClient, backoff_s, check_url
 from shared.errors import ExchangeRefused, ExchangeSilent, ProtocolBroken, SettingsError
 from shared.pace import Pace
 from shared.types import (

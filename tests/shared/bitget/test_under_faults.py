@@ -21,8 +21,9 @@ from shared.bitget import session, transport
 from shared.bitget.account import PrivateSession
 from shared.bitget.rest import Keys
 from shared.bitget.session import PublicSession
+from shared.bitget.streams import stream
 from shared.bitget.ticks import TickBuffer
-from shared.bitget.transport import ReceiveClock, RestClient, stream
+from shared.bitget.transport import ReceiveClock, RestClient
 from shared.errors import ExchangeRefused, ExchangeSilent, ProtocolBroken
 from shared.simulator.faults.conditions import Change, PushFault, RequestFault
 from shared.simulator.gate import Credentials
