@@ -231,8 +231,9 @@ class Exchange(VenueSide):
 
     def _place(self, action: PlaceOrder, answered_ns: int | None, matched_ns: int, now_ns: int) -> None:
         """An order reaches the exchange: it is taken or refused."""
-        self._show(action.symbol, now_ns)
         self._mark(action.symbol, now_ns)
+        if action.price is None or not self.venue.has_mark(action.symbol):
+            self._show(action.symbol, now_ns)  # by which it is judged
         self._value(now_ns)
         answer = self.venue.accept(ACCOUNT, request_of(action), now_ns)
         oid = action.client_oid
@@ -320,7 +321,6 @@ class Exchange(VenueSide):
                 self._now_ns = at_ns
                 first.pass_alarm()
                 self._wait(first)
-                self._show(first.symbol, at_ns)
                 if self._value(at_ns):
                     return True
         self._now_ns = max(self._now_ns, until_ns)
@@ -371,6 +371,8 @@ class Exchange(VenueSide):
                 told = marks.news(self._tape.block(symbol, now_ns), now_ns)
                 if told is not None:
                     news.append(told)
+                    if not self._is_tight and marks.is_alarm(told[1]):
+                        self._show(symbol, now_ns)  # what a stop of it will meet
             self._news_ns = min(self._news_ns, marks.known_until_ns)
         if not news:
             return False

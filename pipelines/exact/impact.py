@@ -14,6 +14,7 @@ affected, and neither is what others do.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 
 from shared.simulator.venue.levels import decimal_of
@@ -45,7 +46,7 @@ class Impact:
     def owed(self, symbol: str, side: Side, step: Decimal, now_ns: int) -> Decimal:
         """Return how much of a side of the book is still gone for us, in whole steps of size."""
         left = self._left((symbol, side), now_ns)
-        return floor_to(left, step) if left else ZERO
+        return floor_to(left, step) if left >= step else ZERO
 
     def _left(self, key: tuple[str, Side], now_ns: int) -> Decimal:
         debt = self._debts.get(key)
@@ -59,7 +60,7 @@ class Impact:
         return size * (2 * self._half_life_ns - rest_ns) / (self._half_life_ns << (halves + 1))
 
 
-def beyond(levels: Floats, owed: Decimal) -> Floats | list[tuple[float, Decimal]]:
+def beyond(levels: Floats, owed: Decimal) -> Floats | list[Sequence[float | Decimal]]:
     """Return what is left of one side of a book after its first `owed`.
 
     Args:
@@ -67,13 +68,12 @@ def beyond(levels: Floats, owed: Decimal) -> Floats | list[tuple[float, Decimal]
     """
     if not owed:
         return levels
-    left: list[tuple[float, Decimal]] = []
-    for price, size in levels.tolist():
+    rows: list[Sequence[float | Decimal]] = levels.tolist()
+    for k, (price, size) in enumerate(rows):
         if price != price or not size > 0:
             continue
         exact = decimal_of(size)
-        gone = min(exact, owed)
-        owed -= gone
-        if exact > gone:
-            left.append((price, exact - gone))
-    return left
+        if exact > owed:
+            return [(price, exact - owed), *rows[k + 1 :]]
+        owed -= exact
+    return []

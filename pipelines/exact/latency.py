@@ -28,7 +28,8 @@ MS_NS = 1_000_000
 Millis = Annotated[float, msgspec.Meta(ge=0.0, le=60_000.0)]
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
-_Z99 = NormalDist().inv_cdf(0.99)
+_normal_quantile = NormalDist().inv_cdf
+_Z99 = _normal_quantile(0.99)
 _U_MIN = 2.0**-53  # a uniform of 0 has no normal quantile
 
 
@@ -50,7 +51,7 @@ class Lognormal(msgspec.Struct, frozen=True, tag="lognormal", forbid_unknown_fie
             raise ValueError(f"p50_ms must not exceed p99_ms, found {self.p50_ms:g} and {self.p99_ms:g}")
 
     def quantile_ms(self, u: float) -> float:
-        z = NormalDist().inv_cdf(min(max(u, _U_MIN), 1.0 - _U_MIN))
+        z = _normal_quantile(min(max(u, _U_MIN), 1.0 - _U_MIN))
         return min(60_000.0, self.p50_ms * math.exp(z * math.log(self.p99_ms / self.p50_ms) / _Z99))
 
 

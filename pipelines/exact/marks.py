@@ -79,6 +79,9 @@ class Marks:
             self.next_ns = block.mark_ns.item(first + int(alarms[0]))
             self.seen_ns = self.next_ns
 
+    def is_alarm(self, mark: float) -> bool:
+        return mark <= self._low or mark >= self._high
+
     def pass_alarm(self) -> None:
         """Go on behind the alarm."""
         self.next_ns = NEVER_NS

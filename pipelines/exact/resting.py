@@ -119,7 +119,7 @@ class Resting:
         price, is_buy = block.trade_price[first:end], self.side is Side.BUY
         hits = block.trade_side[first:end] == (-1 if is_buy else 1)
         hits &= (price <= self.price) if is_buy else (price >= self.price)
-        rows = np.flatnonzero(hits)
+        rows = hits.nonzero()[0]
         if not len(rows):
             return []
         what = np.where(price[rows] == self.price, _TRADED, _THROUGH)
@@ -133,16 +133,17 @@ class Resting:
         is_buy = self.side is Side.BUY
         own, opposite = (block.bids, block.asks) if is_buy else (block.asks, block.bids)
         touch = opposite[first:end, 0, 0]
-        crossed = np.flatnonzero((touch <= self.price) if is_buy else (touch >= self.price))
+        crossed = ((touch <= self.price) if is_buy else (touch >= self.price)).nonzero()[0]
         found: list[tuple[int, int, float]] = []
         if len(crossed):
             end = first + int(crossed[0])
             found.append((int(block.book_ns[end]), _CROSSED, 0.0))
         size = _sizes_at(own[first:end], self.price, is_buy)
-        rows = np.flatnonzero(~np.isnan(size))
+        rows = (size == size).nonzero()[0]
         if len(rows):
             known = size[rows]
-            before = np.concatenate([[self._level], known[:-1]])
+            before = np.empty_like(known)
+            before[0], before[1:] = self._level, known[:-1]
             changed = rows[known != before]
             times, sizes = block.book_ns[first + changed].tolist(), size[changed].tolist()
             found += [(ns, _CHANGED, after) for ns, after in zip(times, sizes, strict=True)]

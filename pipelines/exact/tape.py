@@ -35,7 +35,7 @@ BLOCK_S = 900
 """A symbol's minutes that are read at once: 9,000 books at ten a second are 5 MB."""
 
 BYTES_KEPT = 1 << 30
-"""Least recently used blocks beyond these are read again."""
+"""Blocks beyond these, those first that were read or come back to first, are read again."""
 
 AT_ONCE_ROWS = 25_000
 """A quarter of an hour of what the lake stores together (`layout.Table.group_rows`)."""
@@ -140,10 +140,14 @@ class LakeTape:
         self._symbols = sorted(symbols)  # as the lake has them
         self._kept: OrderedDict[tuple[str, int], Block] = OrderedDict()
         self._kept_bytes = 0
+        self._last: dict[str, Block] = {}  # by symbol, of what is kept: time goes on, and mostly stays in it
         self._rows_read = self._blocks_read = 0
         self.shift_ns = 0 if feed is not None else _shift_ns(lake, source, start_s, end_s)
 
     def block(self, symbol: str, now_ns: int) -> Block:
+        last = self._last.get(symbol)
+        if last is not None and last.begin_ns <= now_ns < last.end_ns:
+            return last
         k = max(now_ns - self.start_ns, 0) // self._block_ns
         found = self._kept.get((symbol, k))
         if found is None:
@@ -155,10 +159,13 @@ class LakeTape:
             found = self._kept[symbol, k]
             self._kept.move_to_end((symbol, k))
             while self._kept_bytes > BYTES_KEPT and len(self._kept) > 1:
-                _, old = self._kept.popitem(last=False)
+                (name, _), old = self._kept.popitem(last=False)
                 self._kept_bytes -= old.n_bytes
+                if self._last.get(name) is old:
+                    del self._last[name]
         else:
             self._kept.move_to_end((symbol, k))
+        self._last[symbol] = found
         return found
 
     def _together(self, symbol: str, k: int) -> list[str]:

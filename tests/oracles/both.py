@@ -46,6 +46,7 @@ EXCH, LOCAL, BUY, SELL = 1 << 31, 1 << 30, 1 << 29, 1 << 28
 DEPTH, TRADE = 1, 2
 TIFS = {OrderKind.LIMIT: 0, OrderKind.POST_ONLY: 1, OrderKind.IOC: 3, OrderKind.MARKET: 9}
 FOREVER_NS = 1 << 62
+EQUITY_USDT = Decimal(10**9)
 NO_LADDER = Tier(
     level=1, start_usdt=Decimal(0), end_usdt=Decimal(10**12), leverage_max=50, maintenance_rate=Decimal("0.001")
 )
@@ -143,29 +144,45 @@ def contract(symbol: str, tick: str, step: str, *, maker: str = "0.0002", taker:
 # ---------------------------------------------------------------------------------------------------------- ours
 
 
-def through_ours(market: Market, requests: Sequence[Request]) -> Outcome:
-    """Send the requests to the exact tier's exchange and gather what became of them."""
-    began_s = time.process_time()
-    universe = Universe(source="import-oracle", as_of_ns=0, contracts=(market.contract,))
-    equity = Decimal(10**9)
-    exchange = Exchange(
-        universe,
-        equity,
+def exchange_of(markets: Sequence[Market]) -> Exchange:
+    """Return the exact tier's exchange for markets of the same latencies and queues."""
+    first = markets[0]
+    return Exchange(
+        Universe(source="import-oracle", as_of_ns=0, contracts=tuple(market.contract for market in markets)),
+        EQUITY_USDT,
         50,
-        tape=ArraysTape({market.contract.symbol: market.block}),
+        tape=ArraysTape({market.contract.symbol: market.block for market in markets}),
         assumptions=Assumptions(
             latencies=Latencies(
-                entry=Constant(market.entry_ms),
-                answer=Constant(market.entry_ms + market.response_ms),
-                push=Constant(market.response_ms),
+                entry=Constant(first.entry_ms),
+                answer=Constant(first.entry_ms + first.response_ms),
+                push=Constant(first.response_ms),
             ),
-            queue=market.queue,
+            queue=first.queue,
             impact_half_life_s=0.0,
         ),
         seed=0,
-        start_ns=market.begin_ns,
-        ladders={market.contract.symbol: Ladder(0, (NO_LADDER,))},
+        start_ns=min(market.begin_ns for market in markets),
+        ladders={market.contract.symbol: Ladder(0, (NO_LADDER,)) for market in markets},
     )
+
+
+def action_of(request: Request, symbol: str) -> PlaceOrder | CancelOrder:
+    """Return a request as the exchange takes it."""
+    oid = str(request.oid)
+    if request.is_cancel:
+        return CancelOrder(client_oid=oid, order_id="", symbol=symbol)
+    return PlaceOrder(
+        client_oid=oid, symbol=symbol, side=request.side, kind=request.kind, size=Decimal(request.size),
+        price=None if request.kind is OrderKind.MARKET else Decimal(repr(request.price)), reduce_only=False,
+        stop_price=None, cause=Cause.ENTRY,
+    )  # fmt: skip
+
+
+def through_ours(market: Market, requests: Sequence[Request]) -> Outcome:
+    """Send the requests to the exact tier's exchange and gather what became of them."""
+    began_s = time.process_time()
+    exchange, symbol = exchange_of([market]), market.contract.symbol
     reports: dict[int, OrderReported] = {}
     fills: list[Filled] = []
 
@@ -178,20 +195,10 @@ def through_ours(market: Market, requests: Sequence[Request]) -> Outcome:
 
     for request in requests:
         until(request.at_ns)
-        oid, symbol = str(request.oid), market.contract.symbol
-        if request.is_cancel:
-            known = reports.get(request.oid)
-            if known is not None and not known.status.is_final:  # hftbacktest cancels nothing that it knows to be over
-                exchange.send(CancelOrder(client_oid=oid, order_id="", symbol=symbol), request.at_ns)
-            continue
-        exchange.send(
-            PlaceOrder(
-                client_oid=oid, symbol=symbol, side=request.side, kind=request.kind, size=Decimal(request.size),
-                price=None if request.kind is OrderKind.MARKET else Decimal(repr(request.price)), reduce_only=False,
-                stop_price=None, cause=Cause.ENTRY,
-            ),
-            request.at_ns,
-        )  # fmt: skip
+        known = reports.get(request.oid)
+        if request.is_cancel and (known is None or known.status.is_final):
+            continue  # hftbacktest cancels nothing that it knows to be over
+        exchange.send(action_of(request, symbol), request.at_ns)
     until(market.end_ns)
     took_s = time.process_time() - began_s
     assert not exchange.refusals or set(exchange.refusals) <= {"22001 No order to cancel"}, exchange.refusals
@@ -203,8 +210,8 @@ def through_ours(market: Market, requests: Sequence[Request]) -> Outcome:
         position=sum(size for size, _ in signed),
         balance=-sum(size * price for size, price in signed),
         fee=float(sum((fill.fee_usdt for fill in fills), Decimal(0))),
-        mark=float(exchange.venue.mark(market.contract.symbol)),
-        equity=float(exchange.equity_usdt - equity),
+        mark=float(exchange.venue.mark(symbol)),
+        equity=float(exchange.equity_usdt - EQUITY_USDT),
         cpu_s=took_s,
         n_events=market.block.n_events,
     )

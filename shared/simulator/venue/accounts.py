@@ -446,6 +446,9 @@ class Accounts:
             mark = self._marks[symbol] = decimal_of(mark)
         return mark
 
+    def has_mark(self, symbol: str) -> bool:
+        return symbol in self._marks
+
     def has_price(self, symbol: str) -> bool:
         if symbol in self._marks:
             return True
