@@ -512,7 +512,7 @@ def judged(
 ) -> Results:
     from pipelines.backtest import candidate, judge
     from pipelines.page import verdict
-    from pipelines.report import equity_markdown
+    from pipelines.report import equity_markdown, waterfall_markdown
     from pipelines.tracking import Tracking
     from pipelines.trials import words
 
@@ -530,6 +530,7 @@ def judged(
             "report": dg.MetadataValue.url(page.as_uri()),
             "path": dg.MetadataValue.path(str(page)),
             "plot": dg.MetadataValue.md(equity_markdown(result)),
+            "waterfall": dg.MetadataValue.md(waterfall_markdown(result)),
             "mlflow": dg.MetadataValue.url(client.link(run_id)),
             "mlflow_run_id": run_id,
             "model_version": chosen.name,

@@ -9,6 +9,7 @@ empty lake: what has no data is skipped with the reason. One switch is enough fo
     history_hourly   at minute 2: candles, settled funding, open interest over REST
     retention_daily  removes what is older than RETENTION allows
     follow_candles   candles that came after their hour was judged: its coverage again, now with the volumes compared
+    report_sessions  sessions that have ended, live or on paper: their reports
     follow_changes   whatever changes in an hour (imports, backfills, rows that came late): what stands on it, again
 """
 
@@ -18,8 +19,10 @@ import dagster as dg
 
 from pipelines.assets import ASSETS
 from pipelines.checks import CHECKS
-from pipelines.partitions import key_of
+from pipelines.partitions import SESSIONS, key_of
 from pipelines.resources import LakeResource, TrackingResource
+from pipelines.session_asset import session_report
+from pipelines.sessions import ended, name_of
 from pipelines.upkeep import HISTORY, UPKEEP
 from shared.lake import coverage, read
 from shared.lake.layout import HOUR_S, hour_name
@@ -27,6 +30,7 @@ from shared.lake.layout import HOUR_S, hour_name
 HOUR = ("raw_ticks", "universe", "coverage", "seconds", "features", "labels")
 
 JUDGED_AT_ONCE = 24
+REPORTED_AT_ONCE = 8
 
 # A run whose process is killed is started again by the daemon (deploy/dagster.yaml), from the step that it had begun.
 RESUME = {"dagster/max_retries": "3", "dagster/retry_strategy": "FROM_FAILURE"}
@@ -47,6 +51,11 @@ LEARN = dg.define_asset_job(
 )
 
 
+REPORT_SESSION = dg.define_asset_job(
+    "report_session",
+    selection=dg.AssetSelection.assets("session_report"),
+    description="The report of one session, and its run of MLflow.",
+)
 KEEP_HISTORY = dg.define_asset_job(
     "history",
     selection=dg.AssetSelection.assets(*HISTORY),
@@ -142,6 +151,28 @@ def follow_candles(context: dg.SensorEvaluationContext) -> list[dg.RunRequest] |
     return [dg.RunRequest(run_key=f"{lake.name}-{hour}-{which}", partition_key=key_of(hour)) for hour, which in late]
 
 
+@dg.sensor(
+    job=REPORT_SESSION,
+    name="report_sessions",
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.STOPPED,
+    required_resource_keys={"lake"},
+    description="Report every session of the source that has ended, live or on paper, once: a partition and a run of "
+    "MLflow each.",
+)
+def report_sessions(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    lake = context.resources.lake
+    known = set(context.instance.get_dynamic_partitions(SESSIONS.name or ""))
+    names = [name_of(folder) for folder in ended(lake.root, lake.name)]
+    new = [name for name in names if name not in known][:REPORTED_AT_ONCE]
+    if not new:
+        return dg.SkipReason(f"every session of {lake.name} that has ended was reported")
+    return dg.SensorResult(
+        run_requests=[dg.RunRequest(run_key=f"{lake.name}-{name}", partition_key=name) for name in new],
+        dynamic_partitions_requests=[SESSIONS.build_add_request(new)],
+    )
+
+
 FOLLOW = dg.AutomationConditionSensorDefinition(
     "follow_changes",
     target=dg.AssetSelection.assets(*HOUR[1:]),
@@ -153,11 +184,11 @@ FOLLOW = dg.AutomationConditionSensorDefinition(
 
 
 defs = dg.Definitions(
-    assets=[*ASSETS, *UPKEEP],
+    assets=[*ASSETS, session_report, *UPKEEP],
     asset_checks=CHECKS,
-    jobs=[PREPARE, LEARN, KEEP_HISTORY, JUDGE, RETAIN],
+    jobs=[PREPARE, LEARN, REPORT_SESSION, KEEP_HISTORY, JUDGE, RETAIN],
     schedules=[record_hourly, prepare_hourly, learn_daily, history_hourly, retention_daily],
-    sensors=[follow_candles, FOLLOW],
+    sensors=[follow_candles, report_sessions, FOLLOW],
     resources={"lake": LakeResource(), "tracking": TrackingResource()},
     # One process a run: six steps take 0.6 s instead of 12 s, and two cores are few.
     executor=dg.in_process_executor,

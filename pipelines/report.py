@@ -6,7 +6,8 @@ report.json, from which `pipelines.verify` computes it again.
 
     python -m pipelines.report --session last --out DIR
 
-makes the page of a session from its journal (`pipelines.session_report`); of a backtest `pipelines.backtest` does.
+makes the page of a session from its journal (`pipelines.session_report`), with --mlflow also its run of MLflow; of a
+backtest `pipelines.backtest` does.
 """
 
 from __future__ import annotations
@@ -158,13 +159,21 @@ def write_outputs(folder: Path, outcome: Outcome, run: str) -> None:
     pl.DataFrame([values], schema=dict.fromkeys(values, pl.Float64)).write_csv(folder / "metrics.csv")
 
 
-def equity_markdown(backtest: Backtest) -> str:
+def equity_markdown(shown: Backtest | Page) -> str:
     """Return the equity plot as Markdown, for Dagster's metadata."""
-    return f"![equity]({plot(charts.draw_equity, backtest.main, backtest.nulls, backtest.start_s, size=(7.0, 2.8))})"
+    return f"![equity]({plot(charts.draw_equity, shown.main, shown.nulls, shown.start_s, size=(7.0, 2.8))})"
+
+
+def waterfall_markdown(shown: Backtest | Page) -> str:
+    """Return where the money went as Markdown, for Dagster's metadata."""
+    steps = {name: float(value) for name, value in waterfall_of(shown.main.trades).steps} if shown.main.trades else {}
+    return f"![where the money went]({plot(charts.draw_waterfall, steps, 'net', size=(7.0, 2.8))})"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     from pipelines.session_report import report_session
+    from pipelines.session_runs import REPORT_FOLDER, report_and_log
+    from pipelines.tracking import Tracking
 
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.report",
@@ -173,15 +182,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--session", default="last", help="folder, name, or last (default)")
     parser.add_argument("--lake", help="the lake's folder (default: LAKE_URI, which is data_lake)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where files go (default: report/ in its folder)")
+    parser.add_argument("--mlflow", action="store_true", help="keep it as a run of MLflow, once a session")
     args = parser.parse_args(arguments)
     try:
-        lake = settings_module.load(lake_uri=args.lake).lake
+        settings = settings_module.load(lake_uri=args.lake)
+        lake = settings.lake
         found = journal.find(lake, args.session)
-        reported = report_session(lake, found, args.out or found / "report")
+        if args.mlflow:
+            tracking = Tracking(settings.tracking_uri)
+            with tracking.told():
+                reported, logged = report_and_log(lake, found, tracking, args.out)
+                kept = f"MLflow: {tracking.link(logged.run_id)}" + ("" if logged.is_new else " (logged before)")
+        else:
+            reported, kept = report_session(lake, found, args.out or found / REPORT_FOLDER), ""
     except CrosscutError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    print(reported.summary())
+    print("\n".join([reported.summary(), *([kept] if kept else [])]))
     return 0
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,10 @@ from shared.errors import CrosscutError
 from shared.lake import layout, write
 from shared.lake.layout import HOUR_NS
 from shared.types import Action, Event, Note, PlaceOrder, SecondClosed
+
+SILENT_S = 600.0
+"""Seconds after which a journal that nobody writes to is that of a session that was killed: a live one grows each
+second."""
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -88,6 +93,25 @@ def sessions_of(lake: Path, source: str | None) -> list[Path]:
     """Return the folders of all sessions of a source, None for every source, oldest first."""
     found = (lake / "journal").glob(f"source={source or '*'}/session=*/{journal.FILE_NAME}")
     return sorted((path.parent for path in found), key=lambda folder: folder.name)
+
+
+def ended(lake: Path, source: str) -> list[Path]:
+    """Return the folders of the sessions of a source that trade no more, oldest first."""
+    return [folder for folder in sessions_of(lake, source) if _has_ended(folder)]
+
+
+def name_of(folder: Path) -> str:
+    """Return a session's name, from its folder."""
+    return folder.name.removeprefix("session=")
+
+
+def _has_ended(folder: Path) -> bool:
+    if (folder / "session.json").is_file():
+        return True
+    try:
+        return time.time() - (folder / journal.FILE_NAME).stat().st_mtime > SILENT_S
+    except FileNotFoundError:
+        return False  # removed meanwhile
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
