@@ -30,6 +30,10 @@ CHUNK_SYMBOLS = 200
 """A row of a chunk is this wide: narrower, more pages of the block are touched for the same work; wider, more rows of
 the past are moved."""
 
+CROSS_CELLS = 32768
+"""Rows x symbols that a cross-section is worked at once: its temporary values lie in L2. Of the whole slab of a chunk
+of `CHUNK_CELLS`, a rank takes twice as long."""
+
 _BOUND_MAX = 64
 """Positions of rings and windows whose views are kept; formulas that look further back bind them anew."""
 
@@ -262,13 +266,11 @@ class History:
     def _row_call(self, call: Call | Cross, whole: list[Floats], rows: int, pool: ThreadPoolExecutor | None) -> None:
         if isinstance(call, Call):
             _call(call, whole)
-        elif pool is None:
-            _cross(call, whole, self._position, slice(0, rows))
-        else:
-            cuts = [rows * k // self._threads for k in range(self._threads + 1)]
-            parts = [slice(a, b) for a, b in pairwise(cuts) if a < b]
-            for _ in pool.map(lambda part: _cross(call, whole, self._position, part), parts):
-                pass
+            return
+        step = max(1, CROSS_CELLS // len(self._position))
+        parts = [slice(a, min(a + step, rows)) for a in range(0, rows, step)]
+        for _ in (map if pool is None else pool.map)(lambda part: _cross(call, whole, self._position, part), parts):
+            pass
 
     def _cells(self, worker: int, p: int, views: _Views, out: Features) -> None:
         """Work pass p of every chunk that is this worker's."""
