@@ -280,7 +280,7 @@ class Engine:
                 orders_working=desk.orders.n_working,
                 exits=n_exits,
                 entries=n_entries,
-                **{f"no_{name}": count for name, count in ranking.counts(self.why).items() if name != "chosen"},
+                **ranking.refusals(self.why),
             )
         desk.orders.forget(desk.now_ns)
 

@@ -36,6 +36,9 @@ from shared.strategy.risk import Conditions
 from shared.strategy.sizing import Refusal, caps, entry_size, gross_max_usdt, sigma_bps, smallest_size, stop_price
 from shared.types import NS, Cause, Floats, OrderKind, PlaceOrder, Side
 
+FEW = 8
+"""Written to one by one they cost less than a mask over all symbols."""
+
 
 class Entries:
     def __init__(self, desk: Desk, pricing: Pricing, *, is_null: bool) -> None:
@@ -44,8 +47,8 @@ class Entries:
         self._chases = Chases(desk, pricing, is_null=is_null)
         n_symbols = len(desk.symbols)
         wanted = set(desk.config.symbols) if desk.config.symbols else set(desk.symbols)
-        self._unwanted = np.array([symbol not in wanted for symbol in desk.symbols], np.bool_)
-        self._untradable = np.array([contract.status != "normal" for contract in desk.universe.contracts], np.bool_)
+        self._unwanted = _places([symbol not in wanted for symbol in desk.symbols])
+        self._untradable = _places([contract.status != "normal" for contract in desk.universe.contracts])
         self._clusters = {contract.symbol: cluster_of(contract) for contract in desk.universe.contracts}
         self._less: Floats = np.zeros(n_symbols)  # net edge less the penalty for turnover, of the last decision, bps
         self.why: Gates = np.full(n_symbols, Gate.NOT_ADOPTED, np.uint8)
@@ -129,7 +132,7 @@ class Entries:
     def _choose(self, second: int, view: View) -> list[int]:
         """Return who may enter, best first; the others' "why not" says that they ranked too low."""
         desk, why = self._desk, self.why
-        if why.all():
+        if np.count_nonzero(why) == len(why):
             return []
         n_long, n_short = self._n_sides()
         top_k = desk.config.top_k
@@ -199,7 +202,7 @@ class Entries:
 
     def _n_sides(self) -> tuple[int, int]:
         """Return how many longs and shorts are held or asked for."""
-        signs = {symbol: holding.side.sign for symbol, holding in self._desk.portfolio.holdings.items()}
+        signs = {symbol: holding.sign for symbol, holding in self._desk.portfolio.holdings.items()}
         for order in self._desk.orders.working:
             sign = life.entry_sign(order)
             if sign:
@@ -253,7 +256,7 @@ class Entries:
         gross_max = gross_max_usdt(config, desk.portfolio.equity_usdt, config.leverage)
         tilt = Tilt(gross_max * decimal_of(config.side_band), gross_max * decimal_of(config.beta_band))
         for symbol, holding in desk.portfolio.holdings.items():
-            tilt.add(holding.side.sign, holding.notional_usdt, self._beta(desk.at.get(symbol)))
+            tilt.add(holding.sign, holding.notional_usdt, self._beta(desk.at.get(symbol)))
         for order in desk.orders.working:
             sign = life.entry_sign(order)
             if sign and order.mid is not None:
@@ -265,7 +268,7 @@ class Entries:
         self._desk.say_refused(self._desk.symbols[n], refusal)
 
     def _beta(self, n: int | None) -> int:
-        return int(self._desk.betas.hundredths[n]) if n is not None else 100
+        return self._desk.betas.hundredths.item(n) if n is not None else 100
 
     def _quote(self, n: int) -> Quote:
         quote = self._desk.market.quote(n)
@@ -379,3 +382,9 @@ class Entries:
             return False
         self._chases.sent(chase, sent)
         return True
+
+
+def _places(is_refused: list[bool]) -> NDArray[np.bool_] | list[int]:
+    """Return what refuses some symbols for good as a gate takes it: the few that it refuses, or a mask of many."""
+    few = [n for n, refused in enumerate(is_refused) if refused]
+    return few if len(few) < FEW else np.array(is_refused, np.bool_)

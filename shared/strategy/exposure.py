@@ -73,7 +73,6 @@ class Exposures:
         # Cluster -> worst case when looked at from (the buy side, the sell side).
         self._worst: dict[Cluster, list[Decimal]] = {cluster: [ZERO, ZERO] for cluster in Cluster}
         self._unpriced = ""
-        held = {holding.symbol: holding for holding in holdings}
         leaving: dict[str, Decimal] = {}
         for order in working:
             if order.reduce_only:
@@ -84,8 +83,7 @@ class Exposures:
                 self._unpriced = order.symbol
             else:
                 self.add(order.symbol, order.side, order.remaining * max(known))
-        for symbol, holding in held.items():
-            self._hold(holding, leaving.get(symbol, ZERO))
+        self._hold_all(holdings, leaving)
 
     @exactly
     def add(self, symbol: str, side: Side, notional_usdt: Decimal) -> None:
@@ -93,15 +91,24 @@ class Exposures:
         self._sum(symbol, notional_usdt)
         self._worst[self._cluster(symbol)][0 if side is Side.BUY else 1] += notional_usdt
 
-    def _hold(self, holding: Holding, leaving: Decimal) -> None:
-        notional = holding.notional_usdt
-        self._sum(holding.symbol, notional)
-        size = abs(holding.size)
-        stays = notional * max(size - leaving, ZERO) / size if leaving else notional
-        worst = self._worst[self._cluster(holding.symbol)]
-        mine, other = (0, 1) if holding.size > 0 else (1, 0)
-        worst[mine] += notional
-        worst[other] -= stays
+    def _hold_all(self, holdings: Iterable[Holding], leaving: Mapping[str, Decimal]) -> None:
+        """Count positions, less what exits work on where they stand against an order."""
+        gross, at_leverage, by_symbol = self._gross, self._at_leverage, self._symbol
+        for holding in holdings:
+            symbol, notional = holding.symbol, holding.notional_usdt
+            gross += notional
+            leverage = self._leverage.get(symbol, 1)
+            at_leverage[leverage] = at_leverage.get(leverage, ZERO) + notional
+            by_symbol[symbol] = by_symbol.get(symbol, ZERO) + notional
+            stays = notional
+            if leaves := leaving.get(symbol):
+                size = abs(holding.size)
+                stays = notional * max(size - leaves, ZERO) / size
+            worst = self._worst[self._cluster(symbol)]
+            mine, other = (0, 1) if holding.size > 0 else (1, 0)
+            worst[mine] += notional
+            worst[other] -= stays
+        self._gross = gross
 
     def _sum(self, symbol: str, notional_usdt: Decimal) -> None:
         self._gross += notional_usdt
@@ -116,12 +123,17 @@ class Exposures:
     def of(self, symbol: str, side: Side) -> Exposure:
         """Return what an order of this side in this symbol comes on top of."""
         k = 0 if side is Side.BUY else 1
+        margin = net = ZERO
+        for leverage, usdt in self._at_leverage.items():
+            margin += margin_of(usdt, leverage)
+        for worst in self._worst.values():
+            net += worst[k]
         return Exposure(
             equity_usdt=self._equity,
             gross_usdt=self._gross,
-            margin_usdt=sum((margin_of(usdt, leverage) for leverage, usdt in self._at_leverage.items()), ZERO),
+            margin_usdt=margin,
             symbol_usdt=self._symbol.get(symbol, ZERO),
-            net_usdt=sum((worst[k] for worst in self._worst.values()), ZERO),
+            net_usdt=net,
             cluster_usdt=self._worst[self._cluster(symbol)][k],
             unpriced=self._unpriced,
         )

@@ -70,7 +70,7 @@ class Pricing:
         fees = [(float(c.maker_fee), float(c.taker_fee)) for c in universe.contracts]
         self._fixed_bps = np.array([config.round_trip_bps(maker, taker) for maker, taker in fees])
         self._taker_bps = np.array([config.taker_bps(taker) for _, taker in fees])
-        self._spread_share = 0.0 if config.entry_kind is OrderKind.POST_ONLY else 1.0
+        self._pays_spread = config.entry_kind is not OrderKind.POST_ONLY
         interval_s = np.array([c.funding_interval_h * HOUR_S for c in universe.contracts], np.int64)
         self._settles: dict[int, NDArray[np.bool_]] = {
             int(s): interval_s == s for s in np.unique(interval_s) if s >= HOUR_S
@@ -78,11 +78,12 @@ class Pricing:
 
     def round_trip_bps(self, spread_bps: Floats) -> Floats:
         """Return the cost of every symbol at its spread now, (N,), NaN where there is none."""
-        cost: Floats = self._fixed_bps + self._spread_share * spread_bps
+        cost: Floats = self._fixed_bps + (spread_bps if self._pays_spread else spread_bps * 0.0)  # NaN stays NaN
         return cost
 
     def round_trip_bps_of(self, n: int, spread_bps: float) -> float:
-        return float(self._fixed_bps[n]) + self._spread_share * spread_bps
+        cost: float = self._fixed_bps.item(n) + (spread_bps if self._pays_spread else spread_bps * 0.0)
+        return cost
 
     def look(self, second: int, scores: Scores, market: Market) -> View:
         """Return what a decision sees; NaN where there is no book or no score."""

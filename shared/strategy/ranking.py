@@ -99,7 +99,7 @@ SAYS = {
 
 Gates = NDArray[np.uint8]
 
-_NAMES = tuple(gate.name.lower() for gate in Gate)
+_NO = tuple(f"no_{gate.name.lower()}" for gate in Gate)
 _CODES = tuple(np.array([gate], np.uint8) for gate in Gate)
 """As arrays: numpy asks an enumeration whether it is one, which takes thrice as long as writing to 600 places."""
 assert [*Gate] == [*range(len(Gate))], "gates count from 0 without holes"
@@ -148,7 +148,7 @@ def best(
     return chosen
 
 
-def counts(why: Gates) -> dict[str, int]:
-    """Return how many symbols each gate stopped, by the gate's name, in the order of asking."""
+def refusals(why: Gates) -> dict[str, int]:
+    """Return how many symbols each gate stopped, in the order of asking, by its name behind a "no_"."""
     found = np.bincount(why, minlength=len(Gate)).tolist()
-    return {name: count for name, count in zip(_NAMES, found, strict=True) if count}
+    return {name: count for name, count in zip(_NO[1:], found[1:], strict=True) if count}

@@ -160,17 +160,19 @@ def caps(
     use, share, risk, kelly, slots = terms.use, terms.share, terms.risk, terms.kelly, terms.slots
     edge, depth = _counted(edge_bps), _counted(depth_usdt)
     gross = used * use
-
-    def of_equity(name: str, num: Decimal, den: Decimal, template: str, *values: object) -> Cap:
-        return Cap(name, equity * num, den, num, template, (equity, *values))
-
+    of_symbol, of_edge = gross * share, kelly * edge * BPS
     return (
-        of_equity("slot", gross, slots, "{:.2f} x {} x {} / {} slots", used, use, slots),
-        of_equity("symbol", gross * share, ONE, "{:.2f} x {} x {} x {} a symbol", used, use, share),
-        of_equity("volatility", risk, sigma_bps, "{:.2f} x {} bps of risk / {:.2f} bps of volatility", risk, sigma_bps),
-        of_equity(
-            "kelly", kelly * edge * BPS, sigma_bps * sigma_bps,
-            "{:.2f} x {} x {:.2f} bps of edge / ({:.2f} bps of volatility)²", kelly, edge, sigma_bps,
+        Cap("slot", equity * gross, slots, gross, "{:.2f} x {} x {} / {} slots", (equity, used, use, slots)),
+        Cap(
+            "symbol", equity * of_symbol, ONE, of_symbol, "{:.2f} x {} x {} x {} a symbol", (equity, used, use, share)
+        ),
+        Cap(
+            "volatility", equity * risk, sigma_bps, risk, "{:.2f} x {} bps of risk / {:.2f} bps of volatility",
+            (equity, risk, sigma_bps),
+        ),
+        Cap(
+            "kelly", equity * of_edge, sigma_bps * sigma_bps, of_edge,
+            "{:.2f} x {} x {:.2f} bps of edge / ({:.2f} bps of volatility)²", (equity, kelly, edge, sigma_bps),
         ),
         Cap("depth", depth * terms.depth_share, ONE, None, "{:.2f} visible x {}", (depth, terms.depth_share)),
     )  # fmt: skip

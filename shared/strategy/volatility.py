@@ -44,8 +44,11 @@ class Volatility:
 
     def bps(self, n: int, horizon_s: int) -> float | None:
         """Return one standard deviation of a symbol's move over the horizon; None: too few returns to say."""
-        squares = self._squares[:, n]
-        found = squares[np.isfinite(squares)].tolist()
+        found = self._squares[:, n].tolist()
+        total = math.fsum(found)
+        if not math.isfinite(total):  # a second without a return; most symbols have none
+            found = [square for square in found if math.isfinite(square)]
+            total = math.fsum(found)
         if len(found) < RETURNS_MIN:
             return None
-        return math.sqrt(math.fsum(found) / len(found) * horizon_s) * 10_000.0
+        return math.sqrt(total / len(found) * horizon_s) * 10_000.0
