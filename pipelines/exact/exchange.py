@@ -396,8 +396,7 @@ class Exchange(VenueSide):
             return
         self._may_be_tight = is_tight = False
         if self._marks:
-            equity, required = self.venue.cross_risk(ACCOUNT)
-            is_tight = equity < TIGHT * required
+            is_tight = self.venue.cross_equity(ACCOUNT) < TIGHT * self.venue.maintenance(ACCOUNT)
         if is_tight is not self._is_tight:
             self._is_tight = is_tight
             for marks in self._marks.values():

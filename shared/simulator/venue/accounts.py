@@ -63,6 +63,15 @@ class Worth:
         self.margin, self.leverage = ZERO, 0  # initial margin at a leverage, 0: nobody has asked
 
 
+class Risk(msgspec.Struct, frozen=True):
+    """What an account's crossed positions are worth, until a mark, a position or the balance moves."""
+
+    equity: Decimal
+    required: Decimal  # maintenance margin
+    free: Decimal  # equity less the initial margin of positions
+    prec: int  # digits of the context in which they were computed
+
+
 class Account:
     """The state of one account; whoever changes it keeps the parts that say the same in step."""
 
@@ -83,6 +92,7 @@ class Account:
         self.position_mode = "one_way_mode"
         self.worths: dict[tuple[str, PositionSide], Worth] = {}  # of positions as they were last looked at
         self.worths_prec = 0  # digits of the context that they were computed in
+        self.risk: Risk | None = None  # None: something has moved since it was last looked at
         self.traded: dict[int, Decimal] = {}  # UTC day since the epoch -> notional, USDT; where fees go by volume
 
     @property
@@ -136,8 +146,10 @@ class Accounts:
 
     def deposit(self, account: str, amount_usdt: Decimal) -> None:
         """Add money; a negative amount withdraws it."""
-        self._accounts[account].deposit += amount_usdt
-        self._accounts[account].balance += amount_usdt
+        held = self._accounts[account]
+        held.deposit += amount_usdt
+        held.balance += amount_usdt
+        held.risk = None
 
     def note_traded(self, account: str, day: int, notional_usdt: Decimal) -> None:
         """Count what an account has traded on a UTC day, here or before it came here: fees may depend on it."""
@@ -159,6 +171,12 @@ class Accounts:
     def _forget_worths(self) -> None:
         for held in self._accounts.values():
             held.worths.clear()
+            held.risk = None
+
+    def _moved(self, symbol: str) -> None:
+        """Note that a symbol has another value now."""
+        for account in self._holders.get(symbol, ()):
+            self._accounts[account].risk = None
 
     def tiers(self, symbol: str) -> tuple[Tier, ...]:
         """Return the risk ladder of a symbol, the smallest notional first."""
@@ -198,17 +216,21 @@ class Accounts:
             cost = abs(position.cost)
             position.margin_usdt += margin_set_aside(cost, Decimal(1), new) - margin_set_aside(cost, Decimal(1), old)
         held.leverages[symbol] = after
+        held.risk = None
         is_too_much = self.available(account) < min(ZERO, free)
         if is_too_much or any(self._is_isolated_lost(position) for position in mine):
             held.leverages[symbol] = before
             for position, margin in zip(mine, margins, strict=True):
                 position.margin_usdt = margin
+            held.risk = None
             return Refusal("40754", "balance not enough")
         return leverage
 
     def leverage(self, account: str, symbol: str, hold_side: str = "long", mode: MarginMode | None = None) -> int:
         """Return the leverage of a symbol in a margin mode; None: the one it is set to."""
-        held = self._accounts[account]
+        return self._leverage(self._accounts[account], symbol, hold_side, mode)
+
+    def _leverage(self, held: Account, symbol: str, hold_side: str = "long", mode: MarginMode | None = None) -> int:
         found = held.leverages.get(symbol)
         if found is None:
             return min(self.rules.leverage_default, self.contracts[symbol].leverage_max)
@@ -229,6 +251,7 @@ class Accounts:
             if self._is_in_use(account, symbol):
                 return Refusal("45117", "Currently holding positions or orders, the margin mode cannot be adjusted")
             self._accounts[account].margin_modes[symbol] = cast(MarginMode, mode)
+            self._accounts[account].risk = None
         return None
 
     def margin_mode(self, account: str, symbol: str) -> MarginMode:
@@ -264,7 +287,7 @@ class Accounts:
     def unrealised(self, account: str, symbol: str | None = None) -> Decimal:
         """Return sum of size x mark - cost, of one symbol or of all."""
         total = ZERO
-        for position, worth in self._worths(self._accounts[account]):
+        for position, worth in self._worths(self._accounts[account], getcontext().prec):
             if symbol is None or position.symbol == symbol:
                 total += worth.gain
         return total
@@ -278,27 +301,31 @@ class Accounts:
 
     def cross_equity(self, account: str) -> Decimal:
         """Return the equity without isolated positions: their margin and their profit are their own."""
-        return self._cross_risk(self._accounts[account])[0]
+        return self._risk(self._accounts[account]).equity
 
     def maintenance(self, account: str) -> Decimal:
         """Return the equity at which crossed positions are liquidated: notional x (maintenance rate + taker fee).
 
         Of the two sides of a hedge the larger one counts (recorded).
         """
-        return self._cross_risk(self._accounts[account])[1]
+        return self._risk(self._accounts[account]).required
 
-    def cross_risk(self, account: str) -> tuple[Decimal, Decimal]:
-        """Return (`cross_equity`, `maintenance`), looking at every position once."""
-        return self._cross_risk(self._accounts[account])
-
-    def _cross_risk(self, held: Account) -> tuple[Decimal, Decimal]:
-        """Return (equity, maintenance margin) of what is crossed."""
+    def _risk(self, held: Account) -> Risk:
+        """Return what is crossed, looking at every position once."""
+        prec = getcontext().prec
+        if held.risk is not None and held.risk.prec == prec:
+            return held.risk
         equity, required = held.balance, ZERO
-        for position, worth in self._worths(held):
+        margins: list[Decimal] = []
+        for position, worth in self._worths(held, prec):
             if position.margin_mode == "isolated":
                 equity -= position.margin_usdt
                 continue
             equity += worth.gain
+            leverage = self._leverage(held, position.symbol)
+            if worth.leverage != leverage:
+                worth.leverage, worth.margin = leverage, abs(worth.size) * worth.mark / leverage
+            margins.append(worth.margin)
             side = position.position_side
             if side != "net":
                 other = held.positions.get((position.symbol, "short" if side == "long" else "long"))
@@ -307,11 +334,15 @@ class Accounts:
             if worth.required is None:
                 worth.required = self._maintenance(position.symbol, abs(worth.value))
             required += worth.required
-        return equity, required
+        free = equity
+        for margin in margins:
+            free -= margin
+        held.risk = Risk(equity, required, free, prec)
+        return held.risk
 
-    def _worths(self, held: Account) -> list[tuple[VenuePosition, Worth]]:
-        """Return every position with what it is worth now."""
-        if held.worths_prec != (prec := getcontext().prec):
+    def _worths(self, held: Account, prec: int) -> list[tuple[VenuePosition, Worth]]:
+        """Return every position with what it is worth now, in numbers of so many digits."""
+        if held.worths_prec != prec:
             held.worths.clear()
             held.worths_prec = prec
         kept, marks, worths = held.worths, self._marks, []
@@ -359,7 +390,7 @@ class Accounts:
         size, behind = abs(position.size), position.margin_usdt + position.size * mark - position.cost
         if position.margin_mode == "crossed":
             size = max((abs(other.size) for other in held.of_symbol(position.symbol)), default=size)
-            behind = self._cross_risk(held)[0]
+            behind = self._risk(held).equity
         return self._maintenance(position.symbol, size * mark) / behind if behind > 0 else Decimal(1)
 
     @exactly
@@ -379,10 +410,10 @@ class Accounts:
         mine = held.of_symbol(symbol) or [position]  # one that is shown late may be no more
         net, size = sum((one.size for one in mine), ZERO), max(abs(one.size) for one in mine)
         rate = self._maintenance_rate(symbol, size * mark) + self.contracts[symbol].taker_fee
-        equity, required = self._cross_risk(held)
-        others = required - size * mark * rate
+        risk = self._risk(held)
+        others = risk.required - size * mark * rate
         distance = size * rate - net
-        return (equity - others - net * mark) / distance if distance else None
+        return (risk.equity - others - net * mark) / distance if distance else None
 
     def margin_used(self, account: str) -> Decimal:
         """Return the margin of positions, isolated ones included, and of pending orders as far as they could open."""
@@ -418,17 +449,7 @@ class Accounts:
 
     def available(self, account: str, without: Order | None = None) -> Decimal:
         """Return what new orders may use: crossed equity less the margin of crossed positions and of orders."""
-        held = self._accounts[account]
-        worths, free = self._worths(held), held.balance
-        for position, worth in worths:
-            free += worth.gain if position.margin_mode == "crossed" else -position.margin_usdt
-        for position, worth in worths:
-            if position.margin_mode == "crossed":
-                leverage = self.leverage(account, position.symbol)
-                if worth.leverage != leverage:
-                    worth.leverage, worth.margin = leverage, abs(worth.size) * worth.mark / leverage
-                free -= worth.margin
-        return free - self.order_margin(account, without)
+        return self._risk(self._accounts[account]).free - self.order_margin(account, without)
 
     def mark(self, symbol: str) -> Decimal:
         """Return the last mark, the middle of the market's book before the first one.

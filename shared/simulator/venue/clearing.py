@@ -68,6 +68,7 @@ class Clearing(Accounts):
         held.realised += realised
         held.fees += fee
         held.balance += realised - fee
+        held.risk = None
         order.filled += size
         order.quote += price * size
         order.fee_usdt += fee
@@ -83,6 +84,7 @@ class Clearing(Accounts):
         self._bill(held, now_ns, _bill_kind(order), symbol, realised, fee)
         if symbol not in self._marks and not self.has_price(symbol):
             self._books.setdefault(symbol, Book((), ())).value_at(price)
+            self._moved(symbol)
         if order.remaining > 0:
             order.status = OrderStatus.PARTIALLY_FILLED
         else:
@@ -245,6 +247,7 @@ class Clearing(Accounts):
         held, mark = self._accounts[account], self.mark(position.symbol)
         amount = (-position.size * mark * rate).quantize(margin.FEE_STEP, rounding=ROUND_DOWN)
         held.balance += amount
+        held.risk = None
         held.funding += amount
         position.funding_usdt += amount
         position.is_funded = True

@@ -74,8 +74,8 @@ class Liquidation(Checks):
         return is_any
 
     def _is_lost(self, held: Account) -> bool:
-        equity, required = self._cross_risk(held)
-        return required > 0 and equity <= required
+        risk = self._risk(held)
+        return risk.required > 0 and risk.equity <= risk.required
 
     # ---------------------------------------------------------------------------------------- isolated
 
@@ -145,7 +145,7 @@ class Liquidation(Checks):
         The share goes by value over what is still open, so the last position gets what the others have left.
         """
         value, total = self._value(position), sum((self._value(one) for one in self._crossed(held)), ZERO)
-        equity, _ = self._cross_risk(held)
+        equity = self._risk(held).equity
         share = equity if value == total else (equity * value / total).quantize(MARGIN_STEP, rounding=ROUND_DOWN)
         return value - share if position.size > 0 else value + share
 

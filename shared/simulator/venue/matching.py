@@ -36,6 +36,7 @@ class Matching(Clearing):
         order_id, mode = self.new_id(now_ns), request.margin_mode or self.margin_mode(account, request.symbol)
         if mode != held.margin_modes.get(request.symbol, "crossed"):
             held.margin_modes[request.symbol] = mode  # nothing else is in use there: checked
+            held.risk = None
         is_long = request.side is Side.BUY if request.position_side == "net" else request.position_side == "long"
         order = Order(
             account=account, order_id=order_id,
@@ -235,6 +236,8 @@ class Matching(Clearing):
         is_valued_by_books = symbol not in self._marks and bool(self._holders.get(symbol))
         middle_before = self._books[symbol].middle() if is_valued_by_books and symbol in self._books else None
         self._books[symbol] = Book(bids, asks, middle_before)
+        if is_valued_by_books:
+            self._moved(symbol)
 
     def _reach_resting(self, symbol: str, now_ns: int) -> None:
         """Fill what a new book reaches."""

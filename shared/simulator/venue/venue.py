@@ -143,6 +143,7 @@ class Venue(Liquidation):
         """Take what is known; NaN leaves the last one."""
         if mark == mark:
             self._marks[symbol] = mark
+            self._moved(symbol)
         if index == index:
             self._indices[symbol] = index
         if funding_rate == funding_rate:
@@ -424,6 +425,7 @@ class Venue(Liquidation):
                 return Refusal("40754", "balance not enough")
         position.margin_usdt += amount_usdt
         position.updated_ns = now_ns
+        held.risk = None
         self._bill(held, now_ns, "append_margin" if amount_usdt > 0 else "reduce_margin", symbol, amount_usdt, ZERO)
         return None
 

@@ -16,6 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from shared.simulator.venue.margin import tier_at
 from shared.simulator.venue.orders import (
     Accepted,
     ClosedPosition,
@@ -462,6 +463,29 @@ class Laws(RuleBasedStateMachine):
             assert position.cost * position.size > 0
             assert venue.margin_ratio(account, position) > 0
             venue.liquidation_price(account, position)
+
+    @invariant()
+    def nothing_is_remembered_that_has_moved(self) -> None:
+        """What is at risk and what is free follow from balance, positions, marks and ladders of this very moment."""
+        for account in ACCOUNTS:
+            equity, required, initial = self.venue.balance(account), ZERO, ZERO
+            largest: dict[str, Decimal] = {}  # of the two sides of a hedge
+            for position in self.venue.positions(account):
+                symbol = position.symbol
+                if position.margin_mode == "isolated":
+                    equity -= position.margin_usdt
+                    continue
+                value = position.size * self.venue.mark(symbol)
+                equity += value - position.cost
+                initial += abs(value) / self.venue.leverage(account, symbol)
+                largest[symbol] = max(largest.get(symbol, ZERO), abs(value))
+            for symbol, value in largest.items():
+                rate = tier_at(self.venue.tiers(symbol), value).maintenance_rate
+                required += value * (rate + self.venue.contracts[symbol].taker_fee)
+            assert self.venue.cross_equity(account) == equity
+            assert self.venue.maintenance(account) == required
+            free = equity - initial - self.venue.order_margin(account)
+            assert abs(self.venue.available(account) - free) < Decimal("1e-18")
 
     @invariant()
     def book_never_crosses_itself(self) -> None:
