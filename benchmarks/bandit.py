@@ -232,7 +232,8 @@ def play(rule: Rule, world: World, *, rounds: int, seeds: int, arms: int, seed: 
     belief, drawn = None, np.zeros(0)
     for t, means in enumerate(world.means(about, seeds, arms, rounds)):
         for arm, reward in due.pop(t, []):
-            memory.learn(arm, reward)
+            if rule.kind != "uniform":  # it asks nobody
+                memory.learn(arm, reward)
             pending[rows, arm] -= 1.0
         evidence = memory.evidence
         if rule.kind != "uniform" and t % AT_ONCE == 0:

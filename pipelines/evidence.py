@@ -19,6 +19,7 @@ Probability of Backtest Overfitting", Journal of Computational Finance 20(4), 20
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Sequence
@@ -144,9 +145,7 @@ def overfitting(performance: Floats, *, n_blocks: int = 16) -> Overfitting:
         return Overfitting(math.nan, (), math.nan, math.nan, n_trials)
     blocks = performance[: size * n_blocks].reshape(n_blocks, size, n_trials)
     sums, squares = blocks.sum(axis=1), (blocks**2).sum(axis=1)  # (B, N)
-    chosen = np.zeros((math.comb(n_blocks, n_blocks // 2), n_blocks))
-    for row, half in enumerate(combinations(range(n_blocks), n_blocks // 2)):
-        chosen[row, half] = 1.0
+    chosen = _halves(n_blocks)
     count = size * n_blocks // 2
     inside = _sharpe(chosen @ sums, chosen @ squares, count)
     outside = _sharpe((1.0 - chosen) @ sums, (1.0 - chosen) @ squares, count)
@@ -165,6 +164,16 @@ def overfitting(performance: Floats, *, n_blocks: int = 16) -> Overfitting:
         slope=float(np.polyfit(x, theirs, 1)[0]) if varies else math.nan,
         n_trials=n_trials,
     )
+
+
+@functools.cache
+def _halves(n_blocks: int) -> Floats:
+    """Return every half of so many blocks, a row of 0 and 1 each, read-only."""
+    chosen = np.zeros((math.comb(n_blocks, n_blocks // 2), n_blocks))
+    for row, half in enumerate(combinations(range(n_blocks), n_blocks // 2)):
+        chosen[row, half] = 1.0
+    chosen.flags.writeable = False
+    return chosen
 
 
 def _sharpe(total: Floats, squares: Floats, count: int) -> Floats:
