@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipelines.exact.exchange import Assumptions, Exchange
 from pipelines.exact.latency import Constant, Latencies
-from pipelines.exact.queues import PowerProbability, QueueModel, RiskAverse
+from pipelines.exact.queues import LogProbability, Place, PowerProbability, QueueModel, RiskAverse
 from pipelines.exact.tape import ArraysTape, Block
 from shared.lake.tiers import Ladder
 from shared.types import (
@@ -51,6 +51,43 @@ NO_LADDER = Tier(
     level=1, start_usdt=Decimal(0), end_usdt=Decimal(10**12), leverage_max=50, maintenance_rate=Decimal("0.001")
 )
 """hftbacktest has no margin."""
+
+
+class TheirLog(LogProbability, frozen=True, tag="log", forbid_unknown_fields=True):
+    """`LogProbability` with hftbacktest's arithmetic where nothing is ahead of us any more.
+
+    What leaves a level can take the size ahead below zero; ours counts that as nothing ahead. Version 2.4.4 takes the
+    logarithm of it all the same: the share behind exceeds one, so a shrinking level moves us back, and below -1 there is
+    no logarithm, which puts us behind the whole level (queue.rs, `LogProbQueueFunc` and `ProbQueueModel.depth`).
+    """
+
+    def join(self, ahead: float) -> Place:
+        return _TheirPlace(ahead)
+
+
+class _TheirPlace:
+    def __init__(self, ahead: float) -> None:
+        self.ahead = ahead
+        self._traded = 0.0
+
+    def traded(self, size: float) -> None:
+        self.ahead -= size
+        self._traded += size
+
+    def changed(self, before: float, after: float) -> None:
+        left = before - after - self._traded
+        self._traded = 0.0
+        if left < 0.0:
+            self.ahead = min(self.ahead, after)
+            return
+        behind = before - self.ahead
+        with np.errstate(all="ignore"):
+            weight_behind, weight_ahead = np.log(1.0 + np.array([behind, self.ahead]))
+            share = weight_behind / (weight_behind + weight_ahead)
+            share = np.float64(1.0) if np.isinf(share) else share
+            # Of two numbers Rust's min is the one that is a number, as fmin.
+            moved = self.ahead - (1.0 - share) * left + np.fmin(behind - share * left, 0.0)
+            self.ahead = float(np.fmin(moved, after))
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

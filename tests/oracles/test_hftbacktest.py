@@ -18,6 +18,7 @@ from tests.oracles.both import (
     Market,
     Outcome,
     Request,
+    TheirLog,
     contract,
     oracle,
     quotes,
@@ -36,8 +37,11 @@ QUEUES: dict[str, QueueModel] = {
     "risk averse": RiskAverse(),
     "power": PowerProbability(3.0),
     "pro rata": PowerProbability(1.0),
+    "log as theirs": TheirLog(),
     "log": LogProbability(),
 }
+EXPLAINED = 0.05
+"""Share of the fills of our own logarithm that may differ from theirs; `both.TheirLog` is why, and leaves none."""
 
 Runs = dict[str, tuple[Market, list[Request]]]
 Results = dict[str, tuple[Market, list[Request], Outcome, Outcome]]
@@ -86,7 +90,9 @@ def _results(runs: Runs, folder: Path) -> Results:
 def generated(tmp_path_factory: pytest.TempPathFactory) -> Results:
     oracle()
     market = Market(made(seed=1, seconds=240), contract("AUSDT", "0.1", "0.001"))
-    return _results(_runs("made", market), tmp_path_factory.mktemp("made"))
+    # An answer that is half way back before matching has the order: taken first, in the book later, as at Bitget.
+    late = msgspec.structs.replace(market, entry_ms=60.0, response_ms=10.0)
+    return _results(_runs("made", market) | _runs("late", late), tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture(scope="module")
@@ -128,13 +134,14 @@ def _check_makers(results: Results, *, fills_min: int) -> None:
         if " takes" in name or " levels" in name:
             continue
         assert len(ours.fills) >= fills_min, name
-        assert differences(ours, theirs) == [], name
+        found = differences(ours, theirs)
+        assert len(found) <= (EXPLAINED * len(ours.fills) if name.endswith(" log") else 0), (name, found)
 
 
 def differences(ours: Outcome, theirs: Outcome) -> list[tuple[str, int, float, float]]:
     """Return (kind, order, ours, theirs) of every order that was filled differently.
 
-    One in twenty would do, each with its cause; none is left, so each is a failure.
+    One in twenty would do, each with its cause; none is left but those of `EXPLAINED`, so each is a failure.
     """
     found: list[tuple[str, int, float, float]] = []
     mine, its = ours.filled(), theirs.filled()
@@ -172,7 +179,7 @@ def test_makers_on_recorded_books_are_filled_alike(replayed: Results) -> None:
 
 def test_queue_models_matter(generated: Results) -> None:
     """Each fills otherwise, with a probability sooner than without: the comparison would see a model that is not used."""
-    fills = {queue: generated[f"made rests {queue}"][2].moments() for queue in QUEUES}
+    fills = {queue: generated[f"made rests {queue}"][2].moments() for queue in QUEUES if queue != "log as theirs"}
 
-    assert all(fills[one] != fills[other] for one, other in itertools.combinations(QUEUES, 2))
+    assert all(fills[one] != fills[other] for one, other in itertools.combinations(fills, 2))
     assert min(sum(filled.values()) for filled in fills.values()) == sum(fills["risk averse"].values())
