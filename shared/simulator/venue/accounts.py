@@ -251,7 +251,6 @@ class Accounts:
             if self._is_in_use(account, symbol):
                 return Refusal("45117", "Currently holding positions or orders, the margin mode cannot be adjusted")
             self._accounts[account].margin_modes[symbol] = cast(MarginMode, mode)
-            self._accounts[account].risk = None
         return None
 
     def margin_mode(self, account: str, symbol: str) -> MarginMode:

@@ -36,7 +36,6 @@ class Matching(Clearing):
         order_id, mode = self.new_id(now_ns), request.margin_mode or self.margin_mode(account, request.symbol)
         if mode != held.margin_modes.get(request.symbol, "crossed"):
             held.margin_modes[request.symbol] = mode  # nothing else is in use there: checked
-            held.risk = None
         is_long = request.side is Side.BUY if request.position_side == "net" else request.position_side == "long"
         order = Order(
             account=account, order_id=order_id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import msgspec
 import pytest
 
 from shared.simulator.venue.orders import Accepted, ClosedPosition, FundingReport, PlanRequest, Refusal
@@ -12,8 +13,10 @@ from shared.types import OrderKind, OrderStatus, Side
 from tests.shared.simulator.venue_made import (
     HOUR,
     NOW,
+    ONE_STEP,
     D,
     accept,
+    contract,
     deep,
     made,
     mark,
@@ -333,12 +336,26 @@ def test_leverage_that_would_lose_an_isolated_position_is_refused(isolated: Venu
     """At 50x two per cent of margin do not carry a loss of three."""
     accept(isolated, order(Side.BUY, "10"))
     mark(isolated, 97.0)
+    free = isolated.available("a")
 
     refused = isolated.set_leverage("a", "AUSDT", 50)
 
     assert isinstance(refused, Refusal)
     assert refused.code == "40754"
     assert (isolated.leverage("a", "AUSDT"), isolated.isolated_margin("a")) == (10, D("100.01"))
+    assert isolated.available("a") == isolated.cross_equity("a") == free
+
+
+def test_new_rules_hold_for_what_is_held_already() -> None:
+    """Another ladder, or another fee of closing, is what a position must be carried by from now on."""
+    venue = made()
+    accept(venue, order(Side.BUY, "5"))
+    assert venue.maintenance("a") == 500 * (D("0.01") + D("0.0006"))
+
+    venue.set_tiers("AUSDT", (msgspec.structs.replace(ONE_STEP[0], maintenance_rate=D("0.02")),))
+    assert venue.maintenance("a") == 500 * (D("0.02") + D("0.0006"))
+    venue.set_contract(contract(taker_fee=D("0.001")))
+    assert venue.maintenance("a") == 500 * (D("0.02") + D("0.001"))
 
 
 def test_leverage_helps_an_account_in_need() -> None:
