@@ -84,7 +84,6 @@ class Clearing(Accounts):
         self._bill(held, now_ns, _bill_kind(order), symbol, realised, fee)
         if symbol not in self._marks and not self.has_price(symbol):
             self._books.setdefault(symbol, Book((), ())).value_at(price)
-            self._moved(symbol)
         if order.remaining > 0:
             order.status = OrderStatus.PARTIALLY_FILLED
         else:

@@ -443,8 +443,10 @@ def test_what_we_take_does_not_move_what_a_position_is_worth() -> None:
     assert venue.mark("AUSDT") == 100
     venue.set_book("AUSDT", BIDS, [], NOW)
     assert venue.mark("AUSDT") == 100
+    before = venue.cross_equity("a")
     venue.set_book("AUSDT", [(101.0, 1.0)], [(103.0, 1.0)], NOW)
     assert venue.mark("AUSDT") == 102
+    assert venue.cross_equity("a") == venue.equity("a") == before + 6 * 2
 
 
 def test_stop_of_one_account_may_close_another_that_is_looked_at_after_it(venue: Venue) -> None:
