@@ -83,9 +83,9 @@ def _figure(draw: Draw, arguments: Sequence[Any], size: tuple[float, float]) -> 
         axes.spines[["top", "right"]].set_visible(False)
         for spine in axes.spines.values():
             spine.set_color(NULL)
-        axes.tick_params(colors=INK, labelsize=8, color=NULL)
-        axes.xaxis.label.set(color=INK, size=8)
-        axes.yaxis.label.set(color=INK, size=8)
+        axes.tick_params(colors=INK, labelsize=8.5, color=NULL)
+        axes.xaxis.label.set(color=INK, size=8.5)
+        axes.yaxis.label.set(color=INK, size=8.5)
     return picture
 
 
@@ -152,8 +152,8 @@ def draw_waterfall(picture: Any, steps: Mapping[str, float], last: str) -> None:
         last: what their sum is called.
     """
     axes = picture.subplots()
-    if not steps:
-        nothing(axes, "no trade")
+    if not any(steps.values()):
+        nothing(axes, f"no {last}: every part of it is 0" if steps else "no trade")
         return
     level = 0.0
     bars: list[tuple[float, float, str]] = []  # from, to, colour
@@ -167,14 +167,17 @@ def draw_waterfall(picture: Any, steps: Mapping[str, float], last: str) -> None:
         if at + 1 < len(steps):
             axes.plot([at - 0.31, at + 1.31], [to, to], color=NULL, linewidth=0.6)
         axes.annotate(
-            _money(to - begin, most), (at, max(begin, to)), ha="center", va="bottom", fontsize=7, color=INK,
+            _money(to - begin, most), (at, max(begin, to)), ha="center", va="bottom", fontsize=8, color=INK,
             xytext=(0, 1), textcoords="offset points",
         )  # fmt: skip
-    axes.set_xticks(range(len(bars)), ["\n".join(textwrap.wrap(name, 11)) for name in (*steps, last)])
+    wide = 9 if len(bars) > 7 else 10
+    names = ["\n".join(textwrap.wrap(name.replace("gross, mid to mid", "gross"), wide)) for name in (*steps, last)]
+    axes.set_xticks(range(len(bars)), [name.replace("spread ", "spread\n") for name in names])
     axes.tick_params(axis="x", length=0)
     axes.axhline(0, color=INK, linewidth=0.6)
     axes.set_ylabel("USDT")
-    axes.margins(y=0.12)
+    axes.use_sticky_edges = False
+    axes.margins(x=0.02, y=0.1)
 
 
 def _money(value: float, most: float) -> str:
@@ -221,8 +224,14 @@ def draw_nulls(picture: Any, outcomes: Sequence[Outcome]) -> None:
         mean = float(value.mean())
         error = f" ± {value.std(ddof=1) / math.sqrt(len(value)):.2f}" if len(value) > 1 else ""
         axes.plot(mean, at, "D", color=BAD if mean < 0 else GOOD, markersize=5)
-        axes.annotate(f" mean {mean:+.2f}{error}", (mean, at + 0.3), fontsize=7.5, color=INK, ha="center")
-    axes.set_yticks(range(1, len(shown) + 1), [f"{o.name}\n({len(o.trades):,} trades)" for o in shown])
+        axes.annotate(
+            f"mean {mean:+.2f}{error}".replace("-", "−"), (mean, at + 0.3), fontsize=8, color=INK, ha="center"
+        )
+    axes.set_yticks(
+        range(1, len(shown) + 1),
+        [f"{o.name}\n({len(o.trades):,} trade{'' if len(o.trades) == 1 else 's'})" for o in shown],
+    )
+    axes.margins(x=0.12)
     axes.set_ylim(0.5, len(shown) + 0.75)
     axes.axvline(0, color=INK, linewidth=0.6)
     axes.set_xlabel("net bps a trade, after all costs")
@@ -241,7 +250,9 @@ def draw_exposure(picture: Any, main: Outcome, start_s: int) -> None:
     above.fill_between(at, seen.gross_usdt[::every], 0, color=SOFT, alpha=0.35, linewidth=0, label="gross")
     above.plot(at, seen.net_usdt[::every], color=INK, linewidth=1.0, label="net (long less short)")
     above.axhline(0, color=NULL, linewidth=0.6)
-    above.legend(fontsize=7.5, frameon=False, labelcolor=INK)
+    above.legend(
+        fontsize=8, frameon=False, labelcolor=INK, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderpad=0.0
+    )
     above.set_ylabel("held, USDT")
     below.step(at, seen.positions[::every], where="post", color=SOFT, linewidth=1.0)
     below.set_ylim(bottom=0)
@@ -260,12 +271,15 @@ def draw_capacity(picture: Any, capacity: Capacity) -> None:
     axes.set_xticks(sizes, [f"{size:g}×" for size in sizes])
     axes.minorticks_off()
     axes.axhline(0, color=NULL, linewidth=0.6)
-    for point in capacity.points:
+    for k, point in enumerate(capacity.points):
+        # Beside the line, not on it: on the right of a point from which it falls, else on the left.
+        later = capacity.points[min(k + 1, len(sizes) - 1)]
+        falls = later.net_usdt < point.net_usdt or (k == len(sizes) - 1 and point.net_usdt > 0)
         axes.annotate(
-            f"{point.net_bps:+.1f} bps", (point.multiple, point.net_usdt), fontsize=7, color=INK, xytext=(0, 6),
-            textcoords="offset points", ha="center",
+            f"{point.net_bps:+.1f} bps".replace("-", "−"), (point.multiple, point.net_usdt), fontsize=8, color=INK,
+            xytext=(4 if falls else -4, 5), textcoords="offset points", ha="left" if falls else "right",
         )  # fmt: skip
-    axes.margins(x=0.08, y=0.2)
+    axes.margins(x=0.16, y=0.15)
     axes.set_ylabel("net, USDT")
     axes.set_xlabel("size of every order, multiple of what was traded")
 
@@ -308,7 +322,7 @@ def draw_deciles(picture: Any, skill: Skill) -> None:
     axes.set_xticks(at)
     axes.set_xlabel("tenth of the symbols by score, lowest first")
     axes.set_ylabel("move of the mid, bps")
-    axes.legend(fontsize=7.5, frameon=False, labelcolor=INK)
+    axes.legend(fontsize=8, frameon=False, labelcolor=INK)
 
 
 def draw_calibration(picture: Any, skill: Skill) -> None:

@@ -114,12 +114,16 @@ def verdict(judged: Backtest | Page) -> str:
     n = len(main.trades)
     sentence = (
         f"{n:,} trade{'' if n == 1 else 's'} {'earned' if net > 0 else 'lost'} {abs(net):,.2f} USDT after all costs: "
-        f"{main.net_bps:+.2f} bps of what was traded"
+        f"{_bps(main.net_bps)} of what was traded"
     )
     if n < TRADES_MIN:
         sentence += " (too few trades to say anything)"
-    beside = [f"{null.name} {null.net_bps:+.2f} bps" for null in judged.nulls if null.trades]
+    beside = [f"{null.name} {_bps(null.net_bps)}" for null in judged.nulls if null.trades]
     return sentence + (f"; beside it: {', '.join(beside)}." if beside else ".")
+
+
+def _bps(value: float) -> str:
+    return f"{value:+.2f} bps".replace("-", "−")
 
 
 def by_symbol(trades: Sequence[Trade]) -> list[Slice]:
@@ -181,7 +185,7 @@ def trade_rows(outcome: Outcome, most: int = 12) -> list[dict[str, object]]:
         {
             "symbol": trade.symbol,
             "side": "long" if trade.side.sign > 0 else "short",
-            "entry": when(trade.entry_ns // NS),
+            "entry": f"{datetime.fromtimestamp(trade.entry_ns // NS, UTC):%m-%d %H:%M:%S}",
             "duration_s": trade.duration_s,
             "notional_usdt": float(trade.opened_usdt),
             "net_usdt": float(trade.net_usdt),

@@ -16,6 +16,7 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -36,24 +37,27 @@ __all__ = ["figure", "plot", "verdict", "write_outputs", "write_report"]
 _LABELS = {
     "total_trades": "trades",
     "avg_duration_s": "mean duration, s",
-    "win_rate": "won [1]",
-    "profit_factor": "profit factor [1]",
+    "win_rate": "won",
+    "profit_factor": "profit factor, won / lost",
     "total_fees_usdt": "fees, USDT",
     "total_slippage_usdt": "slippage, USDT",
     "total_spread_usdt": "spread, USDT",
     "total_funding_usdt": "funding received, USDT",
     "net_pnl_usdt": "net, USDT",
-    "roi": "return on equity [1]",
+    "roi": "return on equity",
     "sharpe": "Sharpe (annualised; needs a day)",
     "sortino": "Sortino (annualised; needs a day)",
-    "max_drawdown": "maximum drawdown [1]",
+    "max_drawdown": "maximum drawdown",
 }
 assert tuple(_LABELS) == METRICS
 
 FILES = ("report.html", provenance.FILE_NAME, "trades.parquet", "trades.csv", "metrics.csv")
 """What is written of every result."""
 
+_MONEY = tuple(name for name in METRICS if name.endswith("_usdt"))
+
 _SLICES_MAX = 12  # rows of a table of symbols
+_CENTS_FROM_USDT = 100.0  # from there on cents say enough: of the largest step of the waterfall
 
 
 def write_report(path: Path, shown: Page) -> None:
@@ -81,6 +85,9 @@ def render(shown: Page) -> str:
     main = shown.main
     waterfall = waterfall_of(main.trades)
     steps = {name: float(value) for name, value in waterfall.steps}
+    digits = 2 if max(map(abs, steps.values())) >= _CENTS_FROM_USDT else 4
+    environment.filters["usdt"] = partial(money, digits=digits)
+    environment.filters["metric"] = partial(metric, digits=digits)
     capacity = capacity_of(main.executions, main.metrics["total_funding_usdt"])
     by_symbol, by_hour, by_cause = (make(main.trades) for make in (page.by_symbol, page.by_hour, page.by_cause))
     extremes = sorted(by_symbol, key=lambda one: one.net_usdt)
@@ -146,7 +153,29 @@ def signed(value: float | None) -> str:
 
 def percent(value: float | None) -> str:
     """Return a share [1] as a percentage; what is not defined is a dash."""
-    return "–" if value is None or not math.isfinite(value) else f"{value * 100:.1f} %"
+    return "–" if value is None or not math.isfinite(value) else f"{value * 100:.1f} %".replace("-", "−")
+
+
+def of_equity(value: float) -> str:
+    """Return a part of the equity [1] as a percentage, to a hundredth of a basis point where it is small."""
+    digits = 4 if 0 < abs(value) < 1e-4 else 3 if 0 < abs(value) < 1e-2 else 1
+    return f"{value * 100:.{digits}f} %".replace("-", "−")
+
+
+def money(value: float | None, *, digits: int) -> str:
+    """Return USDT with its sign and so many digits, the same for all of a page; what is not defined is a dash."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{round(value, digits) + 0.0:+,.{digits}f}".replace("-", "−")  # + 0.0: nothing is no −0
+
+
+def metric(value: float, name: str, *, digits: int) -> str:
+    """Return a figure of METRICS by what it is: a share, money, or a number."""
+    if name in ("roi", "max_drawdown"):
+        return of_equity(value)
+    if name == "win_rate":
+        return percent(value)
+    return money(value, digits=digits).removeprefix("+") if name in _MONEY else figure(value)
 
 
 def write_outputs(folder: Path, outcome: Outcome, run: str) -> None:

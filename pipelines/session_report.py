@@ -28,7 +28,7 @@ from pipelines.scoring import outcomes_in
 from pipelines.shortfall import Fill, Gap, decompose
 from pipelines.simulation import ExposureMeter, Outcome
 from pipelines.skill import Skill, SkillMeter
-from pipelines.told import Told
+from pipelines.told import ChannelCoverage, Told
 from pipelines.tracking import code_commit, lock_hash
 from pipelines.trades import Execution, metrics_of, net_bps
 from pipelines.venue_side import ASKS, BIDS, Tape, VenueSide, end_of
@@ -56,6 +56,9 @@ from shared.types import (
 )
 
 _BID, _ASK = COLUMNS.index("bid_price_1"), COLUMNS.index("ask_price_1")
+
+_CHANNELS = {"book": _BID, "ticker": COLUMNS.index("mark"), "trade": COLUMNS.index("buy_count")}
+"""Channel -> a column that is NaN where a second knew nothing of it (`shared.features.sampler`)."""
 
 AFTER_S = 3
 """Rows that the last one is repeated for, so that the last orders meet the backtest's venue, too."""
@@ -136,6 +139,8 @@ def page_of(folder: Path, lake: Path | None = None) -> tuple[Page, Replayed]:
     told = Told(
         run=header.session,
         lineage=lineage_of(header, digest),
+        coverage=watch.coverage(),
+        coverage_unit="symbol-seconds",
         parity=found,
         not_simulated="The gap compares with the screen tier of the backtest: an order meets the row a second after "
         "its decision, five visible levels, no place in a queue.",
@@ -222,6 +227,7 @@ class SessionWatch:
         self._scores: list[tuple[int, Scores]] = []
         self._quotes: list[tuple[int, Floats, Floats]] = []  # second, bids, asks
         self._adopted: dict[str, tuple[Decimal, Decimal]] = {}  # symbol -> size, entry price found at the start
+        self._known = dict.fromkeys(_CHANNELS, 0)  # symbol-seconds in which a channel was known
 
     # ------------------------------------------------------------------------------------------ while it runs
 
@@ -277,6 +283,8 @@ class SessionWatch:
         self._equity.append(float(engine.portfolio.equity_usdt))
         self._exposure.look(event.second, engine.portfolio)
         self._quotes.append((event.second, block[_BID].copy(), block[_ASK].copy()))
+        for channel, column in _CHANNELS.items():
+            self._known[channel] += int(np.isfinite(block[column]).sum())
         if engine.view is not None and engine.why_second == event.second and engine.view.second == event.second:
             self._scores.append((event.second, engine.view.scores))
 
@@ -394,6 +402,16 @@ class SessionWatch:
         quote = self._touches.get(time_ns // NS, {}).get(n if n is not None else -1)
         touch = None if quote is None else quote[1 if sign > 0 else 0]
         return touch if touch is not None and np.isfinite(touch) else None
+
+    def coverage(self) -> tuple[ChannelCoverage, ...]:
+        """Return in how many symbol-seconds each channel was known to the engine."""
+        assert self.header is not None, "a header comes first"
+        total = len(self.seconds) * len(self.header.universe.symbols)
+        # Trades are counted where their link stood for the whole second: what is missing is a gap, and no silence.
+        return tuple(
+            ChannelCoverage(name, n, total - n if name == "trade" else 0, 0 if name == "trade" else total - n)
+            for name, n in self._known.items()
+        )
 
     def skill(self, start_s: int, end_s: int) -> Skill:
         """Return what the scores knew, judged by the session's own seconds."""

@@ -26,6 +26,8 @@ from fractions import Fraction
 
 import msgspec
 
+from shared.strategy.exact import decimal_of
+
 PARTS = ("latency", "price", "unfilled", "fees", "funding", "adopted", "adjustments")
 
 Touch = Callable[[str, int, int], float | None]
@@ -81,7 +83,7 @@ class _Side:
         if touch is None:
             self.has_touch = False
         else:
-            self.touch_value += size * Fraction(touch)
+            self.touch_value += size * Fraction(decimal_of(touch))  # as the exchange wrote it, as the price is
 
     @property
     def price(self) -> Fraction:

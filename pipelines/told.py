@@ -41,7 +41,7 @@ NOT_CHECKED = Parity()
 
 
 class ChannelCoverage(msgspec.Struct, frozen=True):
-    """How much of a channel was recorded in the window, in symbol-minutes."""
+    """How much of a channel was recorded in the window, in `Told.coverage_unit`."""
 
     channel: str
     complete: int
@@ -63,5 +63,6 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     lineage: dict[str, str] = {}  # where it comes from, in order
     trials: tuple[str, ...] = ()  # what was tried before, and what the result is worth after it
     coverage: tuple[ChannelCoverage, ...] | None = None  # None: nobody judged it
+    coverage_unit: str = "symbol-minutes"
     parity: Parity = NOT_CHECKED
     not_simulated: str = ""

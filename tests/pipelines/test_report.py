@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pipelines.page import of_backtest, trade_rows, verdict
-from pipelines.report import figure, signed, write_report
+from pipelines.report import figure, money, of_equity, signed, write_report
 from pipelines.simulation import Backtest, Outcome
 from pipelines.skill import NO_SKILL
 from pipelines.told import ChannelCoverage, Told
@@ -114,7 +114,7 @@ def test_a_window_of_a_minute_with_nothing_in_it_has_dashes_and_no_zeros(tmp_pat
     text = page(tmp_path, judged)
 
     cells = dict(re.findall(r"<tr><td>([^<]*)</td><td>([^<]*)</td></tr>", text))
-    for name in ("won [1]", "profit factor [1]", "mean duration, s", "Sharpe (annualised; needs a day)"):
+    for name in ("won", "profit factor, won / lost", "mean duration, s", "Sharpe (annualised; needs a day)"):
         assert cells[name] == "–"
     assert "<strong>–</strong>" in text  # net bps of what was traded
     assert not re.search(r"\bnan\b", re.sub(r"<[^>]*>", "", text).lower())
@@ -178,7 +178,7 @@ def test_the_page_says_how_sure_a_win_rate_is(tmp_path: Path) -> None:
     """Win rates stand with Wilson's interval and Sharpe ratios with their error: one win of two is 9 to 91 percent."""
     text = page(tmp_path, backtest("bitget", TRADES))
 
-    assert "<td>all</td><td>2</td><td>−62.00</td><td>50.0 % [9.5 %, 90.5 %]</td><td>– ± –</td>" in text
+    assert "<td>all</td><td>2</td><td>−62.00</td><td>50.0 % [9.5 %, 90.5 %]</td><td>–</td>" in text
 
 
 def test_few_trades_are_called_few() -> None:
@@ -203,6 +203,31 @@ def test_money_has_a_sign_and_nothing_no_minus() -> None:
         "−2.00",
         "−0.0021",
         "–",
+        "–",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.133, "13.3 %"),
+        (1.0, "100.0 %"),
+        (0.0, "0.0 %"),
+        (-0.00152, "−0.152 %"),
+        (1.2e-5, "0.0012 %"),
+    ],
+)
+def test_a_small_share_is_not_nothing(value: float, shown: str) -> None:
+    """A drawdown of a basis point is 0.010 %, not 0.0 %."""
+    assert of_equity(value) == shown
+
+
+def test_money_of_a_page_has_one_number_of_digits() -> None:
+    """Sums of cents have four digits, all of them; what rounds to nothing has no minus."""
+    assert [money(value, digits=4) for value in (-0.0889, 1.2, -0.00001, math.nan)] == [
+        "−0.0889",
+        "+1.2000",
+        "+0.0000",
         "–",
     ]
 

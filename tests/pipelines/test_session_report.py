@@ -50,6 +50,18 @@ def test_report_of_a_session_has_the_files_of_a_backtest(
     assert "the order intents are identical" in text
 
 
+def test_coverage_of_a_session_is_what_its_engine_knew(session: Path) -> None:
+    """In symbol-seconds, by channel: all of what was received, and nothing of what was not."""
+    page, _ = page_of(session)
+
+    found = {one.channel: one for one in page.told.coverage or ()}
+    assert page.told.coverage_unit == "symbol-seconds"
+    assert set(found) == {"book", "ticker", "trade"}
+    for one in found.values():
+        assert one.complete + one.gap + one.stale == (page.end_s - page.start_s) * page.symbols
+    assert found["book"].share == 1.0
+
+
 def test_gap_of_a_session_is_explained_to_the_last_digit(tmp_path: Path) -> None:
     """A venue that fills everything at 100 differs from books that walk: in price, not in what was asked for."""
     rig = Rig(tmp_path / "session")
