@@ -6,9 +6,10 @@ a sentence says which. Code is different: a commit is a claim that results may d
 with another commit it goes on, says so, and lets the result decide. Nothing is written, no trial is counted.
 
 Compared is, in this order: every figure, trade and second of equity; what the report says of its model, its session and
-its parity; the files beside it; and the page itself, line by line, written again from what was computed. Pictures are
-compared where the packages are those of the report: another matplotlib draws the same figure in other bytes. What was
-tried before, and what was recorded, is shown as it was then: more may have been tried and judged since.
+its parity; the files beside it; and the page itself, written again from what was computed. By the code that made the
+report it is compared line by line, and its pictures with it where the packages are the same; another commit may lay it
+out otherwise, and is asked for every figure that it shows. What was tried before, and what was recorded, is shown as it
+was then: more may have been tried and judged since.
 
 Exit codes: 0 equal, 1 different, 3 the lake has changed, 4 the model is gone or another, 7 the journal is.
 """
@@ -90,10 +91,14 @@ def verify(lake: Path, told: Provenance, tracking: Tracking, where: Where) -> Ve
         difference = _compared_difference(told, where.folder, notes) or files_difference(told, page, where, notes)
     if difference is None and where.page is not None:
         has_pictures = told.packages == lock_hash()
-        if not has_pictures:
-            notes.append("pictures were not compared: other packages draw them in other bytes")
+        if not has_pictures or told.commit != code_commit():
+            notes.append("pictures were not compared: other code and packages draw them otherwise")
         again = render(msgspec.structs.replace(page, told=told.told, provenance=told))
-        difference = page_difference(where.page.read_text(encoding="utf-8"), again, has_pictures=has_pictures)
+        found = where.page.read_text(encoding="utf-8")
+        if told.commit == code_commit():
+            difference = page_difference(found, again, has_pictures=has_pictures)
+        else:  # which may lay it out otherwise, and in other words
+            difference = shown_difference(found, again)
     return Verified(difference, tuple(notes))
 
 
@@ -229,6 +234,17 @@ def page_difference(found: str, again: str, *, has_pictures: bool) -> str | None
     return None
 
 
+def shown_difference(found: str, again: str) -> str | None:
+    """Return the first figure that a page shows otherwise than one that was written again, whatever is around it."""
+    pages = [_FIGURE.findall(_HIDDEN.sub(" ", text)) for text in (found, again)]
+    for n, (one, other) in enumerate(zip_longest(*pages), start=1):
+        if one != other:
+            return _said(f"figure {n} of the page", one, other)
+    return None
+
+
+_HIDDEN = re.compile(r"<svg.*?</svg>|<style.*?</style>|<script.*?</script>|<[^>]*>", re.DOTALL)
+_FIGURE = re.compile(r"[+−-]?[0-9][0-9,.]*")
 _PICTURE = re.compile(r"<svg.*?</svg>", re.DOTALL)
 _SHOWN = 60  # letters of a difference
 

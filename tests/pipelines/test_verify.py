@@ -196,6 +196,18 @@ def test_every_figure_of_the_page_is_compared(made: Made) -> None:
     assert is_found(altered, has_pictures=True)
     assert not is_found(altered, has_pictures=False), "another matplotlib may draw it otherwise"
     assert is_found("\n".join(lines[:-9]), has_pictures=False)
+
+    laid_out = (
+        again.replace("<td>", '<td class="other">').replace("trades", "round trips").replace("max-width: 64rem", "")
+    )
+    assert verify.shown_difference(laid_out, again) is None, "another commit may lay it out otherwise"
+    for at in digits:
+        cell = whole[max(0, at - 200) : at].rpartition("<")[2]
+        if at % 11 == 0 and ">" in cell and "title=" not in cell and "provenance" not in whole[at - 30000 : at]:
+            altered = f"{whole[:at]}{(int(whole[at]) + 1) % 10}{whole[at + 1 :]}"
+            assert str(verify.shown_difference(altered, again)).startswith("different: figure "), whole[
+                at - 30 : at + 9
+            ]
     assert is_found(whole + "more\n", has_pictures=False)
 
 
