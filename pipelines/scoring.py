@@ -21,11 +21,15 @@ from shared.features.catalog import FEATURES
 from shared.features.graph import FeatureGraph, Features
 from shared.features.sampler import COLUMNS
 from shared.lake import read
+from shared.lake.layout import HOUR_S
 from shared.strategy.scores import Scorer, Scores
 from shared.types import Floats, Universe
 
 BLOCK_S = 900
 """Rows computed at once; also the length that shuffled scores are turned in."""
+
+SYMBOLS_AT_ONCE = 160
+"""Symbols of an hour decoded at once: 180 MB. Eight lie in one piece of a file, which this divides into."""
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -65,27 +69,6 @@ def stacked(block: Block, variants: Sequence[str]) -> Scores | Stacked:
     return Stacked((block.scores, *(block.others[name] for name in variants))) if variants else block.scores
 
 
-def block_of(
-    columns: Mapping[str, Floats],
-    first_second: int,
-    scores: Scores,
-    others: Mapping[str, Scores] | None = None,
-    *,
-    into: Floats | None = None,
-) -> Block:
-    """Return columns of their own as a block.
-
-    Args:
-        into: (C, at least T, N) to put them in; fresh memory costs more than the copy.
-    """
-    n_seconds = len(scores.is_valid)
-    found = [columns[name] for name in COLUMNS]
-    if into is None:
-        return Block(first_second, np.stack(found), scores, others or {})
-    values = into[:, :n_seconds]
-    return Block(first_second, np.stack(found, out=values), scores, others or {})
-
-
 def scored_blocks(
     lake: Path,
     source: str,
@@ -105,24 +88,69 @@ def scored_blocks(
 
     Args:
         others: further scorers by name, for engines that choose among several.
-        look: is shown each block's first second and features, (T, N, F), before its scores; None: nobody looks.
+        look: is shown each block's first second and features, (T, N, F), before its scores, and keeps none of
+            them, for the next block's lie in the same place; None: nobody looks.
     """
     symbols, others = universe.symbols, others or {}
     needs_features = any(one.needs_features for one in (scorer, *others.values()))
     graph = FeatureGraph(FEATURES, symbols) if needs_features else None
+    rows = _Rows(lake, source, symbols, end_s)
     if graph is not None:
-        graph.step(stored(lake, source, start_s - graph.lookback, start_s, symbols).columns, start_s - graph.lookback)
+        begin = start_s - graph.lookback
+        graph.step(_columns(rows.read(begin, np.empty((len(COLUMNS), graph.lookback, len(symbols))))), begin)
     n_blocks = max(1, round((end_s - start_s) / (block_s or BLOCK_S)))
     bounds = [start_s + round((end_s - start_s) * k / n_blocks) for k in range(n_blocks + 1)]
     longest = max(end - begin for begin, end in pairwise(bounds))
     memory = [np.empty((len(COLUMNS), longest, len(symbols))) for _ in range(min(2, n_blocks))]
+    # Used again: fresh memory costs a tenth of computing features.
+    room = np.empty((longest, len(symbols), len(FEATURES)), np.float32) if graph is not None else None
     for k, (begin, end) in enumerate(pairwise(bounds)):
-        columns = dict(stored(lake, source, begin, end, symbols).columns)
-        features = graph.step(columns, begin) if graph is not None else None
+        values = rows.read(begin, memory[k % 2][:, : end - begin])
+        columns = _columns(values)
+        out = room[: end - begin] if room is not None else None
+        features = graph.step(columns, begin, out) if graph is not None else None
         if look is not None:
             look(begin, features)
         said = {name: other.score(features, columns, begin) for name, other in others.items()}
-        yield block_of(columns, begin, scorer.score(features, columns, begin), said, into=memory[k % 2])
+        yield Block(begin, values, scorer.score(features, columns, begin), said)
+
+
+def _columns(values: Floats) -> dict[str, Floats]:
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+class _Rows:
+    """The lake's seconds up to `end_s`, read forwards, every hour decoded once: its file lies by symbol, so that the
+    quarter of it that is a block costs all of it."""
+
+    def __init__(self, lake: Path, source: str, symbols: tuple[str, ...], end_s: int) -> None:
+        self._lake, self._source, self._symbols, self._end_s = lake, source, symbols, end_s
+        self._first_s = 0
+        self._hour: Floats = np.empty((len(COLUMNS), 0, len(symbols)))  # from `_first_s` on
+        self._memory: Floats = self._hour
+
+    def read(self, begin_s: int, into: Floats) -> Floats:
+        """Put the seconds from `begin_s` on into (C, T, N), NaN where none were recorded; return it."""
+        at, end_s = begin_s, begin_s + into.shape[1]
+        while at < end_s:
+            if not self._first_s <= at < self._first_s + self._hour.shape[1]:
+                self._decode(at)
+            until = min(end_s, self._first_s + self._hour.shape[1])
+            into[:, at - begin_s : until - begin_s] = self._hour[:, at - self._first_s : until - self._first_s]
+            at = until
+        return into
+
+    def _decode(self, first_s: int) -> None:
+        """Read the rest of an hour, some symbols at a time."""
+        end_s = min((first_s // HOUR_S + 1) * HOUR_S, self._end_s)
+        if self._memory.shape[1] < end_s - first_s:
+            self._memory = np.empty((len(COLUMNS), end_s - first_s, len(self._symbols)))
+        self._first_s, self._hour = first_s, self._memory[:, : end_s - first_s]
+        for n in range(0, len(self._symbols), SYMBOLS_AT_ONCE):
+            some = slice(n, n + SYMBOLS_AT_ONCE)
+            found = stored(self._lake, self._source, first_s, end_s, self._symbols[some]).columns
+            for c, name in enumerate(COLUMNS):
+                self._hour[c, :, some] = found[name]
 
 
 def turned(scores: Scores) -> Scores:

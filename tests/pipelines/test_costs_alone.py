@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 from pipelines.generate import generate
-from pipelines.scoring import block_of
+from pipelines.scoring import Block
 from pipelines.seconds import write_seconds
 from pipelines.simulation import FLATTEN_S, Simulation, run_backtest
 from pipelines.venue_side import Tape
+from shared.features.sampler import COLUMNS
 from shared.lake.layout import HOUR_S
 from shared.simulator.markets.generated import GeneratedMarket
 from shared.strategy.config import EngineConfig
@@ -38,7 +39,8 @@ def coin_in(seed: int, *, rows: int = 400, n_symbols: int = 24) -> tuple[Trade, 
     listed = markets.universe(n_symbols, START_S * NS)
     seconds = markets.market(START_S, rows, n_symbols, seed=seed)
     coin = CoinScorer(seed)
-    block = block_of(seconds.columns, START_S, coin.score(None, seconds.columns, START_S))
+    values = np.stack([seconds.columns[name] for name in COLUMNS])
+    block = Block(START_S, values, coin.score(None, seconds.columns, START_S))
     simulation, tape = Simulation("coin", listed, FREE, coin, seed=seed, equity_usdt=D(10_000)), Tape(block.values)
     simulation.start(START_S)
     for t in range(rows):

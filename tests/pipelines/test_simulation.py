@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipelines import scoring, simulation
+from pipelines import scoring, seconds, simulation
 from pipelines.scoring import turned
 from pipelines.simulation import Backtest, first_prices, run_backtest
 from pipelines.validation import gap_s
@@ -26,7 +26,7 @@ from shared.settings import Settings
 from shared.strategy.engine import Engine
 from shared.strategy.scores import CoinScorer, Scorer, Scores
 from shared.strategy.sizing import affordable
-from shared.types import NS, Action, Cause, Event, Filled, OrderKind, PlaceOrder, SecondClosed, Side
+from shared.types import NS, Action, Cause, Event, Filled, OrderKind, PlaceOrder, SecondClosed, Seconds, Side
 from tests.pipelines.markets import HOUR, SOURCE, market, universe, write_lake
 
 ROWS = 420
@@ -123,6 +123,29 @@ def test_same_window_and_seed_give_the_same_trades_however_it_is_cut(
 
     assert again.main.trades == planted.main.trades
     assert again.nulls[0].trades == planted.nulls[0].trades
+
+
+def test_every_hour_is_decoded_once_however_many_blocks_it_has(
+    lake: Path, planted: Backtest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour's file lies by symbol: whoever reads a part of it decodes it all, so its blocks share one reading."""
+    asked: list[tuple[int, tuple[str, ...]]] = []
+
+    def stored(lake: Path, source: str, start_s: int, end_s: int, symbols: tuple[str, ...]) -> Seconds:
+        asked.append((start_s // HOUR_S, symbols))
+        assert (end_s - 1) // HOUR_S == start_s // HOUR_S
+        return seconds.stored(lake, source, start_s, end_s, symbols)
+
+    monkeypatch.setattr(scoring, "stored", stored)
+    monkeypatch.setattr(scoring, "SYMBOLS_AT_ONCE", 2)
+    monkeypatch.setattr(scoring, "BLOCK_S", 50)
+
+    again = run(lake, PlantedScorer())
+
+    symbols = universe(5, 0).symbols
+    parts = [symbols[:2], symbols[2:4], symbols[4:]]
+    assert asked == [(hour, part) for hour in (HOUR, HOUR + 1) for part in parts]
+    assert again.main.trades == planted.main.trades
 
 
 def test_block_scores_are_what_the_engine_computes_itself(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
