@@ -23,10 +23,10 @@ SOURCE = "simulator-planted"
 SECONDS = 8_400  # the last quarter, 35 minutes, is the holdout; 30 whole ones are the least that the gate looks at
 SYMBOLS, HELD_OUT = 20, 4
 SIGMA_BPS = 2.75  # of a second: the median symbol's 8.7 bps in ten
-STRETCH_S = 30
+STRETCH_S = 15
 
 
-def write_planted(lake: Path, *, seed: int, edge_bps: float, taker_fee: str = "0.0006", tick: str = "0.01") -> None:
+def write_planted(lake: Path, *, seed: int, edge_bps: float, taker_fee: str = "0.0002", tick: str = "0.01") -> None:
     """Write universe and seconds of a market that begins on an hour."""
     start = HOUR * HOUR_S
     contracts = (
@@ -36,7 +36,14 @@ def write_planted(lake: Path, *, seed: int, edge_bps: float, taker_fee: str = "0
     listed = Universe(source=SOURCE, as_of_ns=start * NS, contracts=tuple(contracts))
     write.write_universe(lake, listed)
     seconds = market(
-        start, SECONDS, SYMBOLS, seed=seed, edge_bps=edge_bps, sigma_bps=SIGMA_BPS, stretch_s=STRETCH_S, tick=float(tick)
+        start,
+        SECONDS,
+        SYMBOLS,
+        seed=seed,
+        edge_bps=edge_bps,
+        sigma_bps=SIGMA_BPS,
+        stretch_s=STRETCH_S,
+        tick=float(tick),
     )
     frame = to_frame(listed.symbols, seconds)
     for hour in range(HOUR, HOUR + -(-SECONDS // HOUR_S)):

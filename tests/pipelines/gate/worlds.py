@@ -18,8 +18,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines import trials
-from pipelines.boosting import predict
+from pipelines import baselines, trials
+from pipelines.boosting import Fitted, params_of, predict
 from pipelines.evidence import held_out_symbols, moments
 from pipelines.gate.choices import choosing
 from pipelines.gate.unseen import (
@@ -36,10 +36,10 @@ from pipelines.gate.unseen import (
     trades_seen,
 )
 from pipelines.rows import Dataset
-from pipelines.training import Trained, expected_edge_bps, fit_and_judge
-from pipelines.validation import RankIC, rank_ic
+from pipelines.training import Judgement, expected_edge_bps, fit_fold, judge
+from pipelines.validation import Fold, RankIC, rank_ic, walk_forward
 from shared.labels import HORIZONS_S, Rule
-from shared.model import FLAT, LONG, SHORT
+from shared.model import FLAT, LONG, SHORT, Calibration
 from shared.types import Floats, Ints
 
 START_S = 1_760_000_400
@@ -49,6 +49,7 @@ SECONDS = 10_800  # the last quarter of them, 45 minutes, is the holdout
 NOTIONAL_SHARE = 0.05  # of equity, each trade
 TOP_K = 4
 TAIL_FREEDOM = 5
+BIN_SAMPLE_ROWS = 5_000
 
 
 def names(n_symbols: int, n_held_out: int) -> tuple[str, ...]:
@@ -66,6 +67,17 @@ class World(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     honest: NDArray[np.float32]  # (T · N, F) features as the graph gives them
     gross_bps: Floats  # (T, N) at the rows' seconds
     cost_bps: float
+
+
+class Trained(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """The model of a world, and what it said on the holdout."""
+
+    fold: Fold
+    fitted: Fitted
+    calibration: Calibration
+    class_edge_bps: tuple[float, float, float]
+    holdout: Judgement
+    shuffled: Judgement  # of the same trees on shuffled labels
 
 
 def world(
@@ -151,7 +163,7 @@ def _states(rng: np.random.Generator, seconds: int, n_symbols: int) -> Floats:
 
 def holdout_rows(known: World, trained: Trained) -> tuple[Ints, Floats]:
     """Return seconds (T,) and gross moves (T, N) of the holdout."""
-    span = trained.folds[-1].test
+    span = trained.fold.test
     seconds = np.unique(known.dataset.second)
     inside = span.of(seconds)
     return seconds[inside], known.gross_bps[inside]
@@ -194,7 +206,7 @@ def evidence_of(known: World, trained: Trained, *, seed: int, choose: bool) -> t
         choose: hand over the luckiest of the model and four other signals as if it were the model: what a person does
             who looks at five backtests. All five are trials either way.
     """
-    dataset, fold = known.dataset, trained.folds[-1]
+    dataset, fold = known.dataset, trained.fold
     where = Unseen(
         learnt_to_s=fold.calibrate.end_s, horizon_s=HORIZON_S, start_s=fold.test.start_s, end_s=fold.test.end_s
     )
@@ -208,7 +220,6 @@ def evidence_of(known: World, trained: Trained, *, seed: int, choose: bool) -> t
     rows = np.arange(*dataset.of(fold.test).indices(dataset.rows))
     seen_live = msgspec.structs.replace(dataset, features=known.honest)
     probability = predict(trained.fitted, seen_live, rows)
-    assert trained.calibration is not None
     signal = expected_edge_bps(trained.calibration.apply(probability), trained.class_edge_bps).reshape(shape)
     large = 10.0 * (known.cost_bps + 1.0)
     signals = {
@@ -250,7 +261,7 @@ def evidence_of(known: World, trained: Trained, *, seed: int, choose: bool) -> t
             where=where,
             ic=holdout.ic,
             ic_unseen=holdout.ic_unseen,
-            ic_shuffled=trained.beside["shuffled"].ic,
+            ic_shuffled=trained.shuffled.ic,
             ic_shifted=_shifted_ic(second, half, gross),
             calibration_error=holdout.calibration_error,
         ),
@@ -274,4 +285,21 @@ def _shifted_ic(second: Ints, half: Floats, gross: Floats) -> RankIC:
 
 
 def trained_in(known: World, seed: int) -> Trained:
-    return fit_and_judge(known.dataset, seed=seed, threads=1)
+    """Return what `pipelines.training` makes of the last fold: the model that would be registered, and its null.
+
+    Its 63 bins are drawn from a tenth of the usual rows, each of which is a call.
+    """
+    dataset = known.dataset
+    fold = walk_forward(np.unique(dataset.second), reach_s=dataset.rule.reach_s, lookback_s=dataset.lookback_s)[-1]
+    params = params_of("multiclass", seed=seed, threads=1) | {"bin_construct_sample_cnt": BIN_SAMPLE_ROWS}
+    model = fit_fold(dataset, fold, params, "multiclass")
+    null = fit_fold(dataset, fold, params, "multiclass", baselines.shuffled(dataset, fold, seed))
+    assert model.calibration is not None, "a multiclass model is calibrated"
+    return Trained(
+        fold=fold,
+        fitted=model.fitted,
+        calibration=model.calibration,
+        class_edge_bps=model.edge,
+        holdout=judge(dataset, fold, model),
+        shuffled=judge(dataset, fold, null),
+    )
