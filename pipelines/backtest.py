@@ -54,7 +54,7 @@ STYLES = (OrderKind.MARKET.value, OrderKind.POST_ONLY.value)
 SEED = 7
 
 COMPARED_S = 900
-"""Seconds whose decisions are compared with live's: of 600 symbols 8 CPU seconds and a journal of 30 MB."""
+"""Seconds whose decisions are compared with live's: of 600 symbols 11 CPU seconds and a journal of 34 MB."""
 
 COMPARED_FOLDER = "compared"
 """Beside the report: the journal that was compared. `python -m pipelines.parity --session` does it again."""
