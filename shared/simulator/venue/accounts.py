@@ -48,15 +48,15 @@ class Leverages(msgspec.Struct):
 
 
 class Worth:
-    """What a position is worth, for as long as its size, its cost and its mark are these very objects.
+    """What a position is worth, for as long as its size and its mark are these very objects.
 
     An account is looked at with every order and every mark, and most of its positions have not changed since.
     """
 
-    __slots__ = ("cost", "gain", "leverage", "margin", "mark", "required", "size", "value")
+    __slots__ = ("gain", "leverage", "margin", "mark", "required", "size", "value")
 
     def __init__(self, position: VenuePosition, mark: Decimal) -> None:
-        self.size, self.cost, self.mark = position.size, position.cost, mark
+        self.size, self.mark = position.size, mark  # a trade makes another size, and with it another cost
         self.value = position.size * mark
         self.gain = self.value - position.cost
         self.required: Decimal | None = None  # maintenance margin, None: nobody has asked
@@ -347,12 +347,7 @@ class Accounts:
         kept, marks, worths = held.worths, self._marks, []
         for key, position in held.positions.items():
             found = kept.get(key)
-            if (
-                found is None
-                or found.mark is not marks.get(key[0])
-                or found.size is not position.size
-                or found.cost is not position.cost
-            ):
+            if found is None or found.mark is not marks.get(key[0]) or found.size is not position.size:
                 found = kept[key] = Worth(position, self.mark(key[0]))
             worths.append((position, found))
         return worths

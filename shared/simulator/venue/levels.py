@@ -100,11 +100,25 @@ def _level(row: Any) -> list[Decimal] | None:
 class Book:
     """The market's book of one symbol."""
 
-    __slots__ = ("_middle", "asks", "bids")
+    __slots__ = ("_asks", "_bids", "_middle", "_raw")
 
     def __init__(self, bids: Levels, asks: Levels, middle_before: Decimal | None = None) -> None:
-        self.bids, self.asks = Ladder(bids), Ladder(asks)
+        self._raw = bids, asks
+        self._bids: Ladder | None = None  # None: nobody has looked, as at most books that come
+        self._asks: Ladder | None = None
         self._middle = middle_before
+
+    @property
+    def bids(self) -> Ladder:
+        if self._bids is None:
+            self._bids = Ladder(self._raw[0])
+        return self._bids
+
+    @property
+    def asks(self) -> Ladder:
+        if self._asks is None:
+            self._asks = Ladder(self._raw[1])
+        return self._asks
 
     def middle(self) -> Decimal | None:
         """Return the middle as the market sent it, whatever was taken since; the one before where a side is empty."""

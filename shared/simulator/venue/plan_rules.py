@@ -72,7 +72,9 @@ def follow(plan: Plan, price: Decimal) -> bool:
     """Move the best price of a trailing plan along, and tell whether the plan's condition holds at `price`."""
     request = plan.request
     if request.plan_type not in TRAILING:
-        return (price - request.trigger_price) * plan.direction >= 0
+        if plan.direction:
+            return price >= request.trigger_price if plan.direction > 0 else price <= request.trigger_price
+        return True
     if plan.peak is None and (price - request.trigger_price) * plan.direction < 0:
         return False
     if plan.peak is None or (price - plan.peak) * plan.direction > 0:

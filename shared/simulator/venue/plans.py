@@ -197,15 +197,19 @@ class Plans:
             return
         has_last = self._venue.has_last(symbol)
         reached: list[tuple[Plan, Decimal]] = []
+        prices: dict[TriggerType, Decimal | None] = {}
         for plan in watched:
             trigger_type = plan.request.trigger_type
             if moved is not None and moved != (trigger_type if has_last else "mark_price"):
                 continue
-            price = self._price(symbol, trigger_type)
+            if trigger_type not in prices:
+                prices[trigger_type] = self._price(symbol, trigger_type)
+            price = prices[trigger_type]
             if price is not None and plan_rules.follow(plan, price):
                 reached.append((plan, price))
-        # Where one price reaches a position's stop and its target, the worse is assumed.
-        self._due.extend(sorted(reached, key=_is_target))
+        if reached:
+            # Where one price reaches a position's stop and its target, the worse is assumed.
+            self._due.extend(sorted(reached, key=_is_target))
 
     def watch(self, symbol: str, now_ns: int, moved: TriggerType | None = None) -> None:
         """Look, and execute what is reached, here or in a `look` before; the venue is between two orders.
