@@ -126,8 +126,20 @@ def lottery(
 
 def best_of(values: Floats, ties: Floats, slots: int) -> tuple[Mask, NDArray[np.intp]]:
     """Return the best `slots` of each row, as a mask (M, n) and in order (M, slots), as `ranking.best` orders them."""
-    first = np.argsort(ties, kind="stable")
-    order = first[np.argsort(-values[:, first], axis=1, kind="stable")[:, :slots]]
+    if len(values) == 1:
+        order = _first_of(values[0], ties, slots)[None]
+    else:
+        first = np.argsort(ties, kind="stable")
+        order = first[np.argsort(-values[:, first], axis=1, kind="stable")[:, :slots]]
     chosen = np.zeros(values.shape, np.bool_)
     chosen[np.arange(len(values))[:, None], order] = True
     return chosen, order
+
+
+def _first_of(values: Floats, ties: Floats, slots: int) -> NDArray[np.intp]:
+    """Return the best `slots` of one row in order, (slots,): sorts only who is not behind the last of them."""
+    negated = -values
+    last = np.partition(negated, slots - 1)[slots - 1]
+    near = (~(negated > last)).nonzero()[0]  # NaN, which comes last, is not behind anybody here
+    first: NDArray[np.intp] = near[np.lexsort((ties[near], negated[near]))[:slots]]
+    return first

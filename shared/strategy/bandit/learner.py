@@ -180,7 +180,7 @@ class Bandit:
         record = _Record(is_chance=turn.variant_p < 1.0)
         is_long = direction > 0
         sides = [
-            (np.flatnonzero(is_candidate & side), free)
+            ((is_candidate & side).nonzero()[0], free)
             for side, free in zip((is_long, ~is_long), slots, strict=True)
             if free > 0
         ]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from shared.strategy import ranking
 from shared.strategy.bandit.budget import FLOOR_BPS, Budget
-from shared.strategy.bandit.choice import Lottery, Mask, lottery
+from shared.strategy.bandit.choice import Lottery, Mask, best_of, lottery
 from shared.strategy.bandit.state import Spent
 from shared.types import NS
 
@@ -114,6 +114,24 @@ def test_ranking_chooses_what_was_drawn(made: tuple[Lottery, float, float], seed
     best = ranking.best(np.zeros(n, np.uint8), np.ones(n, np.int8), values, ties, slots, 0)
 
     assert sorted(best) == np.flatnonzero(chosen).tolist()
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([-np.inf, -1.0, -0.0, 0.0, 2.0, np.nan]), st.sampled_from([0.1, 0.2])),
+        min_size=1, max_size=12,
+    ),
+    st.data(),
+)  # fmt: skip
+def test_one_row_alone_is_ordered_as_among_others(row: list[tuple[float, float]], data: st.DataObject) -> None:
+    """A single proposal is not sorted whole; whoever ties, is infinite or not known has the same place all the same."""
+    values, ties = (np.array(column) for column in zip(*row, strict=True))
+    slots = data.draw(st.integers(1, len(row)))
+
+    alone, among = best_of(values[None], ties, slots), best_of(np.stack([values, values]), ties, slots)
+
+    for one, both in zip(alone, among, strict=True):
+        assert one[0].tolist() == both[0].tolist()
 
 
 def test_a_hand_made_lottery() -> None:
