@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from pipelines import checks
-from pipelines.definitions import FOLLOW, HOUR, defs, follow_candles
+from pipelines.definitions import FOLLOW, HOUR, defs, follow_candles, report_sessions
 from pipelines.partitions import HOURLY, hour_of, key_of
 from pipelines.verdicts import Verdict
 
@@ -105,7 +105,7 @@ def test_sensors_are_stopped_and_cover_every_condition() -> None:
     """Nothing runs by itself, and no other sensor appears beside those that are listed."""
     sensors = {sensor.name: sensor for sensor in defs.get_repository_def().sensor_defs}
 
-    assert set(sensors) == {FOLLOW.name, follow_candles.name}
+    assert set(sensors) == {FOLLOW.name, follow_candles.name, report_sessions.name}
     assert {sensor.default_status for sensor in sensors.values()} == {dg.DefaultSensorStatus.STOPPED}
 
 
