@@ -117,7 +117,7 @@ def logged_world(
     return decided, truth
 
 
-@pytest.mark.parametrize(("worlds", "decisions"), [(40, 100), pytest.param(300, 300, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize(("worlds", "decisions"), [(40, 100), pytest.param(200, 250, marks=pytest.mark.nightly)])
 def test_estimates_are_unbiased_and_their_intervals_cover(worlds: int, decisions: int) -> None:
     """Over many worlds: mean error within four of its standard errors, and 95 % intervals that cover the truth about
     95 times in 100, for values and for gains."""

@@ -449,7 +449,7 @@ def test_no_sequence_of_events_gets_an_order_past_a_limit() -> None:
 
 
 @pytest.mark.nightly
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(900)
 def test_no_long_search_finds_an_order_past_a_limit() -> None:
     """The same with ten times as many sequences, in which the rarer gates have said no, too."""
     met = press(300)
