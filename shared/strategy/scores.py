@@ -35,7 +35,10 @@ class Scores(msgspec.Struct, frozen=True, eq=False):
 
     def row(self, t: int | slice) -> Scores:
         """Return the scores of second t of a block, shape (N,), or of some seconds of it; views."""
-        return Scores(*(getattr(self, name)[t] for name in self.__struct_fields__))
+        return Scores(
+            self.p_long[t], self.p_short[t], self.p_flat[t], self.edge_bps[t], self.direction[t], self.confidence[t],
+            self.is_valid[t],
+        )  # fmt: skip
 
     @property
     def margin(self) -> Floats:
