@@ -91,7 +91,8 @@ class Account:
         self.margin_modes: dict[str, MarginMode] = {}
         self.position_mode = "one_way_mode"
         self.worths: dict[tuple[str, PositionSide], Worth] = {}  # of positions as they were last looked at
-        self.worths_prec = 0  # digits of the context that they were computed in
+        self.order_margins: dict[str, list[Decimal]] = {}  # by symbol, of its orders as they were last looked at
+        self.kept_prec = 0  # digits of the context that these were computed in
         self.risk: Risk | None = None  # None: something has moved since it was last looked at
         self.traded: dict[int, Decimal] = {}  # UTC day since the epoch -> notional, USDT; where fees go by volume
 
@@ -341,9 +342,7 @@ class Accounts:
 
     def _worths(self, held: Account, prec: int) -> list[tuple[VenuePosition, Worth]]:
         """Return every position with what it is worth now, in numbers of so many digits."""
-        if held.worths_prec != prec:
-            held.worths.clear()
-            held.worths_prec = prec
+        self._keep_digits(held, prec)
         kept, marks, worths = held.worths, self._marks, []
         for key, position in held.positions.items():
             found = kept.get(key)
@@ -351,6 +350,13 @@ class Accounts:
                 found = kept[key] = Worth(position, self.mark(key[0]))
             worths.append((position, found))
         return worths
+
+    def _keep_digits(self, held: Account, prec: int) -> None:
+        """Forget what was computed in another number of digits."""
+        if held.kept_prec != prec:
+            held.worths.clear()
+            held.order_margins.clear()
+            held.kept_prec = prec
 
     def _maintenance(self, symbol: str, notional_usdt: Decimal) -> Decimal:
         return notional_usdt * (self._maintenance_rate(symbol, notional_usdt) + self.contracts[symbol].taker_fee)
@@ -426,19 +432,16 @@ class Accounts:
             without: an order that is not counted (it is about to be replaced).
         """
         held, used = self._accounts[account], ZERO
-        for symbol, orders in held.pending_of.items():
-            net = held.positions.get((symbol, "net"))
-            covered = ZERO if net is None else abs(net.size)
-            for order in orders.values():
-                if order.reduce_only or order is without:
-                    continue
-                opening = order.remaining
-                if covered and net is not None and (net.size > 0) is not (order.side is Side.BUY):
-                    closing = min(opening, covered)
-                    covered -= closing
-                    opening -= closing
-                if opening:
-                    used += opening * order.cost_price / order.leverage
+        self._keep_digits(held, getcontext().prec)
+        for symbol in held.pending_of:
+            if without is not None and without.symbol == symbol:
+                margins = _order_margins(held, symbol, without)
+            else:
+                known = held.order_margins.get(symbol)
+                margins = known if known is not None else _order_margins(held, symbol)
+                held.order_margins[symbol] = margins
+            for margin in margins:
+                used += margin
         return used
 
     def available(self, account: str, without: Order | None = None) -> Decimal:
@@ -517,6 +520,24 @@ class Accounts:
     def bills(self, account: str) -> list[Bill]:
         """Return the remembered movements of the wallet by trading, funding and margin, oldest first."""
         return list(self._accounts[account].bills)
+
+
+def _order_margins(held: Account, symbol: str, without: Order | None = None) -> list[Decimal]:
+    """Return the margin that each pending order of a symbol holds, where it holds some."""
+    net = held.positions.get((symbol, "net"))
+    covered = ZERO if net is None else abs(net.size)
+    margins: list[Decimal] = []
+    for order in held.pending_of[symbol].values():
+        if order.reduce_only or order is without:
+            continue
+        opening = order.remaining
+        if covered and net is not None and (net.size > 0) is not (order.side is Side.BUY):
+            closing = min(opening, covered)
+            covered -= closing
+            opening -= closing
+        if opening:
+            margins.append(opening * order.cost_price / order.leverage)
+    return margins
 
 
 def unknown(symbol: str) -> Refusal:

@@ -69,6 +69,7 @@ class Clearing(Accounts):
         held.fees += fee
         held.balance += realised - fee
         held.risk = None
+        held.order_margins.pop(symbol, None)
         order.filled += size
         order.quote += price * size
         order.fee_usdt += fee
@@ -189,6 +190,7 @@ class Clearing(Accounts):
         order.status, order.updated_ns = status, now_ns
         held = self._accounts[order.account]
         del held.pending[order.order_id]
+        held.order_margins.pop(order.symbol, None)
         of_symbol = held.pending_of[order.symbol]
         del of_symbol[order.order_id]
         if not of_symbol:

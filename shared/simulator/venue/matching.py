@@ -51,6 +51,7 @@ class Matching(Clearing):
         )  # fmt: skip
         held.pending[order_id] = order
         held.pending_of.setdefault(order.symbol, {})[order_id] = order
+        held.order_margins.pop(order.symbol, None)
         if order.client_oid:
             held.client_oids[order.client_oid] = order_id
         self._report(order, now_ns)
