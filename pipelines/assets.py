@@ -512,6 +512,7 @@ def judged(
 ) -> Results:
     from pipelines.backtest import candidate, judge
     from pipelines.page import verdict
+    from pipelines.provenance import read_report
     from pipelines.report import equity_markdown, waterfall_markdown
     from pipelines.tracking import Tracking
     from pipelines.trials import words
@@ -527,6 +528,7 @@ def judged(
         return {
             "verdict": verdict(result),
             "trials": "; ".join(words(tried)),
+            "parity": read_report(folder).told.parity.sentence,
             "report": dg.MetadataValue.url(page.as_uri()),
             "path": dg.MetadataValue.path(str(page)),
             "plot": dg.MetadataValue.md(equity_markdown(result)),

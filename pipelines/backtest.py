@@ -31,7 +31,7 @@ from pipelines.parity import Checked, parity_of
 from pipelines.report import FILES, write_outputs, write_report
 from pipelines.resources import resolve_source
 from pipelines.simulation import Backtest, Outcome, run_backtest
-from pipelines.told import NOT_CHECKED, Parity, Told
+from pipelines.told import NOT_CHECKED, Parity, ParityVerdict, Told
 from pipelines.tracking import EXPERIMENT_BACKTESTS, MINUTES_FILE, Run, Tracking, code_commit, lock_hash
 from pipelines.trades import trades_frame
 from pipelines.trials import Trials
@@ -53,8 +53,9 @@ from shared.types import OrderKind
 STYLES = (OrderKind.MARKET.value, OrderKind.POST_ONLY.value)
 SEED = 7
 
-COMPARED_S = 900
-"""Seconds whose decisions are compared with live's: of 600 symbols 11 CPU seconds and a journal of 34 MB."""
+COMPARED_S = 1200
+"""Seconds whose decisions are compared with live's: more than a block, whose border they cross. Of 600 symbols 15 CPU
+seconds and a journal of 45 MB."""
 
 COMPARED_FOLDER = "compared"
 """Beside the report: the journal that was compared. `python -m pipelines.parity --session` does it again."""
@@ -180,7 +181,7 @@ def judge(
             keeps_decisions=True,
             journaled=plan if plan.seconds else None,
         )
-        checked = parity.check(plan.folder) if plan.seconds else None
+        checked = parity.check(plan.folder, lake=lake) if plan.seconds else None
         params = {
             "model": judged.name,
             "source": source,
@@ -252,6 +253,12 @@ def judge(
                 )
                 page = of_backtest(backtest, told, stands_on)
                 write_report(folder / "report.html", page)
+                run.log_metrics(
+                    {
+                        "parity_decisions": float(told.parity.decisions),
+                        "parity_mismatches": float(told.parity.mismatches),
+                    }
+                )
                 run.log_files([folder / name for name in (*FILES, MINUTES_FILE)], "backtest")
                 write_trades(lake, source, outcome, run.run_id)
                 if backtest.decisions is not None:
@@ -274,7 +281,10 @@ def keep_journal(found: Path, kept: Path) -> str:
 
 
 def said_of(checked: Checked | None, window_s: int, folder: Path) -> Parity:
-    """Return what the badge says of a comparison, and of how much it was made."""
+    """Return what the badge says of a comparison, and of how much it was made.
+
+    Unlike a session's, the seconds of a backtest must be the lake's: it read them there.
+    """
     if checked is None:
         return NOT_CHECKED
     share = "All" if checked.seconds >= window_s else f"The first {checked.seconds:,}"
@@ -282,7 +292,17 @@ def said_of(checked: Checked | None, window_s: int, folder: Path) -> Parity:
         f"{share} of {window_s:,} seconds told again to a fresh engine, which computes features and scores second by "
         "second, as live does; research computes them in other blocks: "
     )
-    return parity_of(checked, command=f"python -m pipelines.parity --session {folder}", what=what)
+    said = parity_of(checked, command=f"python -m pipelines.parity --session {folder}", what=what)
+    other = {one.column: one.mismatched + one.missing + one.extra for one in checked.beside or () if one.share}
+    if not other:
+        return said
+    return msgspec.structs.replace(
+        said,
+        verdict=ParityVerdict.DIFFERS,
+        mismatches=said.mismatches + sum(other.values()),
+        sentence=f"{said.sentence} Its seconds are not the lake's: {sum(other.values()):,} values differ, most in "
+        f"{max(other, key=lambda column: other[column])}.",
+    )
 
 
 def judged_window(
@@ -367,7 +387,9 @@ def summary(backtest: Backtest, folder: Path, tried: Trials) -> str:
     ]
     if not math.isnan(backtest.ic.mean):
         lines.append(f"rank IC {backtest.ic.mean:+.3f} ± {backtest.ic.standard_error:.3f}")
-    return "\n".join([*lines, *trials.words(tried), f"report: {folder / 'report.html'}"])
+    said = provenance.read_report(folder).told.parity
+    lines += [*trials.words(tried), said.sentence if said.verdict is ParityVerdict.DIFFERS else said.badge]
+    return "\n".join([*lines, f"report: {folder / 'report.html'}"])
 
 
 def parser() -> argparse.ArgumentParser:

@@ -88,7 +88,7 @@ def verify(lake: Path, told: Provenance, tracking: Tracking, where: Where) -> Ve
     if difference is None and provenance.defined(page.skill.ic.mean) != told.rank_ic:
         difference = _said("rank IC", told.rank_ic, provenance.defined(page.skill.ic.mean))
     if difference is None and where.folder is not None:
-        difference = _compared_difference(told, where.folder, notes) or files_difference(told, page, where, notes)
+        difference = _compared_difference(lake, told, where.folder, notes) or files_difference(told, page, where, notes)
     if difference is None and where.page is not None:
         has_pictures = told.packages == lock_hash()
         if not has_pictures or told.commit != code_commit():
@@ -158,7 +158,7 @@ def _session(lake: Path, told: Provenance) -> tuple[Page, str | None]:
     return page, difference or next((_said(name, was[name], now[name]) for name in was if was[name] != now[name]), None)
 
 
-def _compared_difference(told: Provenance, folder: Path, notes: list[str]) -> str | None:
+def _compared_difference(lake: Path, told: Provenance, folder: Path, notes: list[str]) -> str | None:
     """Compare the journal that lies beside a backtest's report once more with what live would do."""
     compared = folder / COMPARED_FOLDER
     if told.kind == "session" or not told.journal:
@@ -171,7 +171,7 @@ def _compared_difference(told: Provenance, folder: Path, notes: list[str]) -> st
     digest = provenance.journal_digest(compared)
     if digest != told.journal:
         return _said(f"{COMPARED_FOLDER}/{journal.FILE_NAME} (SHA-256)", f"{told.journal[:12]}…", f"{digest[:12]}…")
-    again = said_of(parity.check(compared), told.end_s - told.start_s, compared)
+    again = said_of(parity.check(compared, lake=lake), told.end_s - told.start_s, compared)
     was, now = (msgspec.structs.replace(one, command="") for one in (told.told.parity, again))
     return None if was == now else _said("parity", was.sentence, now.sentence)
 

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipelines import backtest, parity
+from pipelines import backtest, parity, scoring
+from pipelines.backtest import said_of
 from pipelines.backtest_journal import JournalPlan
 from pipelines.parity import Checked, check, parity_of
 from pipelines.simulation import EQUITY_USDT, run_backtest
@@ -18,6 +19,7 @@ from pipelines.told import ParityVerdict
 from shared import journal
 from shared.errors import SettingsError
 from shared.features.catalog import FEATURES
+from shared.features.graph import FeatureGraph, Features
 from shared.lake import write
 from shared.limits import config_of
 from shared.replay import replay
@@ -147,6 +149,42 @@ def test_a_decision_that_live_would_not_make_turns_the_badge_red(
     assert stages["features"].is_identical
     assert stages["scores"].mismatched > 0
     assert replay(folder).difference is not None
+
+
+def test_blocks_have_no_borders(lake: tuple[Path, int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features carry over from block to block: what a live engine computes second by second sees no border; one at which
+    the memory is lost is found."""
+    monkeypatch.setattr(scoring, "BLOCK_S", 50)
+    scorer = RulesScorer(tuple(FEATURES))
+    assert check(noted(lake, tmp_path / "whole", scorer, 120, limits=EAGER)).is_identical
+
+    class Forgetful(FeatureGraph):
+        def step(self, columns: Any, first_second: int, out: Features | None = None) -> Features:
+            if len(next(iter(columns.values()))) > self.lookback:  # a block, and not what comes before the window
+                self.__init__(FEATURES, self.symbols)  # type: ignore[misc]
+            return super().step(columns, first_second, out)
+
+    monkeypatch.setattr(scoring, "FeatureGraph", Forgetful)
+    found = check(noted(lake, tmp_path / "forgot", scorer, 120, limits=EAGER))
+
+    stages = {stage.name: stage for stage in found.stages}
+    assert stages["columns"].is_identical
+    assert stages["features"].mismatched > 0
+
+
+def test_seconds_that_are_not_the_lakes_turn_the_badge_red(lake: tuple[Path, int, int], tmp_path: Path) -> None:
+    """A backtest that was told other seconds than the lake holds differs, whatever it made of them."""
+    root, start, end = lake
+    folder = noted(lake, tmp_path / "compared", CoinScorer(7), 120)
+    assert said_of(check(folder, lake=root), end - start, folder).verdict is ParityVerdict.IDENTICAL
+    other = tmp_path / "other"
+    write_lake(other, rows=ROWS, n_symbols=N, seed=4)
+
+    found = said_of(check(folder, lake=other), end - start, folder)
+
+    assert found.verdict is ParityVerdict.DIFFERS
+    assert found.mismatches > 1000
+    assert "Its seconds are not the lake's: " in found.sentence
 
 
 def test_the_page_shows_the_comparison_and_how_to_make_it_again(

@@ -136,7 +136,7 @@ def test_a_file_that_was_altered_or_removed_is_named(made: Made) -> None:
 
     notes: list[str] = []
     assert found() is None
-    assert verify._compared_difference(told, folder, notes) is None
+    assert verify._compared_difference(made.lake, told, folder, notes) is None
     assert notes == []
     for name in ("report.json", "trades.csv", "metrics.csv", "minutes.csv"):
         path = folder / name
@@ -224,16 +224,18 @@ def test_the_journal_that_was_compared_is_compared_again(
     digest = provenance.journal_digest(folder)
     told = read_report(made.page)
     notes: list[str] = []
-    said = verify._compared_difference(msgspec.structs.replace(told, journal=digest), made.page.parent, notes)
+    said = verify._compared_difference(
+        made.lake, msgspec.structs.replace(told, journal=digest), made.page.parent, notes
+    )
     assert said is not None
     assert "different: parity is" in said
     assert "mismatched" in said
 
     (folder / "journal.bin").unlink()
-    assert verify._compared_difference(told, made.page.parent, notes) is None
+    assert verify._compared_difference(made.lake, told, made.page.parent, notes) is None
     assert "compared/journal.bin is not there" in notes[0]
     (folder / "journal.bin").write_bytes(whole)
-    assert verify._compared_difference(told, made.page.parent, notes) is None
+    assert verify._compared_difference(made.lake, told, made.page.parent, notes) is None
 
 
 def test_what_a_report_says_of_its_model_is_compared_with_mlflow() -> None:
