@@ -2,6 +2,7 @@
 
 One thread, as live predicts; rows of a standard normal distribution, which visit as many leaves as real ones do. The
 process is new, so that nothing that Dagster or a test has loaded takes part, and OpenMP has one thread from its start.
+CPU time, and of the calmest of a few spells: who else uses the caches meanwhile is no property of the model.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Final
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.gate.unseen import Speed
 from shared import entry
@@ -27,6 +29,7 @@ from shared.settings import ROOT
 
 SYMBOLS: Final = 800
 REPEATS: Final = 300
+SPELLS: Final = 3
 WARM: Final = 50
 _WITHIN_S: Final = 300.0
 
@@ -54,13 +57,18 @@ def measure(folder: Path, *, symbols: int = SYMBOLS, repeats: int = REPEATS) -> 
 
 
 def timed(folder: Path, *, symbols: int, repeats: int) -> Speed:
-    """Return the speed, measured in this process."""
+    """Return the speed, measured in this process: the spell of so many repeats whose p99 is the lowest."""
     model = bundles.load(folder, definition_hash=definition_hash(FEATURES), feature_names=tuple(FEATURES))
     generator = np.random.Generator(np.random.Philox(7))
     rows = generator.standard_normal((repeats, 1, symbols, len(FEATURES)), np.float32)
-    cpu, wall = np.empty(repeats), np.empty(repeats)
     for _ in range(WARM):
         model.predict(rows[0])
+    return min((_spell(model, rows) for _ in range(SPELLS)), key=lambda speed: speed.cpu_p99_ms)
+
+
+def _spell(model: bundles.Model, rows: NDArray[np.float32]) -> Speed:
+    repeats, _, symbols, _ = rows.shape
+    cpu, wall = np.empty(repeats), np.empty(repeats)
     for n in range(repeats):
         begun_ns, cpu_ns = time.perf_counter_ns(), time.process_time_ns()
         model.predict(rows[n])
