@@ -28,8 +28,8 @@ from shared.types import Floats, Universe
 BLOCK_S = 900
 """Rows computed at once; also the length that shuffled scores are turned in."""
 
-SYMBOLS_AT_ONCE = 160
-"""Symbols of an hour decoded at once: 180 MB. Eight lie in one piece of a file, which this divides into."""
+SYMBOLS_AT_ONCE = 80
+"""Symbols of an hour decoded at once: 90 MB. Eight lie in one piece of a file, which this divides into."""
 
 
 class Block(msgspec.Struct, frozen=True):
