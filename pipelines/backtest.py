@@ -62,6 +62,9 @@ COMPARED_FOLDER = "compared"
 
 ALL, NONE = "all", "none"
 
+MODEL = "model"
+"""The line of the lineage that says what the gate said of the model, which it does after the backtest."""
+
 
 class Candidate(msgspec.Struct, frozen=True):
     """What is to be judged, and from when on it has seen nothing."""
@@ -87,9 +90,9 @@ def candidate(wanted: str, tracking: Tracking, *, seed: int) -> Candidate:
     """
     names = tuple(FEATURES)
     if wanted == "rules":
-        return Candidate(RulesScorer(names), wanted, None, None, {}, {"model": "rules, nothing learnt"})
+        return Candidate(RulesScorer(names), wanted, None, None, {}, {MODEL: "rules, nothing learnt"})
     if wanted == "coin":
-        return Candidate(CoinScorer(seed), wanted, None, None, {}, {"model": "coin, nothing learnt"})
+        return Candidate(CoinScorer(seed), wanted, None, None, {}, {MODEL: "coin, nothing learnt"})
     version = tracking.resolve(wanted)
     folder = tracking.bundle_folder(version)
     model = bundles.load(folder, definition_hash=definition_hash(FEATURES), feature_names=names)
@@ -112,7 +115,7 @@ def candidate(wanted: str, tracking: Tracking, *, seed: int) -> Candidate:
         ),
         bundle_folder=folder,
         lineage={
-            "model": f"crosscut version {version.version}, gate: {bundle.gate}",
+            MODEL: f"crosscut version {version.version}, gate: {bundle.gate}",
             "trained on": f"{bundle.source}, {lineage.rows:,} rows, "
             f"{when(lineage.trained_from_s)} to {when(lineage.trained_to_s)}",
             "training run": lineage.run_id,

@@ -9,7 +9,7 @@ Compared is, in this order: every figure, trade and second of equity; what the r
 its parity; the files beside it; and the page itself, written again from what was computed. By the code that made the
 report it is compared line by line, and its pictures with it where the packages are the same; another commit may lay it
 out otherwise, and is asked for every figure that it shows. What was tried before, and what was recorded, is shown as it
-was then: more may have been tried and judged since.
+was then: more may have been tried and judged since, and what the gate said of the model is told.
 
 Exit codes: 0 equal, 1 different, 3 the lake has changed, 4 the model is gone or another, 7 the journal is.
 """
@@ -30,7 +30,7 @@ import msgspec
 import polars as pl
 
 from pipelines import parity, provenance, trials
-from pipelines.backtest import COMPARED_FOLDER, Candidate, candidate, said_of
+from pipelines.backtest import COMPARED_FOLDER, MODEL, Candidate, candidate, said_of
 from pipelines.exact.session import run_exact
 from pipelines.page import Page, coverage_of, of_backtest
 from pipelines.provenance import Provenance, ResultDigest, read_report
@@ -126,6 +126,8 @@ def _backtest(lake: Path, told: Provenance, tracking: Tracking, notes: list[str]
     found = tuple(provenance.result_of(outcome) for outcome in (again.main, *again.nulls))
     if coverage_of(lake, told.source, told.start_s, told.end_s) != told.told.coverage:
         notes.append("the coverage of the window was judged otherwise since: the page shows what was known then")
+    if (was := told.told.lineage.get(MODEL)) != (now := judged.lineage.get(MODEL)):
+        notes.append(f"the model was {was} when the report was made, and is {now} now")  # the gate comes afterwards
     return of_backtest(again, told.told), difference_of(told.results, found) or _model_difference(told, judged)
 
 
@@ -137,7 +139,7 @@ def _model_difference(told: Provenance, judged: Candidate) -> str | None:
         ("of where it comes from", {k: v for k, v in told.told.lineage.items() if k in judged.lineage}, judged.lineage),
     ):
         for name in dict.fromkeys([*was, *now]):
-            if was.get(name) != now.get(name):
+            if name != MODEL and was.get(name) != now.get(name):
                 return _said(f"{name} {what}", was.get(name), now.get(name))
     return None
 

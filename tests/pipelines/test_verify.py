@@ -240,10 +240,14 @@ def test_the_journal_that_was_compared_is_compared_again(
 
 def test_what_a_report_says_of_its_model_is_compared_with_mlflow() -> None:
     """A figure of the training, or a line of the lineage, that MLflow does not know."""
-    told = Told(run="r", training={"rank_ic": 0.1, "r2": None}, lineage={"trained on": "a", "this run": "b"})
+    told = Told(
+        run="r",
+        training={"rank_ic": 0.1, "r2": None},
+        lineage={"trained on": "a", "model": "gate: refused", "this run": "b"},
+    )
     judged = Candidate(
         scorer=CoinScorer(1), name="1", source="s", holdout_from_s=1, training={"rank_ic": 0.1, "r2": math.nan},
-        lineage={"trained on": "a"},
+        lineage={"trained on": "a", "model": "gate: refused"},
     )  # fmt: skip
 
     def found(**changes: Any) -> str | None:
@@ -256,6 +260,7 @@ def test_what_a_report_says_of_its_model_is_compared_with_mlflow() -> None:
     )
     assert "r2 of the training is 1.0 in the report, undefined" in str(found(training={"rank_ic": 0.1, "r2": 1.0}))
     assert "of where it comes from is x in the report, a" in str(found(lineage={"trained on": "x"}))
+    assert found(lineage={"trained on": "a", "model": "gate: not judged"}) is None, "the gate judges afterwards"
 
 
 def test_a_model_that_is_gone_or_another_is_one_sentence(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
