@@ -81,14 +81,16 @@ def exchange(
     equity: str = "10000",
     leverage: int = 10,
     rules: Contract | None = None,
+    symbols: Sequence[str] = (SYMBOL,),
     **more: Any,
 ) -> Exchange:
-    made = rules if rules is not None else contract(SYMBOL)
+    """Return an exchange on which every symbol has this market."""
+    contracts = (rules,) if rules is not None else tuple(map(contract, symbols))
     return Exchange(
-        Universe(source="simulator-test", as_of_ns=0, contracts=(made,)),
+        Universe(source="simulator-test", as_of_ns=0, contracts=contracts),
         Decimal(equity),
         leverage,
-        tape=ArraysTape({made.symbol: market}),
+        tape=ArraysTape({listed.symbol: market for listed in contracts}),
         assumptions=assumptions or Assumptions(latencies=LATENCIES, impact_half_life_s=0.0),
         seed=7,
         start_ns=START_NS,

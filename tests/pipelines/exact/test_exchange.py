@@ -272,6 +272,22 @@ def test_stop_fires_at_the_first_mark_that_reaches_it() -> None:
     assert made.is_flat
 
 
+def test_stops_that_one_instant_reaches_meet_the_books_of_then() -> None:
+    """Two symbols, each with its stop, one mark for both: neither is closed against a book that has gone."""
+    later = [(99.0, 50.0)], [(99.1, 50.0)]
+    market = block(books=[(-1, BIDS, ASKS), (100, *later)], marks=[(-1, 100.0), (200, 98.0)])
+    made = exchange(market, symbols=("AUSDT", "BUSDT"))
+
+    for symbol in ("AUSDT", "BUSDT"):
+        made.send(place(symbol, Side.BUY, "1", symbol=symbol, stop_price=D("98.5")), START_NS)
+    found = [event for event in events(made, 1000) if isinstance(event, Filled)]
+
+    assert [(e.symbol, e.side, e.price) for e in found if e.side is Side.SELL] == [
+        ("AUSDT", Side.SELL, D("99.0")),
+        ("BUSDT", Side.SELL, D("99.0")),
+    ]
+
+
 def test_liquidation_comes_at_the_mark_that_brings_it() -> None:
     """Near the maintenance margin no mark is passed over: one that recovers at once liquidates all the same."""
     marks = [(-1, 100.0), (3_000, 90.9), (5_500, 89.0), (5_600, 100.0)]
