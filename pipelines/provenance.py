@@ -20,7 +20,7 @@ from pipelines.exact.exchange import Assumptions
 from pipelines.simulation import Backtest, Outcome
 from pipelines.told import Told
 from shared import journal
-from shared.errors import CrosscutError
+from shared.errors import CrosscutError, SettingsError
 from shared.features.catalog import FEATURES
 from shared.features.graph import lookback_of
 from shared.lake import read
@@ -202,7 +202,7 @@ def read_report(path: Path) -> Provenance:
                 f"{found} must be of format {FORMAT}, found {version}: check out the commit that wrote it"
             )
         return msgspec.json.decode(text, type=Provenance)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, SettingsError) as error:  # no JSON of ours, or a value that none can have
         raise ReportUnreadable(
             f"{found} must hold what it was computed from, found: {error}: it was altered or cut; restore it"
         ) from None

@@ -124,6 +124,21 @@ def test_a_report_is_computed_again_and_what_changed_is_named(made: Made, capsys
     assert "gone" in capsys.readouterr().err
 
 
+def test_a_setting_that_none_can_have_is_one_sentence_about_the_report(
+    made: Made, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bound that a digit was put before: the report was altered, and not a person's setting."""
+    whole = made.page.read_text()
+    made.page.write_text(whole.replace('"margin_use_max":0', '"margin_use_max":9'))
+
+    assert made.verify() == 1
+
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "margin_use_max must lie in" in said
+    assert "it was altered or cut" in said
+
+
 def test_a_file_that_was_altered_or_removed_is_named(made: Made) -> None:
     """Each file beside a report, row by row: a digit, a row more, a column less, another kind of file, nothing at all."""
     folder, told = made.page.parent, read_report(made.page)
