@@ -281,9 +281,7 @@ class Exchange(VenueSide):
         bills, self._bills = self._bills, []
         for bill in bills:
             self._tell(msgspec.structs.replace(bill, recv_ns=answered_ns))
-        since = tuple(
-            msgspec.structs.replace(fill, recv_ns=answered_ns) for fill in self._fills_since(fills_since_ns)
-        )
+        since = tuple(msgspec.structs.replace(fill, recv_ns=answered_ns) for fill in self._fills_since(fills_since_ns))
         self._tell(msgspec.structs.replace(self.adopted(answered_ns), fills=since))
 
     def _fills_since(self, at_ns: int) -> list[Filled]:
@@ -359,7 +357,8 @@ class Exchange(VenueSide):
         if row < 0:
             self.venue.show_book(symbol, (), ())
             return
-        bids, asks = self._last_book[symbol] = block.bids[row], block.asks[row]
+        # Copies: who keeps a book would keep the block of a quarter of an hour with it.
+        bids, asks = self._last_book[symbol] = block.bids[row].copy(), block.asks[row].copy()
         step = self.venue.contracts[symbol].size_step
         self.venue.show_book(
             symbol,

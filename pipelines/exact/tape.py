@@ -8,7 +8,8 @@ so this is an assumption, and a kind one.
 
 Blocks are read when somebody is concerned with the symbol, and most symbols of most minutes concern nobody: a run of a
 few symbols reads a fraction of the lake. A read costs 30 ms however few rows it brings, and a file is decoded by groups
-of neighbouring symbols in any case: so quiet symbols are read together, as many as make `AT_ONCE_ROWS`.
+of neighbouring symbols and whole hours in any case: so blocks are read together, those of the next hour as long as
+there is room for everybody's, and those of quiet symbols, as many as make `AT_ONCE_ROWS`.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ BLOCK_S = 900
 BYTES_KEPT = 1 << 30
 """Blocks beyond these, those first that were read or come back to first, are read again."""
 
-AT_ONCE_ROWS = 25_000
-"""A quarter of an hour of what the lake stores together (`layout.Table.group_rows`)."""
+AT_ONCE_ROWS = 100_000
+"""What the lake stores together (`layout.Table.group_rows`)."""
 
-AT_ONCE_SYMBOLS = 64
+AT_ONCE_SYMBOLS, AT_ONCE_BLOCKS = 64, 4
 
 NEVER_NS = (1 << 63) - 1
 GONE_NS = -1
@@ -141,7 +142,7 @@ class LakeTape:
         self._kept: OrderedDict[tuple[str, int], Block] = OrderedDict()
         self._kept_bytes = 0
         self._last: dict[str, Block] = {}  # by symbol, of what is kept: time goes on, and mostly stays in it
-        self._rows_read = self._blocks_read = 0
+        self._rows_read = self._bytes_read = self._blocks_read = 0
         self.shift_ns = 0 if feed is not None else _shift_ns(lake, source, start_s, end_s)
 
     def block(self, symbol: str, now_ns: int) -> Block:
@@ -151,10 +152,13 @@ class LakeTape:
         k = max(now_ns - self.start_ns, 0) // self._block_ns
         found = self._kept.get((symbol, k))
         if found is None:
-            for name, block in self._read(self._together(symbol, k), self.start_ns + k * self._block_ns):
-                self._kept[name, k] = block
+            for name, at, block in self._read(*self._together(symbol, k)):
+                if (name, at) in self._kept:
+                    continue
+                self._kept[name, at] = block
                 self._kept_bytes += block.n_bytes
                 self._rows_read += block.n_events
+                self._bytes_read += block.n_bytes
                 self._blocks_read += 1
             found = self._kept[symbol, k]
             self._kept.move_to_end((symbol, k))
@@ -168,28 +172,56 @@ class LakeTape:
         self._last[symbol] = found
         return found
 
-    def _together(self, symbol: str, k: int) -> list[str]:
-        """Return the symbol and those after it that are best read with it: as many as have few rows so far."""
-        at = bisect_left(self._symbols, symbol)
-        if at == len(self._symbols) or self._symbols[at] != symbol:
-            return [symbol]
-        rows = max(self._rows_read // self._blocks_read, 1) if self._blocks_read else AT_ONCE_ROWS // 8
-        n = min(max(AT_ONCE_ROWS // rows, 1), AT_ONCE_SYMBOLS)
-        following = (name for name in self._symbols[at:] if (name, k) not in self._kept)
-        return list(islice(following, n))
+    def _together(self, symbol: str, k: int) -> tuple[list[str], range]:
+        """Return the symbol with those after it, and the block with those after it, that are best read together.
 
-    def _read(self, symbols: Sequence[str], begin_ns: int) -> Iterator[tuple[str, Block]]:
-        end_ns = begin_ns + self._block_ns
-        first_ns, last_ns = begin_ns - BEFORE_S * NS, end_ns + AFTER_S * NS
-        try:
-            ticks = read.read_ticks(self._lake, self._source, first_ns, last_ns, symbols, is_sorted=False)
-        except TableEmpty:
-            yield from ((symbol, empty_block(begin_ns, end_ns)) for symbol in symbols)
-            return
+        What was read so far says how many: blocks as long as all symbols' have room, symbols as long as rows are few.
+        """
+        place = bisect_left(self._symbols, symbol)
+        is_listed = place < len(self._symbols) and self._symbols[place] == symbol
+        if not self._blocks_read:
+            n_blocks, n_symbols = 1, 8
+        else:
+            n_bytes = max(self._bytes_read * max(len(self._symbols), 1) // self._blocks_read, 1)
+            n_blocks = min(max(BYTES_KEPT // n_bytes, 1), AT_ONCE_BLOCKS)
+            rows = max(self._rows_read * n_blocks // self._blocks_read, 1)
+            n_symbols = min(max(AT_ONCE_ROWS // rows, 1), AT_ONCE_SYMBOLS)
+        n_left = -(-(self.end_ns - self.start_ns) // self._block_ns) - k
+        blocks = range(k, k + max(min(n_blocks, n_left), 1))
+        if not is_listed:
+            return [symbol], blocks
+        following = (name for name in self._symbols[place:] if (name, k) not in self._kept)
+        return list(islice(following, n_symbols)), blocks
+
+    def _read(self, symbols: Sequence[str], blocks: range) -> Iterator[tuple[str, int, Block]]:
+        def spans(first: int, end: int) -> tuple[int, int]:
+            """Return when rows of the blocks [first, end) are received."""
+            begin_ns, end_ns = (self.start_ns + k * self._block_ns for k in (first, end))
+            return begin_ns - BEFORE_S * NS, end_ns + AFTER_S * NS
+
         n = len(symbols)
-        tables = zip(by_symbol(ticks.books, n), by_symbol(ticks.trades, n), by_symbol(ticks.tickers, n), strict=True)
-        for symbol, (books, trades, tickers) in zip(symbols, tables, strict=True):
-            yield symbol, block_of(books, trades, tickers, begin_ns, end_ns, partial(self._happened_ns, symbol))
+        try:
+            ticks = read.read_ticks(
+                self._lake, self._source, *spans(blocks[0], blocks[-1] + 1), symbols, is_sorted=False
+            )
+        except TableEmpty:
+            ticks = None
+        tables: Iterable[tuple[BookTicks, TradeTicks, TickerTicks] | None] = [None] * n
+        if ticks is not None:
+            tables = zip(
+                by_symbol(ticks.books, n), by_symbol(ticks.trades, n), by_symbol(ticks.tickers, n), strict=True
+            )
+        for symbol, rows in zip(symbols, tables, strict=True):
+            for k in blocks:
+                begin_ns = self.start_ns + k * self._block_ns
+                end_ns = begin_ns + self._block_ns
+                if rows is None:
+                    yield symbol, k, empty_block(begin_ns, end_ns)
+                    continue
+                span = spans(k, k + 1)
+                books, trades, tickers = _received(rows[0], span), _received(rows[1], span), _received(rows[2], span)
+                happened_ns = partial(self._happened_ns, symbol)
+                yield symbol, k, block_of(books, trades, tickers, begin_ns, end_ns, happened_ns)
 
     def _happened_ns(self, symbol: str, table: BookTicks | TradeTicks | TickerTicks) -> Ints:
         """Return when rows happened, never later than the row after them."""
@@ -213,6 +245,12 @@ def by_symbol(table: Table, n_symbols: int) -> Iterator[Table]:
         yield rows
 
 
+def _received(table: Table, span: tuple[int, int]) -> Table:
+    """Return the rows that were received in a span of time; they lie in this order."""
+    first, end = table.recv_ns.searchsorted(span).tolist()
+    return _take(table, slice(first, end))
+
+
 class _Clock(Protocol):
     def __call__(self, table: BookTicks | TradeTicks | TickerTicks) -> Ints: ...
 
@@ -222,8 +260,9 @@ def block_of(
 ) -> Block:
     """Return the rows of one symbol's tables as a block: pushes alone, and the state that was carried to its start."""
     book_ns, rows = _window(_pushed(books), happened_ns, begin_ns, end_ns, carries=True)
-    bids = np.stack([rows.bid_price, rows.bid_size], axis=-1)
-    asks = np.stack([rows.ask_price, rows.ask_size], axis=-1)
+    depth = _depth(rows)
+    bids = np.stack([rows.bid_price[:, :depth], rows.bid_size[:, :depth]], axis=-1)
+    asks = np.stack([rows.ask_price[:, :depth], rows.ask_size[:, :depth]], axis=-1)
     trade_ns, traded = _window(_pushed(trades), happened_ns, begin_ns, end_ns, carries=False)
     mark_ns, told = _window(_pushed(tickers), happened_ns, begin_ns, end_ns, carries=True)
     marks = Marked(mark_ns, told.mark, told.index, told.funding_rate)
@@ -245,6 +284,12 @@ def block_of(
         index=marks.index[moved],
         rate=marks.rate[moved],
     )
+
+
+def _depth(books: BookTicks) -> int:
+    """Return how many levels some of these books have: a channel of five leaves the others empty, 320 bytes a row."""
+    is_seen = np.isfinite(books.bid_price).any(axis=0) | np.isfinite(books.ask_price).any(axis=0)
+    return int(np.flatnonzero(is_seen).max(initial=0)) + 1
 
 
 class Marked(msgspec.Struct, frozen=True):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -16,7 +17,7 @@ from pipelines.generate import generate
 from shared.lake import read
 from shared.lake.layout import HOUR_S
 from shared.simulator.markets.market import GeneratedMarket
-from shared.types import NS, BookTicks, TickerTicks, TickEvent, TradeTicks
+from shared.types import BOOK_LEVELS, NS, BookTicks, TickerTicks, TickEvent, TradeTicks
 from tests.pipelines.markets import HOUR
 
 START_S = HOUR * HOUR_S + 600
@@ -46,7 +47,7 @@ def test_blocks_hold_every_push_once_in_order(lake: tuple[Path, str]) -> None:
     assert counts[0] == counts[1] > 200
 
 
-def test_symbols_that_are_read_together_are_read_as_each_alone(
+def test_blocks_that_are_read_together_are_read_as_each_alone(
     lake: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever is read first, with a latency that is drawn by row: the same blocks, from fewer reads."""
@@ -61,21 +62,26 @@ def test_symbols_that_are_read_together_are_read_as_each_alone(
 
     monkeypatch.setattr(read, "read_ticks", counting)
 
-    def blocks(together: Sequence[str], asked: Sequence[str]) -> dict[str, Block]:
+    def blocks(together: Sequence[str], asked: Sequence[str]) -> tuple[int, dict[tuple[str, int], Block]]:
         reads.clear()
         tape = LakeTape(
-            folder, source, START_S, START_S + LENGTH_S, symbols=together, feed=Lognormal(20, 90), seed=3, block_s=50
+            folder, source, START_S, START_S + LENGTH_S, symbols=together, feed=Lognormal(20, 90), seed=3, block_s=30
         )
-        return {symbol: tape.block(symbol, (START_S + 60) * NS) for symbol in asked}
+        found = {
+            (symbol, s): tape.block(symbol, (START_S + s) * NS) for s in range(0, LENGTH_S, 30) for symbol in asked
+        }
+        return len(reads), found
 
-    alone = blocks((), symbols)
-    assert len(reads) == len(symbols) == 3
-    for asked in (symbols, symbols[::-1]):
-        found = blocks(symbols, asked)
-        assert len(reads) == 3 if asked[0] > asked[-1] else len(reads) < 3
-        for symbol, block in alone.items():
+    with monkeypatch.context() as one_by_one:
+        one_by_one.setattr(tape_module, "AT_ONCE_BLOCKS", 1)
+        n_alone, alone = blocks((), symbols)
+    assert n_alone == len(alone) == 3 * 5
+    for asked, n_most in ((symbols, 2), (symbols[::-1], 6)):
+        n_reads, found = blocks(symbols, asked)
+        assert n_reads <= n_most
+        for key, block in alone.items():
             for name in block.__struct_fields__:
-                np.testing.assert_array_equal(getattr(found[symbol], name), getattr(block, name), err_msg=name)
+                np.testing.assert_array_equal(getattr(found[key], name), getattr(block, name), err_msg=name)
 
 
 def test_blocks_beyond_the_memory_are_read_again(lake: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,3 +170,23 @@ def test_recording_without_marks_is_valued_at_its_mids() -> None:
 
     assert block.mark.tolist() == [100.0, 101.0]
     assert (block.mark_ns // NS).tolist() == [START_S, START_S + 2]
+
+
+def test_block_is_as_deep_as_its_books(lake: tuple[Path, str]) -> None:
+    """Levels that nobody has seen take no room; those that are kept are what was recorded."""
+    folder, source = lake
+    symbol = read.universe_at(folder, source, START_S * NS).symbols[0]
+    books = read.read_ticks(folder, source, START_S * NS, (START_S + LENGTH_S) * NS, (symbol,)).books
+    shallow = msgspec.structs.replace(
+        books,
+        bid_price=np.where(np.arange(BOOK_LEVELS) < 5, books.bid_price, np.nan),
+        ask_price=np.where(np.arange(BOOK_LEVELS) < 3, books.ask_price, np.nan),
+    )
+    ticks = read.read_ticks(folder, source, START_S * NS, (START_S + LENGTH_S) * NS, (symbol,))
+
+    found = block_of(shallow, ticks.trades, ticks.tickers, 0, 1 << 62, lambda table: table.recv_ns)
+
+    assert found.bids.shape[1:] == found.asks.shape[1:] == (5, 2)
+    tells = np.isin(books.event, (TickEvent.DATA, TickEvent.CARRIED))
+    assert (found.bids[:, :, 0] == books.bid_price[tells][:, :5]).all()
+    assert np.isnan(found.asks[:, 3:, 0]).all()
