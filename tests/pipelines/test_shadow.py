@@ -129,7 +129,7 @@ def test_what_cannot_be_compared_is_one_sentence(
     header = msgspec_header(tmp_path / "other", session="another")
     assert header != raw
     assert "must belong to session s with 4 symbols, found another with 4" in said(tmp_path / "other")
-    monkeypatch.setattr(RulesScorer, "horizon_s", 60)
+    monkeypatch.setattr(RulesScorer.__init__, "__defaults__", (60,))
     assert "must look equally far ahead, found 10 s and 60 s" in said(folder)
 
 
