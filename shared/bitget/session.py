@@ -381,7 +381,7 @@ class PublicSession(Session):
         self._whole_ns: dict[str, int] = {}  # symbol -> since when its chain has held
         self._axis = {symbol: buffer.index[symbol] for symbol in symbols}
         self.strangers: set[str] = set()  # symbols that were pushed and are on no axis of ours: whoever reads, clears
-        self._trades_seen: set[str] = set()  # symbols whose subscribe snapshot of trades has come
+        self._trades_seen: dict[str, int] = {}  # symbols whose subscribe snapshot of trades has come -> newest id
         self._pushes, self._pushed_ns = 0, _NEVER  # of this connection; when the last one came
         self._opened_ns = self._doubted_ns = _NEVER  # when it was opened; first tick that found the feed frozen
 
@@ -459,13 +459,18 @@ class PublicSession(Session):
             self._die(f"nothing was pushed for {silent_ns / NS:.0f} s, after {self._pushes} pushes")
 
     def _take_trades(self, n: int, frame: wire.TradePush, recv_ns: int) -> None:
-        if frame.is_snapshot:
-            if frame.symbol in self._trades_seen:
-                # Bitget sends one snapshot a subscription. Another one says that the server began anew: what
+        newest = max((row.trade_id for row in frame.rows), default=0)
+        seen = self._trades_seen.get(frame.symbol)
+        if seen is not None:
+            if frame.is_snapshot and newest > seen:
+                # Bitget sends one snapshot a subscription. Another one with news says that the server began anew: what
                 # happened since its last update is in these rows or nowhere, so the flow of this second is unknown.
                 self._note("trades.restarted", symbol=frame.symbol)
                 self._doubt((frame.channel, frame.symbol), recv_ns)
-            self._trades_seen.add(frame.symbol)
+            if newest > seen:
+                self._trades_seen[frame.symbol] = newest
+        elif frame.is_snapshot:
+            self._trades_seen[frame.symbol] = newest
         self.buffer.append_trades(n, frame.rows, self.conn, recv_ns, is_repeated=frame.is_snapshot)
 
     def _take_depth(self, n: int, frame: wire.DepthPush, raw: str | bytes, recv_ns: int) -> None:
@@ -520,7 +525,8 @@ class PublicSession(Session):
     def leave(self, symbols: Iterable[str]) -> None:
         """Carry these symbols no longer; what is pushed until the server stops is still kept."""
         gone = set(symbols)
-        self._trades_seen -= gone
+        for symbol in gone:
+            self._trades_seen.pop(symbol, None)
         self.drop([subscription for subscription in self.channels if subscription[1] in gone])
 
     def _doubt(self, subscription: Subscription | None, recv_ns: int) -> None:

@@ -195,6 +195,10 @@ class _Hour:
             for i in silence.holes(times[order], limit):
                 first, then = int(received_ns[i]), int(received_ns[i + 1])
                 self._mark_silence(channel, n, (first, max(first + 1, then)), limit, SILENCE)
+            # What was carried into the hour says when the last push was, however long before what is read of it.
+            carried_ns = rows.exch_ns[(rows.event == TickEvent.CARRIED) & (rows.exch_ns > 0) & is_link].max(initial=0)
+            if len(order) and carried_ns and int(times[order[0]]) - carried_ns > limit:
+                self._mark_silence(channel, n, (self._start_ns, int(received_ns[0])), limit, SILENCE)
             if len(order) and self._end_ns - int(received_ns[-1]) > limit:
                 self._mark_silence(channel, n, (int(received_ns[-1]), self._end_ns), limit, SILENCE)
         for since_ns, until_ns, code in breaks:

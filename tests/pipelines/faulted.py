@@ -663,8 +663,11 @@ class Judge:
                 n = world.position[symbol]
                 minute = ms // 60_000 - self.first_minute
                 unread[n, minute] = True
-                # What it was may have been lost since the push before it: seconds ago of a full book, which tells changes.
-                unread[n, (ms - (60_000 if world.is_full else 1000)) // 60_000 - self.first_minute] = True
+                # What it was may have been lost since the push before it, and that it was not the next one tells:
+                # seconds away of a full book, which tells changes.
+                aside_ms = 60_000 if world.is_full else 1000
+                for beside_ms in (ms - aside_ms, ms + aside_ms):
+                    unread[n, min(beside_ms // 60_000 - self.first_minute, unread.shape[1] - 1)] = True
                 is_marked = marks[:, n, minute].all()
                 self.found.violations += int(not is_marked)
         if self.case.kind in ("freeze", "mixed"):

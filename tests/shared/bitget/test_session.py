@@ -354,11 +354,31 @@ def test_second_snapshot_of_trades_leaves_a_gap() -> None:
     session.received(frame("trade_snapshot"), T0 + 1)
     session.buffer.take()
 
-    session.received(frame("trade_snapshot"), T0 + 2)
+    session.received(with_newer_trades(frame("trade_snapshot")), T0 + 2)
 
     ticks = session.buffer.take()
     assert ticks.trades.event.tolist() == [TickEvent.GAP, TickEvent.SUBSCRIBED, *[TickEvent.REPEATED] * 2]
     assert [note.event for note in session.take_notes()] == ["trades.restarted"]
+
+
+def test_second_snapshot_without_news_hides_nothing() -> None:
+    """A snapshot that came twice, or late, and knows no trade that was not told: nothing can be missing before it."""
+    session = linked(public())
+    session.received(frame("trade_snapshot"), T0 + 1)
+    session.received(frame("trade_update"), T0 + 2)
+    session.buffer.take()
+
+    session.received(frame("trade_snapshot"), T0 + 3)
+
+    assert set(session.buffer.take().trades.event.tolist()) == {TickEvent.REPEATED}
+    assert session.take_notes() == []
+
+
+def with_newer_trades(text: str) -> str:
+    payload = json.loads(text)
+    for row in payload["data"]:
+        row["tradeId"] = str(int(row["tradeId"]) + 10**12)
+    return json.dumps(payload)
 
 
 def test_snapshot_after_a_reconnect_is_no_gap() -> None:

@@ -285,20 +285,19 @@ def test_pushes_that_come_late_and_in_a_heap_are_not_lost(tmp_path: Path) -> Non
     assert marked(covered(tmp_path, steady(range(1100, 1400), late_s=5), 1400)) == {}
 
 
-def test_silence_at_the_end_of_an_hour_is_seen_from_either_side(tmp_path: Path) -> None:
-    """A hole over the border, each part of it shorter than the limit, marks the last minute of the one hour and the
-    first of the other."""
+@pytest.mark.parametrize("since_ms", [3_599_600, 3_561_000])
+def test_silence_at_the_end_of_an_hour_is_seen_from_either_side(since_ms: int, tmp_path: Path) -> None:
+    """A hole over the border, each part of it shorter than the limit or longer than what is read of the hour before,
+    marks the last minute of the one hour and the first of the other."""
     log = open_log(tmp_path)
-    log.append(steady(range(3000, 4200), n_symbols=4, lost=((0, 3_599_600, 3_600_400),)))
+    log.append(steady(range(3000, 4200), n_symbols=4, lost=((0, since_ms, 3_600_400),)))
     log.flush(START_NS + 4200 * NS)
     write.write_universe(tmp_path, r.universe())
 
     before, after = (marked(coverage.compute(tmp_path, r.SOURCE, hour)) for hour in (r.HOUR, r.HOUR + 1))
 
-    assert {channel: minutes.get(59) for (symbol, channel), minutes in before.items() if symbol == "BTCUSDT"} == {
-        "book": "silence",
-        "ticker": "silence",
-    }
+    for channel in ("book", "ticker"):
+        assert before["BTCUSDT", channel][59] == "silence", channel
     assert {minute: why for minute, why in after["BTCUSDT", "book"].items() if minute < 69} == {60: "silence"}
 
 
