@@ -461,16 +461,13 @@ class PublicSession(Session):
     def _take_trades(self, n: int, frame: wire.TradePush, recv_ns: int) -> None:
         newest = max((row.trade_id for row in frame.rows), default=0)
         seen = self._trades_seen.get(frame.symbol)
-        if seen is not None:
-            if frame.is_snapshot and newest > seen:
-                # Bitget sends one snapshot a subscription. Another one with news says that the server began anew: what
-                # happened since its last update is in these rows or nowhere, so the flow of this second is unknown.
-                self._note("trades.restarted", symbol=frame.symbol)
-                self._doubt((frame.channel, frame.symbol), recv_ns)
-            if newest > seen:
-                self._trades_seen[frame.symbol] = newest
-        elif frame.is_snapshot:
-            self._trades_seen[frame.symbol] = newest
+        if seen is not None and frame.is_snapshot and newest > seen:
+            # Bitget sends one snapshot a subscription. Another one with news says that the server began anew: what
+            # happened since its last update is in these rows or nowhere, so the flow of this second is unknown.
+            self._note("trades.restarted", symbol=frame.symbol)
+            self._doubt((frame.channel, frame.symbol), recv_ns)
+        if seen is not None or frame.is_snapshot:
+            self._trades_seen[frame.symbol] = max(newest, seen or 0)
         self.buffer.append_trades(n, frame.rows, self.conn, recv_ns, is_repeated=frame.is_snapshot)
 
     def _take_depth(self, n: int, frame: wire.DepthPush, raw: str | bytes, recv_ns: int) -> None:

@@ -17,8 +17,8 @@ Link breaks under 1 ms do not count (a session that is closed on the stroke of a
 
 Minutes are of receipt. Silence is measured in exchange time (see `silence`) and up to 30 s into the hours beside, the
 chain of a full book up to its next change; where the next hour is not recorded yet, the last minute is judged by what
-is there. A minute's volume is that of the trades
-whose exchange time lies in it. docs/coverage.md: what is seen, what no client can see.
+is there. A minute's volume is that of the trades whose exchange time lies in it. docs/coverage.md: what is seen, what
+no client can see.
 """
 
 from __future__ import annotations
@@ -62,6 +62,8 @@ _SYMBOLS_AT_ONCE = 100
 """Symbols whose rows are in memory: an hour of 100 at Bitget's full cadence is 300 MB."""
 
 _DEPTH_CHANNEL = DEPTH.removeprefix("raw/")
+_COLUMNS = ("recv_ns", "exch_ns", "event", "conn")
+_NUMBERS = ("seq", "pseq", "is_snapshot")
 _PUSHES = (TickEvent.DATA, TickEvent.REPEATED)
 _SIGNS = (TickEvent.DATA, TickEvent.SUBSCRIBED, TickEvent.CARRIED)
 """Rows after which a symbol has 30 s to push; a link that has just come up is not silent yet."""
@@ -93,11 +95,12 @@ def compute(root: Path, source: str, hour: int) -> pl.DataFrame:
         batch = range(begin, min(begin + _SYMBOLS_AT_ONCE, len(universe.symbols)))
         for channel in channels:
             later_s = _CHAIN_S if channel in chained else MEMORY_S
-            for n, rows in _rows(root, channel, source, hour, universe.symbols, batch, later_s):
+            frame = _read(root, channel, source, hour, universe.symbols, batch, later_s)
+            for n, rows in _rows(frame):
                 found.take(channel, n, rows)
-        if has_chains:
-            for n, span in _lost_changes(root, source, hour, universe.symbols, batch):
-                found.judge_chain(n, span)
+            if channel == _DEPTH_CHANNEL:
+                for n, span in _lost_changes(frame):
+                    found.judge_chain(n, span)
         found.judge_life(batch)
     found.judge_connections()
     found.judge_volumes(_volumes(root, source, hour), universe)
@@ -342,19 +345,23 @@ def _without(span: Span, breaks: list[Span]) -> list[Span]:
     return [*parts, (begin_ns, span[1])] if begin_ns < span[1] else parts
 
 
-def _rows(
+def _read(
     root: Path, channel: str, source: str, hour: int, symbols: tuple[str, ...], batch: range, later_s: int
-) -> Iterator[tuple[int, _Rows]]:
-    """Yield (position, rows) of the symbols of a batch that have any, up to `later_s` after the hour."""
+) -> pl.DataFrame:
+    """Return what is asked of the rows of a batch's symbols, up to `later_s` after the hour; `n` is the position."""
     names = [symbols[n] for n in batch]
     about = read.scan(
         root, f"raw/{channel}", source, start_s=hour * HOUR_S - MEMORY_S, end_s=(hour + 1) * HOUR_S + later_s,
         symbols=names, is_sorted=False,
     )  # fmt: skip
     axis = pl.DataFrame({"symbol": names, "n": np.array(batch, np.int32)})
-    columns = ("n", "recv_ns", "exch_ns", "event", "conn")
-    found = read.collect(about.select("symbol", *columns[1:])).join(axis, on="symbol", maintain_order="left")
-    n, recv_ns, exch_ns, event, conn = (found[name].to_numpy() for name in columns)
+    columns = (*_COLUMNS, *(_NUMBERS if channel == _DEPTH_CHANNEL else ()))
+    return read.collect(about.select("symbol", *columns)).join(axis, on="symbol", maintain_order="left")
+
+
+def _rows(frame: pl.DataFrame) -> Iterator[tuple[int, _Rows]]:
+    """Yield (position, rows) of the symbols that have any."""
+    n, recv_ns, exch_ns, event, conn = (frame[name].to_numpy() for name in ("n", *_COLUMNS))
     order = np.lexsort((recv_ns, n))  # stable: rows of one instant stay in order
     n, rows = n[order], _Rows(recv_ns[order], exch_ns[order], event[order], conn[order])
     cuts = np.flatnonzero(np.diff(n, prepend=-1, append=-1))
@@ -363,21 +370,15 @@ def _rows(
         yield int(n[begin]), _Rows(rows.recv_ns[part], rows.exch_ns[part], rows.event[part], rows.conn[part])
 
 
-def _lost_changes(
-    root: Path, source: str, hour: int, symbols: tuple[str, ...], batch: range
-) -> Iterator[tuple[int, Span]]:
+def _lost_changes(frame: pl.DataFrame) -> Iterator[tuple[int, Span]]:
     """Yield (position, when) of changes of full books that no connection brought (`numbers`)."""
-    columns = ("recv_ns", "exch_ns", "seq", "pseq", "is_snapshot")
-    about = read.scan(
-        root, DEPTH, source, start_s=hour * HOUR_S - MEMORY_S, end_s=(hour + 1) * HOUR_S + _CHAIN_S,
-        symbols=[symbols[n] for n in batch], is_sorted=False,
-    )  # fmt: skip
+    columns = ("recv_ns", "exch_ns", *_NUMBERS)
     # Every level of a push is a row; links have no number.
-    pushes = read.collect(about.filter(pl.col("seq") >= 0).select("symbol", *columns).unique())
-    for (symbol,), rows in pushes.partition_by("symbol", as_dict=True).items():
+    pushes = frame.filter(pl.col("seq") >= 0).select("n", *columns).unique()
+    for (n,), rows in pushes.partition_by("n", as_dict=True).items():
         recv_ns, exch_ns, seq, pseq, is_snapshot = (rows[name].to_numpy() for name in columns)
         for since_ns, until_ns in numbers.holes(recv_ns, exch_ns, seq, pseq, is_snapshot):
-            yield symbols.index(str(symbol)), (since_ns, until_ns + 1)
+            yield int(n), (since_ns, until_ns + 1)
 
 
 def _volumes(root: Path, source: str, hour: int) -> pl.DataFrame:

@@ -135,7 +135,7 @@ class Exits:
         challengers: Challengers,
     ) -> Cause | None:
         n = self._desk.at.get(symbol)
-        if n is not None and self._desk.config.target_bps is not None and self._is_target_reached(holding, n):
+        if n is not None and self._is_target_reached(holding, n):
             return Cause.TARGET
         if symbol in due:
             if not self._renews(symbol, holding, second, due, challengers):
@@ -170,11 +170,8 @@ class Exits:
 
     def _stay_bps(self, holding: Holding, n: int, view: View) -> float:
         """Return by how much the edge pays more than staying costs; NaN where there is no score."""
-        scores, sign = view.scores, holding.sign
-        if not scores.is_valid.item(n):
-            return math.nan
-        stay_bps = scores.edge_bps.item(n) * sign - self._desk.config.stay_edge_bps
-        return stay_bps if view.funding_bps is None else stay_bps - view.funding_bps.item(n) * sign
+        sign = holding.sign
+        return view.edge_toward(n, sign) - self._desk.config.stay_edge_bps - view.funding_toward(n, sign)
 
     def _renews(
         self, symbol: str, holding: Holding, second: int, due: dict[str, float], challengers: Challengers

@@ -69,7 +69,6 @@ class Risk(msgspec.Struct, frozen=True):
     equity: Decimal
     required: Decimal  # maintenance margin
     free: Decimal  # equity less the initial margin of positions
-    prec: int  # digits of the context in which they were computed
 
 
 class Account:
@@ -287,7 +286,7 @@ class Accounts:
     def unrealised(self, account: str, symbol: str | None = None) -> Decimal:
         """Return sum of size x mark - cost, of one symbol or of all."""
         total = ZERO
-        for position, worth in self._worths(self._accounts[account], getcontext().prec):
+        for position, worth in self._worths(self._accounts[account]):
             if symbol is None or position.symbol == symbol:
                 total += worth.gain
         return total
@@ -312,12 +311,12 @@ class Accounts:
 
     def _risk(self, held: Account) -> Risk:
         """Return what is crossed, looking at every position once."""
-        prec = getcontext().prec
-        if held.risk is not None and held.risk.prec == prec:
+        self._keep_digits(held)
+        if held.risk is not None:
             return held.risk
         equity, required = held.balance, ZERO
         margins: list[Decimal] = []
-        for position, worth in self._worths(held, prec):
+        for position, worth in self._worths(held):
             if position.margin_mode == "isolated":
                 equity -= position.margin_usdt
                 continue
@@ -337,12 +336,12 @@ class Accounts:
         free = equity
         for margin in margins:
             free -= margin
-        held.risk = Risk(equity, required, free, prec)
+        held.risk = Risk(equity, required, free)
         return held.risk
 
-    def _worths(self, held: Account, prec: int) -> list[tuple[VenuePosition, Worth]]:
-        """Return every position with what it is worth now, in numbers of so many digits."""
-        self._keep_digits(held, prec)
+    def _worths(self, held: Account) -> list[tuple[VenuePosition, Worth]]:
+        """Return every position with what it is worth now."""
+        self._keep_digits(held)
         kept, marks, worths = held.worths, self._marks, []
         for key, position in held.positions.items():
             found = kept.get(key)
@@ -351,11 +350,13 @@ class Accounts:
             worths.append((position, found))
         return worths
 
-    def _keep_digits(self, held: Account, prec: int) -> None:
-        """Forget what was computed in another number of digits."""
+    def _keep_digits(self, held: Account) -> None:
+        """Forget what was computed in another number of digits than the context has now."""
+        prec = getcontext().prec
         if held.kept_prec != prec:
             held.worths.clear()
             held.order_margins.clear()
+            held.risk = None
             held.kept_prec = prec
 
     def _maintenance(self, symbol: str, notional_usdt: Decimal) -> Decimal:
@@ -432,7 +433,7 @@ class Accounts:
             without: an order that is not counted (it is about to be replaced).
         """
         held, used = self._accounts[account], ZERO
-        self._keep_digits(held, getcontext().prec)
+        self._keep_digits(held)
         for symbol in held.pending_of:
             if without is not None and without.symbol == symbol:
                 margins = _order_margins(held, symbol, without)
