@@ -93,13 +93,9 @@ class Exposures:
 
     def _hold_all(self, holdings: Iterable[Holding], leaving: Mapping[str, Decimal]) -> None:
         """Count positions, less what exits work on where they stand against an order."""
-        gross, at_leverage, by_symbol = self._gross, self._at_leverage, self._symbol
         for holding in holdings:
             symbol, notional = holding.symbol, holding.notional_usdt
-            gross += notional
-            leverage = self._leverage.get(symbol, 1)
-            at_leverage[leverage] = at_leverage.get(leverage, ZERO) + notional
-            by_symbol[symbol] = by_symbol.get(symbol, ZERO) + notional
+            self._sum(symbol, notional)
             stays = notional
             if leaves := leaving.get(symbol):
                 size = abs(holding.size)
@@ -108,7 +104,6 @@ class Exposures:
             mine, other = (0, 1) if holding.size > 0 else (1, 0)
             worst[mine] += notional
             worst[other] -= stays
-        self._gross = gross
 
     def _sum(self, symbol: str, notional_usdt: Decimal) -> None:
         self._gross += notional_usdt
