@@ -26,7 +26,7 @@ from pipelines.choices import changed, choices_of, one_each
 from pipelines.exact.exchange import Assumptions, load
 from pipelines.exact.session import NOT_EXACT, run_exact
 from pipelines.moments import second_of, when
-from pipelines.page import NOT_SIMULATED, coverage_of, of_backtest, verdict
+from pipelines.page import NOT_SIMULATED, Page, coverage_of, of_backtest, verdict
 from pipelines.parity import Checked, parity_of
 from pipelines.report import FILES, write_outputs, write_report
 from pipelines.resources import resolve_source
@@ -226,17 +226,12 @@ def judge(
                 if not is_main:
                     log_trades(run, outcome)
                     continue
-                run.log_metrics({"rank_ic": backtest.ic.mean, "rank_ic_se": backtest.ic.standard_error})
-                run.log_metrics(trials.metrics_of(tried))
                 folder = output if output is not None else lake / "reports" / f"source={source}" / run.run_id
-                write_outputs(folder, outcome, run.run_id)
-                trials.write_returns(folder, returns)
                 noted = keep_journal(plan.folder, folder / COMPARED_FOLDER)
-                lineage = judged.lineage | {"this run": run.run_id, "code of the backtest": code_commit()}
                 told = Told(
                     run=run.run_id,
                     training={name: provenance.defined(value) for name, value in judged.training.items()},
-                    lineage=lineage,
+                    lineage=judged.lineage | {"this run": run.run_id, "code of the backtest": code_commit()},
                     trials=tuple(trials.words(tried)),
                     coverage=coverage_of(lake, source, start_s, end_s),
                     parity=said_of(checked, end_s - start_s, folder / COMPARED_FOLDER),
@@ -254,20 +249,30 @@ def judge(
                     noted=noted,
                     assumptions=assumptions,
                 )
-                page = of_backtest(backtest, told, stands_on)
-                write_report(folder / "report.html", page)
-                run.log_metrics(
-                    {
-                        "parity_decisions": float(told.parity.decisions),
-                        "parity_mismatches": float(told.parity.mismatches),
-                    }
-                )
-                run.log_files([folder / name for name in (*FILES, MINUTES_FILE)], "backtest")
-                write_trades(lake, source, outcome, run.run_id)
-                if backtest.decisions is not None:
-                    backtest.decisions.store(lake, source, run.run_id)
-                    backtest.decisions.close()
+                run.log_metrics(trials.metrics_of(tried))
+                leave(run, lake, folder, of_backtest(backtest, told, stands_on), backtest)
         return backtest, folder, run_ids[0], tried
+
+
+def leave(run: Run, lake: Path, folder: Path, page: Page, backtest: Backtest) -> None:
+    """Write the files of a report into its folder, its run and its trades and decisions into the lake."""
+    main, parity_told = backtest.main, page.told.parity
+    write_outputs(folder, main, run.run_id)
+    trials.write_returns(folder, trials.returns_of(main.equity_usdt, backtest.start_s))
+    write_report(folder / "report.html", page)
+    run.log_metrics(
+        {
+            "rank_ic": backtest.ic.mean,
+            "rank_ic_se": backtest.ic.standard_error,
+            "parity_decisions": float(parity_told.decisions),
+            "parity_mismatches": float(parity_told.mismatches),
+        }
+    )
+    run.log_files([folder / name for name in (*FILES, MINUTES_FILE)], "backtest")
+    write_trades(lake, backtest.source, main, run.run_id)
+    if backtest.decisions is not None:
+        backtest.decisions.store(lake, backtest.source, run.run_id)
+        backtest.decisions.close()
 
 
 def keep_journal(found: Path, kept: Path) -> str:
