@@ -18,6 +18,7 @@ passed, `seconds`, `features` and `labels` of hours whose coverage passed.
 import math
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -511,9 +512,7 @@ def judged(
     context: dg.AssetExecutionContext, config: BacktestConfig, lake: LakeResource, tracking: TrackingResource
 ) -> Results:
     from pipelines.backtest import candidate, judge
-    from pipelines.page import verdict
     from pipelines.provenance import read_report
-    from pipelines.report import equity_markdown, waterfall_markdown
     from pipelines.tracking import Tracking
     from pipelines.trials import words
 
@@ -523,28 +522,37 @@ def judged(
         result, folder, run_id, tried = judge(
             lake.root, lake.name, chosen, client, settings=settings_module.load(), style=config.style, seed=config.seed
         )
-        page = folder / "report.html"
         nulls = {f"{null.name}_{key}": value for null in result.nulls for key, value in figures(null).items()}
         return {
-            "verdict": verdict(result),
+            **page_metadata(result, folder / "report.html", client.link(run_id), run_id),
             "trials": "; ".join(words(tried)),
             "parity": read_report(folder).told.parity.sentence,
-            "report": dg.MetadataValue.url(page.as_uri()),
-            "path": dg.MetadataValue.path(str(page)),
-            "plot": dg.MetadataValue.md(equity_markdown(result)),
-            "waterfall": dg.MetadataValue.md(waterfall_markdown(result)),
-            "mlflow": dg.MetadataValue.url(client.link(run_id)),
-            "mlflow_run_id": run_id,
             "model_version": chosen.name,
-            "source": lake.name,
-            "rows": (result.end_s - result.start_s) * result.symbols,
-            "bytes": page.stat().st_size,
             **figures(result.main),
             **nulls,
             "rank_ic": result.ic.mean,
         }
 
     yield from attempt(context, work, "backtest", "report")
+
+
+def page_metadata(shown: Any, page: Path, link: str, run_id: str) -> dict[str, Any]:
+    """Return what is shown of a backtest or a session that has a page and a run of MLflow."""
+    from pipelines.page import verdict
+    from pipelines.report import equity_markdown, waterfall_markdown
+
+    return {
+        "verdict": verdict(shown),
+        "report": dg.MetadataValue.url(page.as_uri()),
+        "path": dg.MetadataValue.path(str(page)),
+        "plot": dg.MetadataValue.md(equity_markdown(shown)),
+        "waterfall": dg.MetadataValue.md(waterfall_markdown(shown)),
+        "mlflow": dg.MetadataValue.url(link),
+        "mlflow_run_id": run_id,
+        "source": shown.source,
+        "rows": (shown.end_s - shown.start_s) * shown.symbols,
+        "bytes": page.stat().st_size,
+    }
 
 
 def figures(outcome: Any) -> dict[str, float]:
