@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import lightgbm
 import mlflow.models
+import msgspec
 import polars as pl
 import pytest
 
@@ -26,12 +29,24 @@ from tests.pipelines.conftest import DrivenWorld
 from tests.pipelines.markets import SOURCE, write_lake
 
 
+@pytest.fixture(scope="module")
+def of_its_own(driven_world: DrivenWorld, tmp_path_factory: pytest.TempPathFactory) -> DrivenWorld:
+    """Return the driven world with a copy of its database: what is registered here, nobody else's `latest` sees."""
+    database = tmp_path_factory.mktemp("copied") / "mlflow.db"
+    with (
+        closing(sqlite3.connect(driven_world.tracking_uri.removeprefix("sqlite:///"))) as there,
+        closing(sqlite3.connect(database)) as here,
+    ):
+        there.backup(here)
+    return msgspec.structs.replace(driven_world, tracking_uri=f"sqlite:///{database}")
+
+
 @pytest.fixture
-def at(driven_world: DrivenWorld, monkeypatch: pytest.MonkeyPatch) -> DrivenWorld:
+def at(of_its_own: DrivenWorld, monkeypatch: pytest.MonkeyPatch) -> DrivenWorld:
     """Point the settings at the driven world, as a person's environment would."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", driven_world.tracking_uri)
-    monkeypatch.setenv("LAKE_URI", str(driven_world.world.lake))
-    return driven_world
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", of_its_own.tracking_uri)
+    monkeypatch.setenv("LAKE_URI", str(of_its_own.world.lake))
+    return of_its_own
 
 
 def _coin(at: DrivenWorld, output: Path) -> list[str]:
