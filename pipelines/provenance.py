@@ -29,7 +29,7 @@ from shared.strategy.config import EngineConfig
 from shared.strategy.portfolio import Trade
 from shared.types import NS
 
-FORMAT = 2
+FORMAT = 3
 RAW_READ = ("raw/book", "raw/trade", "raw/ticker")
 FILE_NAME = "report.json"
 ELEMENT = "crosscut-provenance"

@@ -212,11 +212,13 @@ class _Found:
             raise _Absent(f"backtest {run_id} has kept no {TRADES_FILE}: {self._how}")
         try:
             frame = pl.read_parquet(path)
-            cost_usdt = pl.col("gross_usdt") + pl.col("spread_usdt") + pl.col("slippage_usdt")
+            mid_to_mid = pl.sum_horizontal(
+                "gross_usdt", "entry_spread_usdt", "exit_spread_usdt", "slippage_usdt", ignore_nulls=False
+            )
             found = frame.select(
                 second=pl.col("entry_ns") // NS,
                 net_bps="net_bps",
-                gross_bps=cost_usdt / pl.col("notional_usdt") * 1e4,
+                gross_bps=mid_to_mid / pl.col("notional_usdt") * 1e4,
             )
         except (OSError, pl.exceptions.PolarsError) as error:
             raise _Absent(f"{path} must be trades of a backtest, found: {error}: {self._how}") from None

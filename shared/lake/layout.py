@@ -11,7 +11,8 @@ rename from `.tmp` is atomic. Symbol is a column, never a partition (800 symbols
 
 Every file says in its footer, under the key `crosscut`, what it is: schema version, table, source, hour, rows,
 time range, content hash and provenance. A column that is added, removed or changes its meaning raises
-`shared.types.SCHEMA_VERSION`.
+`shared.types.SCHEMA_VERSION`; not so of a table that can be made again and that nothing else stands on (decisions,
+backtests): there `read.scan` refuses older files by name, and raw hours of months stay readable.
 """
 
 from __future__ import annotations
@@ -357,7 +358,8 @@ TABLES: dict[str, Table] = {
                 "gross_usdt": pl.Float64,  # from fills, before everything below
                 "fee_usdt": pl.Float64,  # both sides, >= 0 is a cost
                 "funding_usdt": pl.Float64,  # > 0 received
-                "spread_usdt": pl.Float64,  # part of gross: what crossing the spread cost
+                "entry_spread_usdt": pl.Float64,  # part of gross: the half spread on the way in
+                "exit_spread_usdt": pl.Float64,  # part of gross: the half spread on the way out
                 "slippage_usdt": pl.Float64,  # part of gross: beyond the touch
                 "net_usdt": pl.Float64,  # gross - fees + funding
                 "net_bps": pl.Float64,  # of size x mid at the entry's decision

@@ -479,4 +479,12 @@ def _check_columns(root: Path, about: layout.Table, source: str, wanted: Sequenc
                 f"{about.name} must have the same columns in every hour of a query, found others in {path} "
                 f"than in {paths[0]}: rebuild the older hours ({about.made_by})"
             )
+    if columns and about.others is None and set(columns[0]) != set(about.columns):
+        was, now = set(columns[0]), set(about.columns)
+        changes = [f"{word} {', '.join(sorted(names))}" for word, names in (("has", was - now), ("lacks", now - was))]
+        raise SchemaMismatch(
+            f"{about.name} must have the columns of this version, found others in {paths[0]}, which "
+            f"{' and '.join(change for change in changes if not change.endswith(' '))}: remove the older files, or "
+            f"make them again ({about.made_by})"
+        )
     return list(columns[0]) if columns else list(about.columns)

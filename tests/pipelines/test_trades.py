@@ -112,6 +112,28 @@ def test_frame_is_the_lakes_table() -> None:
         assert dict(trades_frame(trades, "run1").schema) == dict(TABLES["backtests"].columns)
 
 
+def test_a_row_of_the_table_has_every_step_of_the_waterfall() -> None:
+    """What a row shows between the mid's move and net are the waterfall's steps, each in a column of its own; gross of
+    the fills has the half spreads and the slippage in it."""
+    ledger = Portfolio()
+    trades: list[Trade] = []
+    for n, (side, price, mid, half) in enumerate([(Side.BUY, "100.3", "100", "0.2"), (Side.SELL, "100.8", "101", "0.1")]):
+        fill = Filled(
+            recv_ns=n * NS, client_oid=f"c{n}", order_id=f"o{n}", trade_id=f"t{n}", symbol="AUSDT", side=side,
+            price=Decimal(price), size=Decimal(2), fee_usdt=Decimal("0.05"), is_maker=False, exch_ns=0,
+        )  # fmt: skip
+        quote = Quote(mid=Decimal(mid), half_spread=Decimal(half))
+        trades += ledger.fill(fill, cause=Cause.ENTRY, second=n, quote=quote, mark=None)
+
+    row = trades_frame(trades, "run1").row(0, named=True)
+
+    assert row["entry_spread_usdt"] == pytest.approx(0.4)
+    assert row["exit_spread_usdt"] == pytest.approx(0.2)
+    assert row["slippage_usdt"] == pytest.approx(0.4)  # 0.1 beyond the touch, twice
+    assert row["gross_usdt"] == pytest.approx(2.0 - 0.4 - 0.2 - 0.4)  # the mid rose by 1
+    assert row["net_usdt"] == pytest.approx(0.9)
+
+
 MONEY = st.decimals(min_value="-3", max_value="3", places=4, allow_nan=False)
 FILLS = st.lists(
     st.tuples(

@@ -86,7 +86,8 @@ def trades(seed: int, mean_bps: float, *, cost_bps: float = 13.0, n: int = 1200)
         "run": ["r"] * n, "trade": np.arange(n), "symbol": ["AUSDT"] * n, "side": [1] * n, "entry_ns": entry_ns,
         "exit_ns": entry_ns + 10 * NS, "entry_price": [100.0] * n, "exit_price": [100.0] * n, "size": [5.0] * n,
         "notional_usdt": notional, "gross_usdt": (net_bps + 12.0) * notional * 1e-4, "fee_usdt": [0.6] * n,
-        "funding_usdt": [0.0] * n, "spread_usdt": (cost_bps - 12.0) * notional * 1e-4, "slippage_usdt": [0.0] * n,
+        "funding_usdt": [0.0] * n, "slippage_usdt": [0.0] * n,
+        **{f"{way}_spread_usdt": (cost_bps - 12.0) / 2 * notional * 1e-4 for way in ("entry", "exit")},
         "net_usdt": net_bps * notional * 1e-4, "net_bps": net_bps, "cause": ["horizon"] * n,
     }  # fmt: skip
     return pl.DataFrame(columns).select(*TABLES["backtests"].columns).cast(pl.Schema(TABLES["backtests"].columns))

@@ -225,6 +225,28 @@ def test_hours_of_other_features_are_refused_together(tmp_path: Path) -> None:
         read.scan(tmp_path, "features", r.SOURCE)
 
 
+def test_columns_of_an_earlier_version_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trades that were stored when their table had other columns are named with what to do, never read half."""
+    now = layout.TABLES["backtests"]
+    columns = dict(now.columns)
+    before = {name: kind for name, kind in columns.items() if not name.endswith("_spread_usdt")}
+    monkeypatch.setitem(
+        layout.TABLES, "backtests", msgspec.structs.replace(now, columns=before | {"spread_usdt": pl.Float64})
+    )
+    write.write_table(
+        tmp_path, "backtests", r.SOURCE, r.HOUR, pl.DataFrame(schema=dict(layout.TABLES["backtests"].columns)), {}
+    )
+    assert read.collect(read.scan(tmp_path, "backtests", r.SOURCE)).height == 0
+    monkeypatch.undo()
+
+    with pytest.raises(
+        SchemaMismatch,
+        match=r"backtests\.parquet, which has spread_usdt and lacks entry_spread_usdt, exit_spread_usdt: remove the "
+        r"older files, or make them again \(python -m pipelines\.backtest\)",
+    ):
+        read.scan(tmp_path, "backtests", r.SOURCE)
+
+
 def test_content_hash_follows_content(tmp_path: Path) -> None:
     """The same rows have the same hash wherever they lie; another value or hour has another; a gap is refused."""
     hashes = set()
