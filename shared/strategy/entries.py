@@ -151,7 +151,7 @@ class Entries:
             slots=slots,
             is_null=self._is_null,
         )
-        chosen = ranking.best(why, view.scores.direction, ordered.values, draws, *slots)
+        chosen = ranking.settle(why, ordered.chosen, ordered.values, draws)
         if chosen:
             desk.note("bandit.chose", **ordered.note)
         return chosen

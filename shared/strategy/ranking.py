@@ -130,22 +130,16 @@ def close(why: Gates) -> None:
     np.putmask(why, why == int(Gate.CHOSEN), _CODES[Gate.RANK])
 
 
-def best(
-    why: Gates, direction: NDArray[np.int8], priority: Floats, draws: Floats, slots_long: int, slots_short: int
-) -> list[int]:
-    """Return the chosen symbols, best first, and mark the rest of the candidates with `Gate.RANK` in `why`."""
-    candidates = (why == int(Gate.CHOSEN)).nonzero()[0]
-    negated = -priority[candidates]
-    order = negated.argsort(kind="stable")
-    values = negated[order]
-    if (values[1:] == values[:-1]).any():  # ties are rare, and sorting by two keys costs five times as much
-        order = np.lexsort((draws[candidates], negated))  # stable, too: equals in both stay in their order
-    ordered = candidates[order]
-    is_long = direction[ordered] > 0
-    has_slot = np.where(is_long, is_long.cumsum() <= slots_long, (~is_long).cumsum() <= slots_short)
-    why[ordered[~has_slot]] = Gate.RANK
-    chosen: list[int] = ordered[has_slot].tolist()
-    return chosen
+def settle(why: Gates, chosen: NDArray[np.intp], priority: Floats, draws: Floats) -> list[int]:
+    """Return the chosen, best first (by priority, draw, symbol), and mark the other candidates with `Gate.RANK`.
+
+    Args:
+        chosen: those of the candidates that have a slot, ascending.
+    """
+    close(why)
+    why[chosen] = _CODES[Gate.CHOSEN]
+    best_first: list[int] = chosen[np.lexsort((draws[chosen], -priority[chosen]))].tolist()
+    return best_first
 
 
 def refusals(why: Gates) -> dict[str, int]:

@@ -125,9 +125,9 @@ def lottery(
 
 
 def best_of(values: Floats, ties: Floats, slots: int) -> tuple[Mask, NDArray[np.intp]]:
-    """Return the best `slots` of each row, as a mask (M, n) and in order (M, slots), as `ranking.best` orders them."""
+    """Return the best `slots` of each row, as a mask (M, n) and in order (M, slots): by value, then tie, then place."""
     if len(values) == 1:
-        order = _first_of(values[0], ties, slots)[None]
+        order = first_of(values[0], ties, slots)[None]
     else:
         first = np.argsort(ties, kind="stable")
         order = first[np.argsort(-values[:, first], axis=1, kind="stable")[:, :slots]]
@@ -136,7 +136,7 @@ def best_of(values: Floats, ties: Floats, slots: int) -> tuple[Mask, NDArray[np.
     return chosen, order
 
 
-def _first_of(values: Floats, ties: Floats, slots: int) -> NDArray[np.intp]:
+def first_of(values: Floats, ties: Floats, slots: int) -> NDArray[np.intp]:
     """Return the best `slots` of one row in order, (slots,): sorts only who is not behind the last of them."""
     negated = -values
     last = np.partition(negated, slots - 1)[slots - 1]

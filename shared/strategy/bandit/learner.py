@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from shared.strategy.bandit.arms import Belief, Evidence, Prior, believe, window_evidence
 from shared.strategy.bandit.budget import FLOOR_BPS, Budget
-from shared.strategy.bandit.choice import Lottery, Mask, best_of, lottery
+from shared.strategy.bandit.choice import Lottery, Mask, best_of, first_of, lottery
 from shared.strategy.bandit.draws import SYMBOLS, VARIANTS, Draws
 from shared.strategy.bandit.policies import optimism_bps, thompson_bps
 from shared.strategy.bandit.records import Record, record_of
@@ -55,9 +55,10 @@ class Opened(msgspec.Struct, frozen=True):
 
 
 class Ordered(msgspec.Struct, frozen=True, kw_only=True):
-    """What a decision's candidates are ranked by."""
+    """Who gets the slots of a decision, and what they are ranked by."""
 
-    values: Floats  # (N,)
+    chosen: NDArray[np.intp]  # symbols, ascending
+    values: Floats  # (N,), those of the chosen come first on their side
     note: dict[str, str | int | float | bool | None]  # the decision's record: who was chosen, with which probability
 
 
@@ -185,16 +186,16 @@ class Bandit:
             if free > 0
         ]
         contested = [(at, free) for at, free in sides if free < len(at)]
-        for at, free in sides:
-            if free >= len(at):
-                record.add_sure(at)
-        if not contested:
-            return Ordered(values=base, note=self._note(record))
-        if not self._is_watching:  # and what acting would have chosen is nobody's question
+        taken = [at for at, free in sides if free >= len(at)]
+        for at in taken:
+            record.add_sure(at)
+        if not self._is_watching:  # what acting would have chosen is nobody's question
             for at, free in contested:
-                chosen = best_of(base[at][None], ties[at], free)[0][0]
-                record.add_sure(at[chosen], free / len(at) if is_null else 1.0)
-            return Ordered(values=base, note=self._note(record))
+                best = np.sort(at[first_of(base[at], ties[at], free)])
+                record.add_sure(best, free / len(at) if is_null else 1.0)
+                taken.append(best)
+        if not contested or not self._is_watching:
+            return self._ordered(taken, base, record)
 
         known = self._known()[0]
         mean_bps, values = known.belief.mean_bps, base.copy()
@@ -212,18 +213,26 @@ class Bandit:
                 mine, other = (act, shadow) if self.mode is Mode.ACT else (shadow, act)
                 chosen, values[at] = mine.draw(dice.u_proposal, dice.u_swap, dice.u_pick[at])
                 record.add(at, mine.probability, other.probability, believed, chosen)
+                taken.append(at[chosen])
                 for position, short_bps in mine.shortfalls(chosen):
                     turn.short_bps[int(at[position])] = short_bps
                 continue
-            best, plainly = (best_of(row[None], ties[at], free)[0][0] for row in (worth, plain))
+            hopeful, plainly = (best_of(row[None], ties[at], free)[0][0] for row in (worth, plain))
+            p, q = hopeful.astype(np.float64), plainly.astype(np.float64)
+            chosen = plainly
             if is_null:
-                record.add(at, np.full(len(at), free / len(at)), best.astype(np.float64), believed, plainly)
+                record.add(at, np.full(len(at), free / len(at)), p, believed, plainly)
             elif self.mode is Mode.ACT:
-                values[at] = worth
-                record.add(at, best.astype(np.float64), plainly.astype(np.float64), believed, best)
+                values[at], chosen = worth, hopeful
+                record.add(at, p, q, believed, hopeful)
             else:
-                record.add(at, plainly.astype(np.float64), best.astype(np.float64), believed, plainly)
-        return Ordered(values=values, note=self._note(record))
+                record.add(at, q, p, believed, plainly)
+            taken.append(at[chosen])
+        return self._ordered(taken, values, record)
+
+    def _ordered(self, taken: list[NDArray[np.intp]], values: Floats, record: _Record) -> Ordered:
+        chosen = np.sort(np.concatenate(taken)) if taken else np.zeros(0, np.intp)
+        return Ordered(chosen=chosen, values=values, note=self._note(record))
 
     def worth_bps(self, net_bps: Floats) -> Floats:
         """Return what somebody who does not explore ranks by, (N,): in shadow net edge alone."""

@@ -7,6 +7,7 @@ from decimal import Decimal
 from itertools import count
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shared.features.sampler import COLUMNS
 from shared.strategy.engine import Engine, EngineConfig, Memory
@@ -38,6 +39,16 @@ from shared.types import (
 START_S = 1_760_000_000
 AT = {name: c for c, name in enumerate(COLUMNS)}
 D = Decimal
+
+
+def best_of_sides(
+    candidates: Iterable[int], direction: NDArray[np.int8], priority: Floats, draws: Floats, slots: tuple[int, int]
+) -> list[int]:
+    """Return who gets the slots for longs and for shorts, best first: by priority, then draw, then symbol."""
+    keys = {int(n): (-float(priority[n]), float(draws[n]), int(n)) for n in candidates}
+    longs, shorts = ([n for n in keys if bool(direction[n] > 0) is is_long] for is_long in (True, False))
+    chosen = [n for side, k in zip((longs, shorts), slots, strict=True) for n in sorted(side, key=keys.__getitem__)[:k]]
+    return sorted(chosen, key=keys.__getitem__)
 
 
 def contract(symbol: str = "AAAUSDT", **changes: object) -> Contract:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from shared.strategy.ranking import Gate, best, first_no, refusals
+from shared.strategy.ranking import Gate, first_no, refusals, settle
 
 N = 12
 VERDICTS = st.lists(
@@ -35,44 +35,25 @@ def test_the_first_gate_in_order_is_the_reason(verdicts: list[tuple[Gate, list[b
 
 
 CANDIDATES = st.lists(
-    st.tuples(st.booleans(), st.sampled_from([-1, 1]), st.integers(-3, 3), st.integers(0, 2)), min_size=1, max_size=20
+    st.tuples(st.booleans(), st.booleans(), st.integers(-3, 3), st.integers(0, 2)), min_size=1, max_size=20
 )
 
 
-@given(CANDIDATES, st.integers(0, 5), st.integers(0, 5))
-def test_best_takes_each_sides_first(candidates: list[tuple[bool, int, int, int]], longs: int, shorts: int) -> None:
-    """The chosen are each side's best by priority, then draw, then symbol; all others are beyond the rank."""
+@given(CANDIDATES)
+def test_the_chosen_come_best_first_and_the_others_ranked_too_low(
+    candidates: list[tuple[bool, bool, int, int]],
+) -> None:
+    """The chosen are ordered by priority, then draw, then symbol; every other candidate is beyond the rank."""
     why = np.array([Gate.CHOSEN if is_in else Gate.SPREAD for is_in, *_ in candidates], np.uint8)
-    direction = np.array([d for _, d, _, _ in candidates], np.int8)
-    priority = np.array([float(p) for _, _, p, _ in candidates])
-    draws = np.array([float(w) for *_, w in candidates])
-    keys = {n: (-priority[n], draws[n], n) for n in range(len(candidates)) if candidates[n][0]}
-    wanted = sorted(
-        [
-            n
-            for side, k in ((1, longs), (-1, shorts))
-            for n in sorted((n for n in keys if direction[n] == side), key=keys.__getitem__)[:k]
-        ],
-        key=keys.__getitem__,
-    )
-
-    chosen = best(why, direction, priority, draws, longs, shorts)
-
-    assert chosen == wanted
-    assert [n for n in keys if why[n] == Gate.RANK] == [n for n in keys if n not in wanted]
-
-
-@given(CANDIDATES, st.integers(0, 5))
-def test_mirrored_directions_choose_the_same_symbols(candidates: list[tuple[bool, int, int, int]], k: int) -> None:
-    """Long and short are treated alike: turning every direction around turns the sides and nothing else."""
-    why = np.array([Gate.CHOSEN if is_in else Gate.SPREAD for is_in, *_ in candidates], np.uint8)
-    direction = np.array([d for _, d, _, _ in candidates], np.int8)
+    chosen = [n for n, (is_in, has_slot, _, _) in enumerate(candidates) if is_in and has_slot]
     priority = np.array([float(p) for _, _, p, _ in candidates])
     draws = np.array([float(w) for *_, w in candidates])
 
-    assert best(why.copy(), direction, priority, draws, k, k + 1) == best(
-        why.copy(), -direction, priority, draws, k + 1, k
-    )
+    ordered = settle(why, np.array(chosen, np.intp), priority, draws)
+
+    assert ordered == sorted(chosen, key=lambda n: (-priority[n], draws[n], n))
+    for n, (is_in, has_slot, _, _) in enumerate(candidates):
+        assert why[n] == (Gate.SPREAD if not is_in else Gate.CHOSEN if has_slot else Gate.RANK)
 
 
 def test_gates_are_asked_in_their_order() -> None:

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.strategy import ranking
 from shared.strategy.bandit.budget import FLOOR_BPS, Budget
 from shared.strategy.bandit.choice import Lottery, Mask, best_of, lottery
 from shared.strategy.bandit.state import Spent
 from shared.types import NS
+from tests.shared.strategy.made import best_of_sides
 
 DAY_NS = 86_400 * NS
 
@@ -111,7 +111,7 @@ def test_ranking_chooses_what_was_drawn(made: tuple[Lottery, float, float], seed
     again = lottery(lots.values, lots.worth_bps, ties, slots, epsilon=lots.epsilon, share_max=0.01, left_bps=100.0)
 
     chosen, values = again.draw(rng.random(), rng.random() * 0.4, rng.random(n))
-    best = ranking.best(np.zeros(n, np.uint8), np.ones(n, np.int8), values, ties, slots, 0)
+    best = best_of_sides(range(n), np.ones(n, np.int8), values, ties, (slots, 0))
 
     assert sorted(best) == np.flatnonzero(chosen).tolist()
 

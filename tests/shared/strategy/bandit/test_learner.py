@@ -11,12 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.errors import SettingsError
-from shared.strategy import ranking
 from shared.strategy.bandit.learner import BONUS_BPS_MAX, Bandit, Ordered, policy_digest
 from shared.strategy.bandit.state import BanditState, Mode, Permit, Policy
 from shared.strategy.config import EngineConfig
 from shared.types import NS, Floats
-from tests.shared.strategy.made import START_S, universe
+from tests.shared.strategy.made import START_S, best_of_sides, universe
 
 N = 12
 UNIVERSE = universe(N)
@@ -249,14 +248,14 @@ def test_a_position_is_held_as_long_as_its_variant_looks_ahead() -> None:
 
 
 @settings(max_examples=30)
-@given(POLICIES, REWARDS, st.integers(0, 1000), st.sampled_from([*Mode]))
+@given(POLICIES, REWARDS, st.integers(0, 1000), st.sampled_from([*Mode]), st.sampled_from([0.0, 50.0]))
 def test_only_candidates_are_chosen_and_each_slot_once(
-    policy: Policy, rewards: list[tuple[str, float]], seed: int, mode: Mode
+    policy: Policy, rewards: list[tuple[str, float]], seed: int, mode: Mode, explore: float
 ) -> None:
-    """Whatever was earned: nobody below cost is lifted, as many as there are slots are chosen, and the engine's ranking
-    chooses exactly those that the record names, with probabilities in (0, 1]."""
+    """Whatever was earned: nobody below cost is lifted, as many as there are slots are chosen, and they are those that
+    the record names, with probabilities in (0, 1], and that come first by the values that are returned."""
     rng = np.random.default_rng(seed)
-    learner = bandit(config(bandit_policy=policy, bandit_mode=mode, bandit_epsilon=0.3))
+    learner = bandit(config(bandit_policy=policy, bandit_mode=mode, bandit_epsilon=0.3, explore_bps_per_day=explore))
     for symbol, earned in rewards:
         teach(learner, symbol, earned)
     net_bps = np.where(rng.random(N) < 0.7, rng.uniform(0, 9, N), -rng.uniform(0, 9, N))
@@ -264,9 +263,10 @@ def test_only_candidates_are_chosen_and_each_slot_once(
     direction = np.where(np.arange(N) < N // 2, 1, -1).astype(np.int8)
 
     ordered = decide(learner, START_S, net_bps, slots)
-    why = np.where(net_bps > 0, ranking.Gate.CHOSEN, ranking.Gate.NET_EDGE).astype(np.uint8)
-    best = ranking.best(why, direction, ordered.values, np.random.default_rng(START_S).random(N), *slots)
+    draws = np.random.default_rng(START_S).random(N)
+    best = best_of_sides(np.flatnonzero(net_bps > 0), direction, ordered.values, draws, slots)
 
+    assert ordered.chosen.tolist() == sorted(best)
     assert sorted(SYMBOLS[n] for n in best) == sorted(chosen_of(ordered))
     assert all(net_bps[n] > 0 for n in best)
     for side, free in ((1, slots[0]), (-1, slots[1])):
@@ -389,6 +389,8 @@ def test_a_null_scorers_lots_are_even() -> None:
 
     assert str(ordered.note["p"]).split() == [repr(2 / 6)] * 2 + [repr(3 / 6)] * 3
     assert (ordered.values == 0).all()
+    draws = np.random.default_rng(START_S).random(N)
+    assert ordered.chosen.tolist() == sorted([*np.argsort(draws[:6])[:2], *(6 + np.argsort(draws[6:])[:3])])
 
 
 @settings(max_examples=20)
