@@ -30,6 +30,7 @@ from pipelines.page import NOT_SIMULATED, Page, coverage_of, of_backtest, verdic
 from pipelines.parity import Checked, parity_of
 from pipelines.report import FILES, write_outputs, write_report
 from pipelines.resources import resolve_source
+from pipelines.run_metrics import outcome_metrics, page_metrics
 from pipelines.simulation import Backtest, Outcome, run_backtest
 from pipelines.told import NOT_CHECKED, Parity, ParityVerdict, Told
 from pipelines.tracking import EXPERIMENT_BACKTESTS, MINUTES_FILE, Run, Tracking, code_commit, lock_hash
@@ -55,10 +56,11 @@ SEED = 7
 
 COMPARED_S = 1200
 """Seconds whose decisions are compared with live's: more than a block, whose border they cross. Of 600 symbols 15 CPU
-seconds and a journal of 45 MB."""
+seconds and, while they are compared, a journal of 45 MB."""
 
 COMPARED_FOLDER = "compared"
-"""Beside the report: the journal that was compared. `python -m pipelines.parity --session` does it again."""
+"""Beside a report whose comparison failed: the journal, for whoever looks for the reason. One that was identical is not
+kept: its SHA-256 is, and `pipelines.verify` writes it again."""
 
 ALL, NONE = "all", "none"
 
@@ -164,14 +166,8 @@ def judge(
     config = changed(config, {**(changes or {}), "variants": tuple(variants)})
     run_tier = run_backtest if assumptions is None else partial(run_exact, assumptions=assumptions)
     with tempfile.TemporaryDirectory(prefix="crosscut-compared-") as room:
-        plan = JournalPlan(
-            folder=Path(room) / COMPARED_FOLDER,
-            seconds=end_s - start_s if compared_s is None else min(compared_s, end_s - start_s),
-            model=judged.name,
-            bundle=judged.bundle,
-            bundle_folder=judged.bundle_folder,
-            commit=code_commit(),
-        )
+        n_compared = end_s - start_s if compared_s is None else min(compared_s, end_s - start_s)
+        plan = plan_of(Path(room), judged, seconds=n_compared, commit=code_commit())
         backtest = run_tier(
             lake,
             source,
@@ -185,6 +181,7 @@ def judge(
             journaled=plan if plan.seconds else None,
         )
         checked = parity.check(plan.folder, lake=lake) if plan.seconds else None
+        said = said_of(checked, end_s - start_s)
         params = {
             "model": judged.name,
             "source": source,
@@ -212,6 +209,8 @@ def judge(
                 "commit": code_commit(),
                 "tier": backtest.tier,
             }
+            if is_main:
+                tags["parity"] = said.verdict.value
             if is_main and judged.training_run is not None:
                 tags["training_run"] = judged.training_run
             if run_ids:
@@ -219,22 +218,20 @@ def judge(
             with tracking.run(EXPERIMENT_BACKTESTS, name, tags) as run:
                 run_ids.append(run.run_id)
                 run.log_params(params | {"kind": outcome.name})
-                returns = trials.returns_of(outcome.equity_usdt, start_s)
-                run.log_metrics(outcome.metrics | {"net_bps": outcome.net_bps, "orders": outcome.orders})
-                run.log_metrics(trials.figures_of(returns))
                 run.log_curve("equity_usdt", outcome.equity_usdt[::60].tolist())
                 if not is_main:
+                    run.log_metrics(outcome_metrics(outcome, start_s))
                     log_trades(run, outcome)
                     continue
                 folder = output if output is not None else lake / "reports" / f"source={source}" / run.run_id
-                noted = keep_journal(plan.folder, folder / COMPARED_FOLDER)
+                noted = provenance.journal_digest(plan.folder) if plan.seconds else ""
                 told = Told(
                     run=run.run_id,
                     training={name: provenance.defined(value) for name, value in judged.training.items()},
                     lineage=judged.lineage | {"this run": run.run_id, "code of the backtest": code_commit()},
                     trials=tuple(trials.words(tried)),
                     coverage=coverage_of(lake, source, start_s, end_s),
-                    parity=said_of(checked, end_s - start_s, folder / COMPARED_FOLDER),
+                    parity=msgspec.structs.replace(said, command=keep_journal(plan.folder, folder, said.verdict)),
                     not_simulated=NOT_SIMULATED if assumptions is None else f"{NOT_EXACT} {backtest.assumptions}.",
                 )
                 stands_on = provenance.of_backtest(
@@ -247,6 +244,7 @@ def judge(
                     packages=lock_hash(),
                     told=told,
                     noted=noted,
+                    compared_s=plan.seconds,
                     assumptions=assumptions,
                 )
                 run.log_metrics(trials.metrics_of(tried))
@@ -256,39 +254,45 @@ def judge(
 
 def leave(run: Run, lake: Path, folder: Path, page: Page, backtest: Backtest) -> None:
     """Write the files of a report into its folder, its run and its trades and decisions into the lake."""
-    main, parity_told = backtest.main, page.told.parity
-    write_outputs(folder, main, run.run_id)
-    trials.write_returns(folder, trials.returns_of(main.equity_usdt, backtest.start_s))
+    write_outputs(folder, page.main, run.run_id)
+    trials.write_returns(folder, trials.returns_of(page.main.equity_usdt, page.start_s))
     write_report(folder / "report.html", page)
-    run.log_metrics(
-        {
-            "rank_ic": backtest.ic.mean,
-            "rank_ic_se": backtest.ic.standard_error,
-            "parity_decisions": float(parity_told.decisions),
-            "parity_mismatches": float(parity_told.mismatches),
-        }
-    )
+    run.log_metrics(page_metrics(page))
     run.log_files([folder / name for name in (*FILES, MINUTES_FILE)], "backtest")
-    write_trades(lake, backtest.source, main, run.run_id)
+    write_trades(lake, page.source, page.main, run.run_id)
     if backtest.decisions is not None:
         backtest.decisions.store(lake, backtest.source, run.run_id)
         backtest.decisions.close()
 
 
-def keep_journal(found: Path, kept: Path) -> str:
-    """Put the journal that was compared beside the report, in place of an earlier one; return its SHA-256.
+def plan_of(room: Path, judged: Candidate, *, seconds: int, commit: str) -> JournalPlan:
+    """Return where and how much of what the engine is told is noted, to be compared with live."""
+    return JournalPlan(
+        folder=room / COMPARED_FOLDER,
+        seconds=seconds,
+        model=judged.name,
+        bundle=judged.bundle,
+        bundle_folder=judged.bundle_folder,
+        commit=commit,
+    )
 
-    Returns: "" where nothing was compared.
+
+def keep_journal(found: Path, folder: Path, verdict: ParityVerdict) -> str:
+    """Put a journal whose comparison failed beside the report; one of an earlier report in this folder goes.
+
+    Returns: the command that compares again; "" where nothing was compared.
     """
+    kept = folder / COMPARED_FOLDER
     if (kept / FILE_NAME).is_file():
         shutil.rmtree(kept)
-    if not found.is_dir():
-        return ""
-    shutil.move(found, kept)
-    return provenance.journal_digest(kept)
+    if verdict is ParityVerdict.DIFFERS:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(found, kept)
+        return f"python -m pipelines.parity --session {kept}"
+    return f"python -m pipelines.verify {folder}" if verdict is ParityVerdict.IDENTICAL else ""
 
 
-def said_of(checked: Checked | None, window_s: int, folder: Path) -> Parity:
+def said_of(checked: Checked | None, window_s: int) -> Parity:
     """Return what the badge says of a comparison, and of how much it was made.
 
     Unlike a session's, the seconds of a backtest must be the lake's: it read them there.
@@ -300,7 +304,7 @@ def said_of(checked: Checked | None, window_s: int, folder: Path) -> Parity:
         f"{share} of {window_s:,} seconds told again to a fresh engine, which computes features and scores second by "
         "second, as live does; research computes them in other blocks: "
     )
-    said = parity_of(checked, command=f"python -m pipelines.parity --session {folder}", what=what)
+    said = parity_of(checked, command="", what=what)
     other = {one.column: one.mismatched + one.missing + one.extra for one in checked.beside or () if one.share}
     if not other:
         return said

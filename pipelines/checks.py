@@ -176,6 +176,14 @@ def coin_check(lake: LakeResource, tracking: TrackingResource) -> dg.AssetCheckR
     return _result(verdicts.coin_loses(Tracking(tracking.address).latest_backtest("coin", lake.name)), severity=_ERROR)
 
 
+@dg.asset_check(asset="backtest", name="backtest_parity", description=verdicts.backtest_parity.__doc__)
+def backtest_parity_check(lake: LakeResource, tracking: TrackingResource) -> dg.AssetCheckResult:
+    from pipelines.tracking import Tracking
+
+    newest = Tracking(tracking.address).latest_backtest("model", lake.name)
+    return _result(verdicts.backtest_parity(newest), severity=_ERROR)
+
+
 CHECKS = [
     _hourly("raw_ticks", verdicts.crossed_books, severity=_ERROR, blocks=True),
     _hourly("raw_ticks", verdicts.duplicate_trades, severity=_ERROR, blocks=True),
@@ -190,4 +198,5 @@ CHECKS = [
     _hourly("labels", verdicts.label_balance, severity=_WARN),
     model_check,
     coin_check,
+    backtest_parity_check,
 ]

@@ -71,7 +71,8 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     assumptions: Assumptions | None = None  # of the exact tier; None: the screen tier needs none
     ticks: dict[str, str] = {}  # of the exact tier: raw table and hour -> content hash
     session: str = ""  # of a session: its name
-    journal: str = ""  # SHA-256 of a session's journal, of a backtest's the one beside the report; "": there is none
+    journal: str = ""  # SHA-256 of a session's journal, of a backtest's that was compared with live; "": there is none
+    compared_s: int = 0  # of a backtest: seconds that it holds
     told: Told
     results: tuple[ResultDigest, ...]
     rank_ic: float | None
@@ -126,12 +127,13 @@ def universe_digest(lake: Path, source: str, start_s: int, end_s: int) -> str:
 
 def of_backtest(
     lake: Path, backtest: Backtest, config: EngineConfig, *, model: str, model_digest: str | None, commit: str,
-    packages: str, told: Told, noted: str = "", assumptions: Assumptions | None = None,
+    packages: str, told: Told, noted: str = "", compared_s: int = 0, assumptions: Assumptions | None = None,
 ) -> Provenance:  # fmt: skip
     """Return what a backtest was computed from.
 
     Args:
         noted: SHA-256 of the journal of what its engine was told at first; "": there is none.
+        compared_s: seconds that it holds.
         assumptions: of the exact tier; None: it was the screen tier.
     """
     window = backtest.source, backtest.start_s, backtest.end_s
@@ -155,6 +157,7 @@ def of_backtest(
         assumptions=assumptions,
         ticks={} if assumptions is None else ticks_of(lake, *window),
         journal=noted,
+        compared_s=compared_s,
         told=told,
         results=tuple(result_of(outcome) for outcome in (backtest.main, *backtest.nulls)),
         rank_ic=defined(backtest.ic.mean),

@@ -21,7 +21,8 @@ from pipelines.resources import LakeResource, TrackingResource
     "the gap to the backtest of its own orders, and whether research computes what it computed. A run of MLflow, once.",
 )
 def session_report(context: dg.AssetExecutionContext, lake: LakeResource, tracking: TrackingResource) -> Results:
-    from pipelines.session_runs import figures_of, report_and_log
+    from pipelines.run_metrics import page_metrics
+    from pipelines.session_runs import report_and_log
     from pipelines.tracking import Tracking
     from shared import journal
 
@@ -32,7 +33,7 @@ def session_report(context: dg.AssetExecutionContext, lake: LakeResource, tracki
             **page_metadata(reported.page, reported.folder / "report.html", client.link(logged.run_id), logged.run_id),
             "parity": reported.page.told.parity.sentence,
             "logged": "now" if logged.is_new else "before",
-            **figures_of(reported),
+            **page_metrics(reported.page),
         }
 
     yield from attempt(context, work)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import msgspec
 
-from pipelines import trials
 from pipelines.moments import when
 from pipelines.report import FILES
+from pipelines.run_metrics import page_metrics
 from pipelines.session_report import Reported, report_session
 from pipelines.tracking import Tracking, code_commit
 from shared import journal
@@ -88,29 +88,12 @@ def log_session(tracking: Tracking, folder: Path, reported: Reported) -> Logged:
     }
     with tracking.run(EXPERIMENT_SESSIONS, f"session {header.session}", tags) as run:
         run.log_params(parameters)
-        run.log_metrics(figures_of(reported))
+        run.log_metrics(page_metrics(page))
         run.log_curve("equity_usdt", page.main.equity_usdt[::60].tolist())
         run.log_files([reported.folder / name for name in FILES], REPORT_FOLDER)
     for older in known:
         tracking.client.delete_run(older.info.run_id)
     return Logged(run.run_id, is_new=True)
-
-
-def figures_of(reported: Reported) -> dict[str, float]:
-    """Return the metrics of a session's run: those of a backtest's, its gap to it, and its parity."""
-    page = reported.page
-    figures = page.main.metrics | {
-        "net_bps": page.main.net_bps,
-        "orders": float(page.main.orders),
-        "rank_ic": page.skill.ic.mean,
-        "rank_ic_se": page.skill.ic.standard_error,
-        "parity_decisions": float(page.told.parity.decisions),
-        "parity_mismatches": float(page.told.parity.mismatches),
-    }
-    if page.gap is not None:
-        figures["gap_usdt"] = float(page.gap.total_usdt)
-        figures |= {f"gap_{name}_usdt": float(value) for name, value in page.gap.parts.items()}
-    return figures | trials.figures_of(trials.returns_of(page.main.equity_usdt, page.start_s))
 
 
 @contextlib.contextmanager

@@ -30,6 +30,7 @@ from pipelines.backtest import SEED, STYLES, Candidate, candidate, judged_window
 from pipelines.choices import Between, Choice, changed, choices_of, grid_of, typed
 from pipelines.moments import second_of, when
 from pipelines.resources import resolve_source
+from pipelines.run_metrics import outcome_metrics
 from pipelines.simulation import (
     EQUITY_USDT,
     Outcome,
@@ -214,8 +215,7 @@ def _log(tracking: Tracking, window: Window, judged: Candidate, one: Tried, wort
             {"model": judged.name, "source": window.source, "start": when(window.start_s), "end": when(window.end_s),
              "seed": window.seed, "chosen": typed(one.changes), **config}
         )  # fmt: skip
-        run.log_metrics(one.outcome.metrics | {"net_bps": one.outcome.net_bps, "orders": one.outcome.orders})
-        run.log_metrics(trials.figures_of(returns))
+        run.log_metrics(outcome_metrics(one.outcome, window.start_s))
         if worth is not None:
             run.log_metrics(trials.metrics_of(worth))
         with tempfile.TemporaryDirectory() as temporary:

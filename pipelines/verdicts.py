@@ -355,6 +355,14 @@ def coin_loses(metrics: dict[str, float]) -> Verdict:
     return Verdict(net_bps < 0, {"net_bps": net_bps})
 
 
+def backtest_parity(metrics: dict[str, float]) -> Verdict:
+    """What the newest backtest did is what live would have done with the same seconds: 0 mismatches."""
+    decisions, mismatches = (metrics.get(f"parity_{name}", 0.0) for name in ("decisions", "mismatches"))
+    if not decisions and not mismatches:
+        return Verdict(False, {"reason": "no backtest that was compared with live: run one without --compare none"})
+    return Verdict(mismatches == 0, {"decisions": int(decisions), "mismatches": int(mismatches)})
+
+
 # --------------------------------------------------------------------------------------------------- inside
 
 

@@ -30,13 +30,14 @@ import msgspec
 import polars as pl
 
 from pipelines import parity, provenance, trials
-from pipelines.backtest import COMPARED_FOLDER, MODEL, Candidate, candidate, said_of
+from pipelines.backtest import COMPARED_FOLDER, MODEL, Candidate, candidate, plan_of, said_of
 from pipelines.exact.session import run_exact
 from pipelines.page import Page, coverage_of, of_backtest
 from pipelines.provenance import Provenance, ReportUnreadable, ResultDigest, read_report
 from pipelines.report import render, write_outputs
 from pipelines.session_report import page_of
 from pipelines.simulation import run_backtest
+from pipelines.told import NOT_CHECKED
 from pipelines.tracking import Tracking, code_commit, lock_hash
 from shared import entry, journal
 from shared import settings as settings_module
@@ -84,11 +85,11 @@ def verify(lake: Path, told: Provenance, tracking: Tracking, where: Where) -> Ve
         JournalError: the session is.
     """
     notes = list(notes_of(told))
-    page, difference = _session(lake, told) if told.kind == "session" else _backtest(lake, told, tracking, notes)
+    page, difference = _session(lake, told) if told.kind == "session" else _backtest(lake, told, tracking, where, notes)
     if difference is None and provenance.defined(page.skill.ic.mean) != told.rank_ic:
         difference = _said("rank IC", told.rank_ic, provenance.defined(page.skill.ic.mean))
     if difference is None and where.folder is not None:
-        difference = _compared_difference(lake, told, where.folder, notes) or files_difference(told, page, where, notes)
+        difference = files_difference(told, page, where, notes)
     if difference is None and where.page is not None:
         has_pictures = told.packages == lock_hash()
         if not has_pictures or told.commit != code_commit():
@@ -102,7 +103,9 @@ def verify(lake: Path, told: Provenance, tracking: Tracking, where: Where) -> Ve
     return Verified(difference, tuple(notes))
 
 
-def _backtest(lake: Path, told: Provenance, tracking: Tracking, notes: list[str]) -> tuple[Page, str | None]:
+def _backtest(
+    lake: Path, told: Provenance, tracking: Tracking, where: Where, notes: list[str]
+) -> tuple[Page, str | None]:
     """Return the page of a backtest that is run again, and the first difference of its results."""
     check_lake(lake, told)
     judged = candidate(told.model, tracking, seed=told.seed)
@@ -112,23 +115,28 @@ def _backtest(lake: Path, told: Provenance, tracking: Tracking, notes: list[str]
             f"{str(judged.digest)[:12]}… in {tracking.uri}: give MLFLOW_TRACKING_URI of the report's database"
         )
     run = run_backtest if told.assumptions is None else partial(run_exact, assumptions=told.assumptions)
-    again = run(
-        lake,
-        told.source,
-        scorer=judged.scorer,
-        config=told.config,
-        start_s=told.start_s,
-        end_s=told.end_s,
-        seed=told.seed,
-        holdout_from_s=told.holdout_from_s,
-        equity_usdt=Decimal(told.equity_usdt),
-    )
+    with tempfile.TemporaryDirectory(prefix="crosscut-verify-") as room:
+        plan = plan_of(Path(room), judged, seconds=told.compared_s, commit=told.commit)
+        again = run(
+            lake,
+            told.source,
+            scorer=judged.scorer,
+            config=told.config,
+            start_s=told.start_s,
+            end_s=told.end_s,
+            seed=told.seed,
+            holdout_from_s=told.holdout_from_s,
+            equity_usdt=Decimal(told.equity_usdt),
+            journaled=plan if told.compared_s else None,
+        )
+        compared = _compared_difference(lake, told, plan.folder, where)
     found = tuple(provenance.result_of(outcome) for outcome in (again.main, *again.nulls))
     if coverage_of(lake, told.source, told.start_s, told.end_s) != told.told.coverage:
         notes.append("the coverage of the window was judged otherwise since: the page shows what was known then")
     if (was := told.told.lineage.get(MODEL)) != (now := judged.lineage.get(MODEL)):
         notes.append(f"the model was {was} when the report was made, and is {now} now")  # the gate comes afterwards
-    return of_backtest(again, told.told), difference_of(told.results, found) or _model_difference(told, judged)
+    difference = difference_of(told.results, found) or _model_difference(told, judged) or compared
+    return of_backtest(again, told.told), difference
 
 
 def _model_difference(told: Provenance, judged: Candidate) -> str | None:
@@ -160,22 +168,25 @@ def _session(lake: Path, told: Provenance) -> tuple[Page, str | None]:
     return page, difference or next((_said(name, was[name], now[name]) for name in was if was[name] != now[name]), None)
 
 
-def _compared_difference(lake: Path, told: Provenance, folder: Path, notes: list[str]) -> str | None:
-    """Compare the journal that lies beside a backtest's report once more with what live would do."""
-    compared = folder / COMPARED_FOLDER
-    if told.kind == "session" or not told.journal:
-        return None
-    if not (compared / journal.FILE_NAME).is_file():
-        notes.append(
-            f"{COMPARED_FOLDER}/{journal.FILE_NAME} is not there: whether live would do the same was not asked"
-        )
-        return None
-    digest = provenance.journal_digest(compared)
-    if digest != told.journal:
-        return _said(f"{COMPARED_FOLDER}/{journal.FILE_NAME} (SHA-256)", f"{told.journal[:12]}…", f"{digest[:12]}…")
-    again = said_of(parity.check(compared, lake=lake), told.end_s - told.start_s, compared)
-    was, now = (msgspec.structs.replace(one, command="") for one in (told.told.parity, again))
-    return None if was == now else _said("parity", was.sentence, now.sentence)
+def _compared_difference(lake: Path, told: Provenance, again: Path, where: Where) -> str | None:
+    """Compare the first seconds of a backtest once more with what live would do.
+
+    Args:
+        again: the journal of the backtest that was run again, the same to the last bit by the same code and packages.
+    """
+    if not told.compared_s:
+        return None if told.told.parity == NOT_CHECKED else _said("parity", told.told.parity.sentence, "not compared")
+    digest = provenance.journal_digest(again)
+    kept = None if where.folder is None else where.folder / COMPARED_FOLDER
+    if kept is not None and (kept / journal.FILE_NAME).is_file():
+        beside = provenance.journal_digest(kept)
+        if beside != told.journal:
+            return _said(f"{COMPARED_FOLDER}/{journal.FILE_NAME} (SHA-256)", f"{told.journal[:12]}…", f"{beside[:12]}…")
+    if digest != told.journal and told.commit == code_commit() and told.packages == lock_hash():
+        return _said("the journal of its first seconds (SHA-256)", f"{told.journal[:12]}…", f"{digest[:12]}…")
+    found = said_of(parity.check(again, lake=lake), told.end_s - told.start_s)
+    was = msgspec.structs.replace(told.told.parity, command="")
+    return None if was == found else _said("parity", was.sentence, found.sentence)
 
 
 def files_difference(told: Provenance, page: Page, where: Where, notes: list[str]) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipelines import backtest, parity, scoring
+from pipelines import backtest, parity, scoring, verify
 from pipelines.backtest import said_of
 from pipelines.backtest_journal import JournalPlan
 from pipelines.parity import Checked, check, parity_of
@@ -176,11 +176,11 @@ def test_seconds_that_are_not_the_lakes_turn_the_badge_red(lake: tuple[Path, int
     """A backtest that was told other seconds than the lake holds differs, whatever it made of them."""
     root, start, end = lake
     folder = noted(lake, tmp_path / "compared", CoinScorer(7), 120)
-    assert said_of(check(folder, lake=root), end - start, folder).verdict is ParityVerdict.IDENTICAL
+    assert said_of(check(folder, lake=root), end - start).verdict is ParityVerdict.IDENTICAL
     other = tmp_path / "other"
     write_lake(other, rows=ROWS, n_symbols=N, seed=4)
 
-    found = said_of(check(folder, lake=other), end - start, folder)
+    found = said_of(check(folder, lake=other), end - start)
 
     assert found.verdict is ParityVerdict.DIFFERS
     assert found.mismatches > 1000
@@ -190,7 +190,9 @@ def test_seconds_that_are_not_the_lakes_turn_the_badge_red(lake: tuple[Path, int
 def test_the_page_shows_the_comparison_and_how_to_make_it_again(
     lake: tuple[Path, int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A backtest's page says checked, how many decisions of how much of the window; the command it names agrees."""
+    """A backtest's page says checked, how many decisions of how much of the window; the command that it names agrees.
+    The journal stays only where it differs: beside the page, whose command finds the difference; the next report of the
+    same folder takes it away."""
     root, start, _ = lake
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     out = tmp_path / "out"
@@ -212,15 +214,31 @@ def test_the_page_shows_the_comparison_and_how_to_make_it_again(
     assert '<li class="good"' in text
     assert "parity: checked, " in text
     assert "The first 100 of 360 seconds told again to a fresh engine" in text
-    assert parity.main(["--session", str(out / "compared"), "--lake", str(root)]) == 0
-    assert "0 mismatches in columns" in capsys.readouterr().out.replace("inputs, ", "")
+    assert f"<code>python -m pipelines.verify {out}</code>" in text
+    assert not (out / "compared").exists()
+    assert verify.main([str(out), "--lake", str(root)]) == 0
 
-    rewrite(out / "compared", journal.SECOND, 40, one_bit)
+    judge_parity = parity.check
+    with pytest.MonkeyPatch.context() as patch:
+
+        def altered(folder: Path, **named: Any) -> Checked:
+            rewrite(folder, journal.SECOND, 40, one_bit)
+            return judge_parity(folder, **named)
+
+        patch.setattr(parity, "check", altered)
+        assert backtest.main([*arguments, "--compare", "100"]) == 0
+    text = (out / "report.html").read_text()
+    assert "parity: differs, " in text
+    assert f"<code>python -m pipelines.parity --session {out / 'compared'}</code>" in text
     assert parity.main(["--session", str(out / "compared"), "--lake", str(root)]) == 1
+    capsys.readouterr()
+    assert verify.main([str(out), "--lake", str(root)]) == 1
+    assert "different: the journal of its first seconds" in capsys.readouterr().err
 
     assert backtest.main([*arguments, "--compare", "none"]) == 0
     assert "parity: not checked" in (out / "report.html").read_text()
     assert not (out / "compared").exists()
+    assert verify.main([str(out), "--lake", str(root)]) == 0
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("all", None), ("none", 0), ("0", 0), ("60", 60)])

@@ -117,7 +117,9 @@ def test_a_row_of_the_table_has_every_step_of_the_waterfall() -> None:
     the fills has the half spreads and the slippage in it."""
     ledger = Portfolio()
     trades: list[Trade] = []
-    for n, (side, price, mid, half) in enumerate([(Side.BUY, "100.3", "100", "0.2"), (Side.SELL, "100.8", "101", "0.1")]):
+    for n, (side, price, mid, half) in enumerate(
+        [(Side.BUY, "100.3", "100", "0.2"), (Side.SELL, "100.8", "101", "0.1")]
+    ):
         fill = Filled(
             recv_ns=n * NS, client_oid=f"c{n}", order_id=f"o{n}", trade_id=f"t{n}", symbol="AUSDT", side=side,
             price=Decimal(price), size=Decimal(2), fee_usdt=Decimal("0.05"), is_maker=False, exch_ns=0,

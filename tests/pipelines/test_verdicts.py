@@ -311,6 +311,15 @@ def test_coin_that_earns_fails_its_check() -> None:
     assert not verdicts.coin_loses({}).passed
 
 
+def test_a_backtest_that_live_would_not_repeat_is_red() -> None:
+    """Identical passes; a mismatch does not, nor a backtest that was never compared, nor none at all."""
+    assert verdicts.backtest_parity({"parity_decisions": 1204.0, "parity_mismatches": 0.0}).passed
+    assert not verdicts.backtest_parity({"parity_decisions": 1204.0, "parity_mismatches": 1.0}).passed
+    assert not verdicts.backtest_parity({"parity_decisions": 0.0, "parity_mismatches": 240.0}).passed
+    for nothing in ({"parity_decisions": 0.0, "parity_mismatches": 0.0}, {}):
+        assert "was compared with live" in verdicts.backtest_parity(nothing).metadata["reason"]
+
+
 def test_model_within_two_errors_of_its_null_fails_its_check() -> None:
     """An IC that shuffled labels reach as well is no finding."""
     known = {"rank_ic_se": 0.03, "shuffled_rank_ic_se": 0.04, "shuffled_rank_ic": 0.01}

@@ -13,16 +13,14 @@ import msgspec
 import polars as pl
 import pytest
 
-from pipelines import backtest, provenance, verify
+from pipelines import backtest, verify
 from pipelines.backtest import Candidate
 from pipelines.provenance import Provenance, encoded, read_report
 from pipelines.report import render
 from pipelines.told import Told
 from pipelines.tracking import Tracking
-from shared import journal
 from shared.lake import layout, write
 from shared.strategy.scores import CoinScorer
-from tests.live.sessions import rewrite
 from tests.pipelines.markets import HOUR, SOURCE, write_lake
 
 
@@ -142,7 +140,7 @@ def test_a_setting_that_none_can_have_is_one_sentence_about_the_report(
 def test_a_file_that_was_altered_or_removed_is_named(made: Made) -> None:
     """Each file beside a report, row by row: a digit, a row more, a column less, another kind of file, nothing at all."""
     folder, told = made.page.parent, read_report(made.page)
-    page, difference = verify._backtest(made.lake, told, made.tracking, [])
+    page, difference = verify._backtest(made.lake, told, made.tracking, verify.locate(made.page), [])
     where = verify.locate(folder)
     assert difference is None
 
@@ -151,8 +149,6 @@ def test_a_file_that_was_altered_or_removed_is_named(made: Made) -> None:
 
     notes: list[str] = []
     assert found() is None
-    assert verify._compared_difference(made.lake, told, folder, notes) is None
-    assert notes == []
     for name in ("report.json", "trades.csv", "metrics.csv", "minutes.csv"):
         path = folder / name
         whole = path.read_text()
@@ -190,7 +186,7 @@ def test_a_file_that_was_altered_or_removed_is_named(made: Made) -> None:
 def test_every_figure_of_the_page_is_compared(made: Made) -> None:
     """Whatever digit of the page is altered, in words, tables, pictures or in what no browser shows: it is named."""
     told = read_report(made.page)
-    page, _ = verify._backtest(made.lake, told, made.tracking, [])
+    page, _ = verify._backtest(made.lake, told, made.tracking, verify.locate(made.page), [])
     again = render(msgspec.structs.replace(page, told=told.told, provenance=told))
     whole = made.page.read_text()
     assert verify.page_difference(whole, again, has_pictures=True) is None
@@ -226,31 +222,42 @@ def test_every_figure_of_the_page_is_compared(made: Made) -> None:
     assert is_found(whole + "more\n", has_pictures=False)
 
 
-def test_the_journal_that_was_compared_is_compared_again(
+def test_the_comparison_with_live_is_made_again(
     made: Made, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Altered it is another one; gone it is noted; and the report's own word on it is not taken."""
-    folder = made.page.parent / "compared"
-    whole = (folder / "journal.bin").read_bytes()
-    rewrite(folder, journal.SECOND, 40, lambda body: body[:-1] + bytes([body[-1] ^ 1]))
+    """The journal is written again and compared again: another digest, another number of decisions, or no comparison
+    where the report boasts of one is a difference. By other code the digest does not decide, the comparison does."""
+    whole, told = made.page.read_text(), read_report(made.page)
+    said = told.told.parity
+    assert told.compared_s == 240
+    assert not (made.page.parent / "compared").exists()
+    mailed = made.page.parent.parent / "mailed.html"
+
+    def found(changed: Provenance) -> str:
+        mailed.write_text(whole)
+        alter(mailed, lambda told: changed)
+        made_again = verify.main([str(mailed), *made.arguments])
+        text = capsys.readouterr()
+        assert (made_again == 0) == (text.err == "")
+        return text.err
+
+    assert found(told) == ""
+    assert "different: the journal of its first seconds (SHA-256) is abab" in found(
+        msgspec.structs.replace(told, journal="ab" * 32)
+    )
+    better = msgspec.structs.replace(said, decisions=said.decisions + 1)
+    assert "different: parity is" in found(
+        msgspec.structs.replace(told, told=msgspec.structs.replace(told.told, parity=better))
+    )
+    assert "in the report, not compared computed again" in found(msgspec.structs.replace(told, compared_s=0))
+    monkeypatch.setattr(verify, "code_commit", lambda: "0123abc")
+    assert found(msgspec.structs.replace(told, journal="ab" * 32)) == ""
+
+    kept = made.page.parent / "compared"
+    kept.mkdir()
+    (kept / "journal.bin").write_bytes(b"another")
     assert made.verify() == 1
     assert "different: compared/journal.bin (SHA-256) is" in capsys.readouterr().err
-
-    digest = provenance.journal_digest(folder)
-    told = read_report(made.page)
-    notes: list[str] = []
-    said = verify._compared_difference(
-        made.lake, msgspec.structs.replace(told, journal=digest), made.page.parent, notes
-    )
-    assert said is not None
-    assert "different: parity is" in said
-    assert "mismatched" in said
-
-    (folder / "journal.bin").unlink()
-    assert verify._compared_difference(made.lake, told, made.page.parent, notes) is None
-    assert "compared/journal.bin is not there" in notes[0]
-    (folder / "journal.bin").write_bytes(whole)
-    assert verify._compared_difference(made.lake, told, made.page.parent, notes) is None
 
 
 def test_what_a_report_says_of_its_model_is_compared_with_mlflow() -> None:
@@ -296,8 +303,8 @@ def test_a_model_that_is_gone_or_another_is_one_sentence(made: Made, capsys: pyt
         ('<script type="application/json" id="crosscut-provenance">{"form</script>', "it was altered or cut"),
         ('<script type="application/json" id="crosscut-provenance">{"format": 99}</script>', "found 99"),
         ('<script type="application/json" id="crosscut-provenance">[]</script>', "found None"),
-        ('<script type="application/json" id="crosscut-provenance">{"format": 1}</script>', "found 1"),
-        ('<script type="application/json" id="crosscut-provenance">{"format": 2}</script>', "missing required field"),
+        ('<script type="application/json" id="crosscut-provenance">{"format": 2}</script>', "found 2"),
+        ('<script type="application/json" id="crosscut-provenance">{"format": 3}</script>', "missing required field"),
         (None, "No such file"),
     ],
 )
