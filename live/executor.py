@@ -65,7 +65,7 @@ class Venue(Truths, Protocol):
 
     async def cancel(self, order: CancelOrder) -> None: ...
 
-    async def detail(self, symbol: str, client_oid: str) -> OrderState | None: ...
+    async def detail(self, symbol: str, client_oid: str, order_id: str = "") -> OrderState | None: ...
 
     async def funding(self, start_ms: int) -> tuple[FundingPaid, ...]: ...
 
@@ -252,7 +252,7 @@ class Executor:
 
     async def _query(self, query: QueryOrder) -> None:
         try:
-            found = await self._venue.detail(query.symbol, query.client_oid)
+            found = await self._venue.detail(query.symbol, query.client_oid, query.order_id)
             fills: tuple[Filled, ...] = ()
             if found is not None and found.filled:
                 fills = await self._venue.fills(

@@ -6,7 +6,8 @@
 It needs no model, no journal and no session, so that it works when all of these are broken. Orders are reduce-only:
 run it twice, or beside a session that flattens too, and nothing is opened. A closing order without an answer is not
 sent again before the exchange was asked what is still open. What no order may close (a position below the minimum or
-the step that its contract has today) is left to the exchange's own flash close.
+the step that its contract has today) is left to the exchange's own flash close, as a session leaves it (exits.py), and
+so is whatever it refuses to take an order for.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from shared.bitget.transport import ReceiveClock
 from shared.errors import CrosscutError, ExchangeError, ExchangeRefused, ExchangeSilent, SettingsError
 from shared.settings import Settings
 from shared.strategy.orders import client_oid
+from shared.strategy.sizing import is_dust
 from shared.types import (
     Adopted,
     CancelOrder,
@@ -84,11 +86,13 @@ async def _close(
     logger = log.get("flatten")
     try:
         await client.place(order)
-        logger.info("position.closing", symbol=position.symbol, size=str(position.size), order=order.client_oid)
+        event = "position.flash_closing" if order.is_flash else "position.closing"
+        logger.info(event, symbol=position.symbol, size=str(position.size), order=order.client_oid)
     except ExchangeRefused as refusal:
         if refusal.code != NO_POSITION:
             logger.warning("close.refused", symbol=position.symbol, code=refusal.code, message=refusal.bitget_message)
-            await _flash_close(client, position)
+            if not order.is_flash:
+                await _flash_close(client, position)
     except ExchangeSilent as error:
         logger.warning("close.unanswered", symbol=position.symbol, error=str(error))
 
@@ -104,10 +108,16 @@ async def _flash_close(client: MeteredClient, position: Position) -> None:
 
 
 def closing_order(universe: Universe, position: Position, name: str) -> PlaceOrder:
-    """Return the reduce-only market order that closes a position, or as much of it as one order may."""
+    """Return the reduce-only market order that closes a position, or as much of it as one order may.
+
+    What is too little for an order is left to the exchange: its worth as well as it is known, which is what it cost.
+    """
     size = abs(position.size)
     contract = {c.symbol: c for c in universe.contracts}.get(position.symbol)
-    if contract is not None and contract.size_max_market is not None and size > contract.size_max_market:
+    is_flash = contract is not None and is_dust(contract, size, position.entry_price)
+    if is_flash:
+        pass  # of the whole position: no size is too large, either
+    elif contract is not None and contract.size_max_market is not None and size > contract.size_max_market:
         step = contract.size_step
         size = (contract.size_max_market / step).to_integral_value(rounding=ROUND_DOWN) * step
     assert size > Decimal(0), position
@@ -121,6 +131,7 @@ def closing_order(universe: Universe, position: Position, name: str) -> PlaceOrd
         reduce_only=True,
         stop_price=None,
         cause=Cause.OPERATOR,
+        is_flash=is_flash,
     )
 
 

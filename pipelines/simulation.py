@@ -26,7 +26,7 @@ from pipelines.scoring import Block, Stacked, outcomes_of, scored_blocks, stacke
 from pipelines.skill import NO_SKILL, Skill, SkillMeter
 from pipelines.trades import NO_EXPOSURE, Execution, Exposure, metrics_of, net_bps
 from pipelines.validation import RankIC
-from pipelines.venue_side import Tape, VenueSide, end_of
+from pipelines.venue_side import ACCOUNT, Tape, VenueSide, end_of
 from shared.errors import CrosscutError, NotEnoughData, TableEmpty
 from shared.features.graph import Features
 from shared.lake import read
@@ -180,12 +180,27 @@ class Simulation:
             self._execute(tape, -1, now_ns, keep_books=True)
             self._tell([SecondClosed(recv_ns=now_ns, second=second + later, columns=row, scores=scores)])
         if not self.side.is_flat:
-            left = ", ".join(f"{p.size} {p.symbol}" for p in self.side.venue.positions("backtest"))
             raise CrosscutError(
-                f"a backtest must end flat within {OVERTIME_S} s, found {left} still open: "
-                "its last book is too thin; end the window earlier (--to)"
+                f"a backtest must end flat within {OVERTIME_S} s, found {self._left()}: end the window earlier (--to)"
             )
         self.equity[-1] = float(self.side.equity_usdt)
+
+    def _left(self) -> str:
+        """Return what is still open, and why, of each."""
+        doubts, refused = self.engine.truth.doubts, self.side.exits_refused
+        told = []
+        for held in self.side.venue.positions(ACCOUNT):
+            if held.symbol in refused:
+                why = f"its exit was refused: {refused[held.symbol]}"
+            elif held.symbol in doubts:
+                why = f"the engine doubts it: {doubts[held.symbol]}"
+            elif any(order.symbol == held.symbol for order in self.engine.orders.working):
+                why = "its exit works and nothing answers for it"
+            else:
+                why = "its last book is too thin"
+            told.append(f"{held.size} {held.symbol} still open ({why})")
+        told += [f"an order for {o.remaining} {o.symbol} still resting" for o in self.side.venue.pending(ACCOUNT)]
+        return ", ".join(told)
 
     def outcome(self) -> Outcome:
         ours, theirs = self.engine.portfolio.equity_usdt, self.side.equity_usdt

@@ -109,6 +109,7 @@ class VenueSide:
                 self._leverage[contract.symbol] = obtained
         self._last_book: dict[str, tuple[Floats, Floats]] = {}
         self.refusals: dict[str, int] = {}  # "code message" -> how often
+        self.exits_refused: dict[str, str] = {}  # symbol -> why the last exit of it was, "code message"
         self.orders = 0
         self.executions: list[Execution] = []  # every fill with its book; [] unless they are kept
         self._keeps_executions = keeps_executions
@@ -185,9 +186,8 @@ class VenueSide:
         answers: list[Event] = []
         if isinstance(action, PlaceOrder):
             self.orders += 1
-            answer = self.venue.place(ACCOUNT, request_of(action), now_ns)
+            answer = self._placed(action, now_ns, matches=True)
             if isinstance(answer, Refusal):
-                self._count(answer)
                 answers.append(
                     OrderRefused(recv_ns=now_ns, client_oid=action.client_oid, code=answer.code, message=answer.message)
                 )
@@ -197,7 +197,7 @@ class VenueSide:
             refused = self._canceled(action, now_ns, answered_ns=now_ns)
             answers += [] if refused is None else [refused]
         elif isinstance(action, QueryOrder):
-            order = self.venue.order(ACCOUNT, client_oid=action.client_oid)
+            order = self._asked_for(action)
             if order is None:
                 answers.append(OrderAbsent(recv_ns=now_ns, client_oid=action.client_oid))
             else:
@@ -205,6 +205,31 @@ class VenueSide:
         elif isinstance(action, QueryAccount):
             answers.append(self.adopted(now_ns))
         return answers + self._drained()
+
+    def _placed(self, action: PlaceOrder, now_ns: int, *, matches: bool) -> Accepted | Refusal:
+        """Bring an order to the venue; what it is to close itself bears no name of ours there."""
+        if action.is_flash:
+            done, failed = self.venue.close_at_market(ACCOUNT, now_ns, action.symbol, matches=matches)
+            answer = done[0] if done else failed[0][1]
+        elif matches:
+            answer = self.venue.place(ACCOUNT, request_of(action), now_ns)
+        else:
+            answer = self.venue.accept(ACCOUNT, request_of(action), now_ns)
+        if isinstance(answer, Refusal):
+            self._count(answer)
+        if action.reduce_only:
+            self._note_exit(action.symbol, answer)
+        return answer
+
+    def _note_exit(self, symbol: str, answer: Accepted | Refusal) -> None:
+        if isinstance(answer, Refusal):
+            self.exits_refused[symbol] = f"{answer.code} {answer.message}"
+        else:
+            self.exits_refused.pop(symbol, None)
+
+    def _asked_for(self, query: QueryOrder) -> Order | None:
+        """Return the order that a question is about, None where the venue does not know it."""
+        return self.venue.order(ACCOUNT, order_id=query.order_id or None, client_oid=query.client_oid)
 
     def _canceled(self, action: CancelOrder, now_ns: int, *, answered_ns: int) -> CancelRefused | None:
         """Cancel an order; return the refusal, None where there is none."""

@@ -439,7 +439,7 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """What the engine wants done. Journaled before it is done."""
 
 
-class PlaceOrder(Action, frozen=True, kw_only=True):
+class PlaceOrder(Action, frozen=True, kw_only=True, omit_defaults=True):
     client_oid: str
     symbol: str
     side: Side
@@ -449,6 +449,9 @@ class PlaceOrder(Action, frozen=True, kw_only=True):
     reduce_only: bool
     stop_price: Decimal | None  # protective stop that rides on an entry; None on exits
     cause: Cause
+    # An exit that the exchange makes itself, of the whole position, whatever its size (Bitget: flash close). It bears a
+    # name of the exchange's own, and ours only here. False is not written: journals from before read and replay.
+    is_flash: bool = False
 
 
 class CancelOrder(Action, frozen=True, kw_only=True):
@@ -457,11 +460,12 @@ class CancelOrder(Action, frozen=True, kw_only=True):
     symbol: str
 
 
-class QueryOrder(Action, frozen=True, kw_only=True):
+class QueryOrder(Action, frozen=True, kw_only=True, omit_defaults=True):
     """Ask `order/detail` (and the fills of the order): what became of it?"""
 
     client_oid: str
     symbol: str
+    order_id: str = ""  # only of what does not bear our name there (`PlaceOrder.is_flash`); "": by our name
 
 
 class QueryAccount(Action, frozen=True, kw_only=True):

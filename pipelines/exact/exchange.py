@@ -35,7 +35,7 @@ from pipelines.exact.marks import Marks
 from pipelines.exact.queues import QueueModel, RiskAverse
 from pipelines.exact.resting import WHOLE, Resting
 from pipelines.exact.tape import GONE_NS, NEVER_NS, Tape
-from pipelines.venue_side import ACCOUNT, VenueSide, reported, request_of
+from pipelines.venue_side import ACCOUNT, VenueSide, reported
 from shared.errors import SettingsError
 from shared.lake.layout import HOUR_NS
 from shared.lake.tiers import Ladder
@@ -237,10 +237,9 @@ class Exchange(VenueSide):
         if action.price is None or not self.venue.has_mark(action.symbol):
             self._show(action.symbol, now_ns)  # by which it is judged
         self._value(now_ns)
-        answer = self.venue.accept(ACCOUNT, request_of(action), now_ns)
+        answer = self._placed(action, now_ns, matches=False)
         oid = action.client_oid
         if isinstance(answer, Refusal):
-            self._count(answer)
             if answered_ns is not None:
                 self._tell(OrderRefused(recv_ns=answered_ns, client_oid=oid, code=answer.code, message=answer.message))
             return
@@ -268,7 +267,7 @@ class Exchange(VenueSide):
         self._happened(now_ns)
 
     def _query(self, action: QueryOrder, answered_ns: int, now_ns: int) -> None:
-        order = self.venue.order(ACCOUNT, client_oid=action.client_oid)
+        order = self._asked_for(action)
         if order is None:
             self._tell(OrderAbsent(recv_ns=answered_ns, client_oid=action.client_oid))
             return

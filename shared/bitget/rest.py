@@ -211,8 +211,8 @@ def pending(before_id: str = "") -> Request:
     return _get(PENDING, limit="100", idLessThan=before_id)
 
 
-def detail(symbol: str, client_oid: str) -> Request:
-    return _get(DETAIL, symbol=symbol, clientOid=client_oid)
+def detail(symbol: str, client_oid: str, order_id: str = "") -> Request:
+    return _get(DETAIL, symbol=symbol, orderId=order_id, clientOid="" if order_id else client_oid)
 
 
 def fills(symbol: str = "", order_id: str = "", start_ms: int = 0, before_id: str = "") -> Request:

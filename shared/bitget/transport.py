@@ -285,11 +285,15 @@ class RestClient:
     async def place(self, order: PlaceOrder) -> str:
         """Send the order once; return its orderId ("" where Bitget leaves it out). An ack is not a fill.
 
+        What the exchange is to close itself (`is_flash`) is a flash close of the symbol.
+
         Raises:
             ExchangeRefused: the order does not exist.
             ExchangeUnreachable: it was not sent.
             ExchangeSilent: it may be live; find out with `detail`.
         """
+        if order.is_flash:
+            return await self.flash_close(order.symbol)
         data = await self._send(rest.place(order))
         return self._told(data, rest.PLACE).order_id
 
@@ -297,10 +301,11 @@ class RestClient:
         """Ask for the cancellation; that it happened is reported by the private stream or `detail`."""
         self._told(await self._send(rest.cancel(order)), rest.CANCEL)
 
-    async def flash_close(self, symbol: str) -> None:
+    async def flash_close(self, symbol: str) -> str:
         """Ask the exchange to close a whole position at market: for what no order of ours may close any more.
 
-        A position may be smaller than the step or the minimum that its contract has today.
+        A position may be smaller than the step or the minimum that its contract has today. Returns the orderId; its
+        clientOid is the exchange's own.
 
         Raises:
             ExchangeRefused: nothing was sent (22002: there is nothing to close).
@@ -313,11 +318,18 @@ class RestClient:
             raise ExchangeSilent(f"{error}: it may have happened") from None
         for failed in told.failure_list:
             raise ExchangeRefused(failed.error_code, f"{failed.error_msg} ({rest.FLASH_CLOSE.path})")
+        if not told.success_list:
+            raise ExchangeSilent(f"{rest.FLASH_CLOSE.path} must name what it closes, found nothing: it may have happened")
+        return told.success_list[0].order_id
 
-    async def detail(self, symbol: str, client_oid: str) -> wire.OrderState | None:
-        """Return the order; None where Bitget does not know it (proof of absence only after SIGNATURE_WINDOW_S)."""
+    async def detail(self, symbol: str, client_oid: str, order_id: str = "") -> wire.OrderState | None:
+        """Return the order; None where Bitget does not know it (proof of absence only after SIGNATURE_WINDOW_S).
+
+        Args:
+            order_id: asks by the exchange's name instead; "": by ours.
+        """
         try:
-            data = await self._send(rest.detail(symbol, client_oid))
+            data = await self._send(rest.detail(symbol, client_oid, order_id))
         except ExchangeRefused as refusal:
             if refusal.code in wire.ORDER_UNKNOWN_CODES:
                 return None

@@ -149,7 +149,8 @@ class Desk:
 
     def ask_order(self, order: Order) -> None:
         order.asked_ns = self.now_ns
-        self.actions.append(QueryOrder(client_oid=order.client_oid, symbol=order.symbol))
+        order_id = order.order_id if order.is_flash else ""
+        self.actions.append(QueryOrder(client_oid=order.client_oid, symbol=order.symbol, order_id=order_id))
 
     # -------------------------------------------------------------------------------------------- what is said
 

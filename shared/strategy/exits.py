@@ -15,6 +15,11 @@ that falls due), because the exit is paid now or later. A position whose horizon
 renewed, unless better ones wait: it must rank within top_k x (1 + `rank_buffer`) of its side, where a newcomer, net of
 its own round trip, counts as better only by `newcomer_margin_bps`. What a null scorer or another hand opened is never
 renewed and never decays.
+
+What is held may be less than the exchange takes an order of: an entry that was cancelled after its first fill, an exit
+that found half a book, a contract whose minimum has grown. Such dust leaves by the exchange's own flash close of the
+whole position, one every `FLASH_EVERY_NS`: foreseen where the contract's rules say so (`sizing.is_dust`), learnt where
+the exchange refuses an exit for its size. The cause is the exit's own either way.
 """
 
 from __future__ import annotations
@@ -27,13 +32,20 @@ from numpy.typing import NDArray
 from shared.strategy import orders as life
 from shared.strategy.desk import Desk
 from shared.strategy.exact import decimal_of, floor_to
+from shared.strategy.orders import Order
 from shared.strategy.portfolio import Holding
 from shared.strategy.pricing import View
 from shared.strategy.ranking import Gate, Gates
-from shared.strategy.sizing import Refusal
+from shared.strategy.sizing import Refusal, is_dust
 from shared.types import NS, Cause, Floats, OrderKind, PlaceOrder
 
 EXIT_BACKOFF_S_MAX = 16
+
+FLASH_EVERY_NS = 2 * NS - NS // 2
+"""Every 2 s, on seconds whose closing jitters. Bitget: close-positions 1/s, of which the shell uses four fifths."""
+
+SIZE_CODES = frozenset({"22034", "22038", "40808", "43027", "43037", "45110", "45111", "45112", "45114"})
+"""Bitget v2, Error codes: an order is too small, too large or off the step. What closes whole has no size."""
 
 
 class Challengers:
@@ -59,6 +71,8 @@ class Exits:
     def __init__(self, desk: Desk, *, is_null: bool) -> None:
         self._desk, self._is_null = desk, is_null
         self._waits: dict[str, tuple[int, int]] = {}  # symbol -> (ns until which no exit is tried, tries)
+        self._misfits: set[str] = set()  # symbols whose exit was refused for its size
+        self._flashed_ns = -FLASH_EVERY_NS  # when the last flash close was sent
 
     def send(self, second: int, view: View | None, challengers: Challengers = NOBODY) -> int:
         """Send the exits that are due and return how many.
@@ -93,8 +107,16 @@ class Exits:
             placed += self._place(symbol, holding, cause, second)
         return placed
 
+    def misfits(self, order: Order, code: str) -> bool:
+        """Say whether an exit was refused for its size alone: the next one is a flash close then."""
+        if order.is_flash or code not in SIZE_CODES:
+            return False
+        self._misfits.add(order.symbol)
+        return True
+
     def refused(self, symbol: str) -> None:
         """Wait before the next try: 1, 2, 4 … 16 s."""
+        self._misfits.discard(symbol)  # what was learnt may be wrong by now: the next one goes by the rules
         tries = self._waits.get(symbol, (0, 0))[1]
         wait_s = min(1 << tries, EXIT_BACKOFF_S_MAX)
         self._waits[symbol] = (self._desk.now_ns + wait_s * NS, min(tries + 1, 10))
@@ -102,6 +124,7 @@ class Exits:
     def closed(self, symbol: str) -> None:
         """Forget the refusals of a position that is gone."""
         self._waits.pop(symbol, None)
+        self._misfits.discard(symbol)
 
     # ---------------------------------------------------------------------------------------------- the causes
 
@@ -201,7 +224,11 @@ class Exits:
         desk = self._desk
         n = desk.at.get(symbol)
         size = abs(holding.size)
-        if n is not None:
+        is_flash = self._is_dust(symbol, holding, n)
+        if is_flash:
+            if desk.now_ns - self._flashed_ns < FLASH_EVERY_NS:
+                return False
+        elif n is not None:
             contract = desk.universe.contracts[n]
             if contract.size_max_market is not None and size > contract.size_max_market:
                 size = floor_to(contract.size_max_market, contract.size_step)
@@ -215,11 +242,22 @@ class Exits:
             reduce_only=True,
             stop_price=None,
             cause=cause,
+            is_flash=is_flash,
         )
         if order.client_oid in desk.orders:
             return False  # one order per decision and leg; the next second has its own
         verdict = desk.risk.approve_exit(order, desk.now_ns)
         if isinstance(verdict, Refusal):
             return False
+        if is_flash:
+            self._flashed_ns = desk.now_ns
         desk.place(verdict, second, desk.market.quote(n))
         return True
+
+    def _is_dust(self, symbol: str, holding: Holding, n: int | None) -> bool:
+        """Say whether only the exchange itself can close this position."""
+        if symbol in self._misfits:
+            return True
+        if n is None:
+            return False  # nobody knows its rules: the exchange will say
+        return is_dust(self._desk.universe.contracts[n], abs(holding.size), holding.mark)

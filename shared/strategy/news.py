@@ -81,6 +81,8 @@ class News:
         if order.reduce_only and event.code == NO_POSITION_TO_CLOSE:
             desk.truth.doubt(order.symbol, "the exchange has no position to close", desk.now_ns)
             return
+        if order.reduce_only and self._exits.misfits(order, event.code):
+            return  # understood, and not met again: no storm
         latched = desk.risk.note_refusal(desk.now_ns)
         if latched is not None:
             desk.say_latched(latched)
@@ -179,7 +181,7 @@ class News:
             self._fill_before_adoption = True  # the truth that is being read may or may not contain it
             return
 
-        order = desk.orders.get(event.client_oid, event.order_id)
+        order = self._order_of(event)
         n = desk.at.get(event.symbol)
         held = desk.portfolio.size(event.symbol)
         if order is None:
@@ -233,6 +235,20 @@ class News:
         self._seen_fills[self._key(fill)] = None
         if len(self._seen_fills) > FILLS_REMEMBERED_MAX:
             del self._seen_fills[next(iter(self._seen_fills))]
+
+    def _order_of(self, fill: Filled) -> Order | None:
+        """Return the order that a fill is of; None: not ours.
+
+        A flash close bears the exchange's own name, which we learn from its answer: a fill may overtake that.
+        """
+        orders = self._desk.orders
+        order = orders.get(fill.client_oid, fill.order_id)
+        if order is not None:
+            return order
+        for working in orders.working_in(fill.symbol):
+            if working.is_flash and not working.order_id and working.side is fill.side:
+                return working
+        return None
 
     def _remember_nameless(self, fill: Filled) -> None:
         """Keep what an unknown order filled: a placement without an answer learns its exchange's name later."""
@@ -298,7 +314,7 @@ class News:
         for fill in fills:
             if self._key(fill) in self._seen_fills or fill.exch_ns < desk.truth.complete_until_ns:
                 continue
-            is_named = desk.orders.get(fill.client_oid, fill.order_id) is not None
+            is_named = self._order_of(fill) is not None
             if not is_named and any(not order.order_id for order in desk.orders.working_in(fill.symbol)):
                 continue  # these fills carry no client_oid: it may be the order that waits for its answer
             desk.note("fill.missed", symbol=fill.symbol, order_id=fill.order_id, trade_id=fill.trade_id)

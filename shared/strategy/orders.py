@@ -148,6 +148,7 @@ class Order:
         "filled",
         "final_ns",
         "half_spread",
+        "is_flash",
         "is_waived",
         "kind",
         "mid",
@@ -178,6 +179,7 @@ class Order:
         self.reduce_only = place.reduce_only
         self.stop_price = place.stop_price
         self.cause = place.cause
+        self.is_flash = place.is_flash
         self.decision = decision
         self.mid = mid  # at the decision; None: the book was not known
         self.half_spread = half_spread

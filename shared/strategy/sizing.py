@@ -111,6 +111,22 @@ def smallest_size(contract: Contract, price: Decimal) -> Decimal:
 
 
 @exactly
+def is_dust(contract: Contract, size: Decimal, price: Decimal | None) -> bool:
+    """Claim that no order of ours may close a position of this size: below a minimum, or off the step.
+
+    Bitget documents `minTradeNum` as the minimum of an opening in one place and of every order in another (Get Contract
+    Config), and does not say whether `minTradeUSDT` is asked of what closes. Whoever takes both for asked is never
+    refused; the flash close has no size that could be.
+
+    Args:
+        price: values the position; None: unknown, and its worth is not asked for.
+    """
+    if size < contract.size_min or size % contract.size_step != 0:
+        return True
+    return price is not None and size * price < contract.notional_min_usdt
+
+
+@exactly
 def largest_size(contract: Contract, kind: OrderKind) -> Decimal | None:
     """Return the largest order of a kind, in whole steps; None: the exchange states no bound."""
     largest = contract.size_max_market if kind is OrderKind.MARKET else contract.size_max_limit

@@ -92,7 +92,7 @@ class Scripted:
         executors.tell_sent()
         self._fail()
 
-    async def detail(self, symbol: str, client_oid: str) -> OrderState | None:
+    async def detail(self, symbol: str, client_oid: str, order_id: str = "") -> OrderState | None:
         self._fail()
         return self.order
 

@@ -13,7 +13,7 @@ from decimal import Decimal
 import msgspec
 import numpy as np
 
-from shared.simulator.venue.orders import Accepted, Fill, FundingReport, Order, OrderReport, OrderRequest
+from shared.simulator.venue.orders import Accepted, Fill, FundingReport, Order, OrderReport, OrderRequest, Refusal
 from shared.simulator.venue.venue import Venue
 from shared.strategy.engine import Engine, EngineConfig
 from shared.strategy.scores import CoinScorer, Scorer, Scores
@@ -116,6 +116,7 @@ class World:
         self.in_flight = 0  # private pushes and answers that have not arrived
         self.is_private_up = True
         self.filled: dict[str, Decimal] = {}  # client_oid -> size at the venue
+        self.flashed: dict[str, str] = {}  # order id of a flash close -> its client_oid with the engine
         self._bills: list[tuple[int, FundingReport]] = []  # when it is listed, what was paid; nobody pushes them
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
         self._sequence = 0
@@ -276,7 +277,14 @@ class World:
             client_oid=oid,
             stop_loss=order.stop_price,
         )
-        answer = self.venue.place(US, request, self.now_ns)
+        answer: Accepted | Refusal
+        if order.is_flash:
+            done, failed = self.venue.close_at_market(US, self.now_ns, order.symbol)
+            answer = done[0] if done else failed[0][1]
+            if isinstance(answer, Accepted):
+                self.flashed[answer.order_id] = oid
+        else:
+            answer = self.venue.place(US, request, self.now_ns)
         if is_answered:
             if isinstance(answer, Accepted):
                 name = answer.order_id
@@ -298,7 +306,7 @@ class World:
     def _query(self, action: QueryOrder) -> None:
         if self._happens(self.faults.silent_query):
             return
-        found = self.venue.order(US, client_oid=action.client_oid)
+        found = self.venue.order(US, order_id=action.order_id or None, client_oid=action.client_oid)
         delay_ns = self._latency_ns()
         if found is None:
             self._deliver(lambda t: OrderAbsent(recv_ns=t, client_oid=action.client_oid), delay_ns)
@@ -356,9 +364,9 @@ class World:
 
     def _push_all(self) -> None:
         for event in self.venue.drain():
-            if isinstance(event, Fill) and event.client_oid in self.placed:
-                before = self.filled.get(event.client_oid, Decimal(0))
-                self.filled[event.client_oid] = before + event.size
+            oid = self.flashed.get(event.order_id, event.client_oid) if isinstance(event, Fill) else ""
+            if isinstance(event, Fill) and oid in self.placed:
+                self.filled[oid] = self.filled.get(oid, Decimal(0)) + event.size
             if isinstance(event, FundingReport):
                 self._bills.append((self.now_ns + self._bill_delay_ns(), event))
                 continue
