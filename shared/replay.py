@@ -230,7 +230,12 @@ def alternatives_of(config: EngineConfig) -> tuple[Scorer, ...]:
             f"a further variant must be rules, or rules/30s with seconds of its own, found {', '.join(unknown)}: "
             "leave it out"
         )
-    return tuple(RulesScorer(tuple(FEATURES), int(match["seconds"] or 10)) for match in known if match is not None)
+    names = tuple(FEATURES)
+    return tuple(
+        RulesScorer(names, None if match["seconds"] is None else int(match["seconds"]))
+        for match in known
+        if match is not None
+    )
 
 
 _RULES: Final = re.compile(r"rules(/(?P<seconds>[1-9][0-9]{0,3})s)?")

@@ -110,28 +110,31 @@ class RulesScorer:
     of the top five levels over 10 s and the signed flow over 10 s, both over their usual size.
     x = z · volatility / (volatility + half spread): a mid that moves within its spread bounces (Roll 1984).
     p(up) = (1 + x / sqrt(1 + x²)) / 2, made of operations that give the same bits on every CPU.
-    edge = SKILL · x · volatility of ten seconds. Every step maps -x to the exact negation.
+    edge = SKILL · x · volatility of `REACH_S`. Every step maps -x to the exact negation.
 
     Args:
-        horizon_s: how long a position is held for it. What the rules point to comes within ten seconds: a longer
-            horizon claims no more than these, it only leaves later.
+        horizon_s: how long a position is held for it; None: as long as the rules look ahead. A longer one claims no
+            more than these seconds, it only leaves later.
     """
 
     name = "rules"
     needs_features = True
     is_null = False
 
+    REACH_S = 10
+    """Seconds within which what the rules point to comes: that of their features."""
+
     SKILL = 0.2
-    """Correlation of x with the next 10 s, assumed: on real panels a linear signal of imbalance reaches R² of about
-    .05 (IC .22), so 0.2 is the optimistic end; with it majors never clear a taker's cost, and should not."""
+    """Correlation of x with the next `REACH_S`, assumed: on real panels a linear signal of imbalance reaches R² of
+    about .05 (IC .22), so 0.2 is the optimistic end; with it majors never clear a taker's cost, and should not."""
 
     IMBALANCE_USUAL = 0.4  # one standard deviation of a 10 s mean of imbalance, roughly [1]
     FLOW_USUAL = 0.5
 
     NEEDS = ("return_10s", "volatility_30s", "imbalance_mean_10s", "flow_10s", "spread_bps")
 
-    def __init__(self, names: tuple[str, ...], horizon_s: int = 10) -> None:
-        self.horizon_s: int | None = horizon_s
+    def __init__(self, names: tuple[str, ...], horizon_s: int | None = None) -> None:
+        self.horizon_s: int | None = self.REACH_S if horizon_s is None else horizon_s
         missing = [name for name in self.NEEDS if name not in names]
         assert not missing, f"rules need features {missing}, the graph has {names}"
         self._at = {name: names.index(name) for name in self.NEEDS}
@@ -141,7 +144,7 @@ class RulesScorer:
         momentum, volatility, imbalance, flow, spread_bps = (
             features[..., self._at[name]].astype(np.float64) for name in self.NEEDS
         )
-        horizon_volatility = volatility * np.sqrt(10.0)
+        horizon_volatility = volatility * np.sqrt(float(self.REACH_S))
         # A flat price has no volatility and no momentum: nothing to divide, nothing to follow.
         moved = horizon_volatility > 0.0
         trend = np.where(moved, momentum / np.where(moved, horizon_volatility, 1.0), momentum * 0.0)

@@ -17,7 +17,7 @@ from shared.strategy.bandit.state import ArmState, BanditState, Mode, Permit, Po
 from shared.strategy.config import EngineConfig
 from shared.strategy.engine import Engine, Memory
 from shared.strategy.ranking import Gate
-from shared.strategy.scores import CoinScorer, Scores
+from shared.strategy.scores import CoinScorer, RulesScorer, Scores
 from shared.types import NS, Action, Cause, Floats, OrderStatus, PlaceOrder, SecondClosed
 from tests.shared.strategy.made import START_S, Script, notes, places, scores, universe
 
@@ -128,7 +128,7 @@ def test_a_session_names_its_further_scorers_and_no_unknown_one() -> None:
     """What the configuration names is what a replay makes again."""
     rules, patient = alternatives_of(EngineConfig(variants=("rules", "rules/30s")))
 
-    assert (rules.name, rules.horizon_s) == (patient.name, 10) == ("rules", 10)
+    assert (rules.name, rules.horizon_s) == (patient.name, RulesScorer.REACH_S) == ("rules", 10)
     assert patient.horizon_s == 30
     for unknown in ("coin", "rules/0s", "rules/s", "rules/30", "ruless"):
         with pytest.raises(SettingsError, match="must be rules"):
