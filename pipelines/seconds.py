@@ -60,10 +60,16 @@ def drop_before(seconds: Seconds, second: int) -> Seconds:
     return Seconds(seconds.first_second + skip, {name: values[skip:] for name, values in seconds.columns.items()})
 
 
-def stored(lake: Path, source: str, start_s: int, end_s: int, symbols: tuple[str, ...]) -> Seconds:
-    """Return the lake's seconds of [start_s, end_s), all NaN where none were recorded."""
+def stored(
+    lake: Path, source: str, start_s: int, end_s: int, symbols: tuple[str, ...], *, by_symbol: bool = False
+) -> Seconds:
+    """Return the lake's seconds of [start_s, end_s), all NaN where none were recorded.
+
+    Args:
+        by_symbol: as `read.to_arrays` says.
+    """
     try:
-        return read.read_seconds(lake, source, start_s, end_s, symbols)
+        return read.read_seconds(lake, source, start_s, end_s, symbols, by_symbol=by_symbol)
     except TableEmpty:
         nothing = np.full((end_s - start_s, len(symbols)), np.nan)
         return Seconds(start_s, dict.fromkeys(COLUMNS, nothing))

@@ -131,10 +131,12 @@ def test_every_hour_is_decoded_once_however_many_blocks_it_has(
     """An hour's file lies by symbol: whoever reads a part of it decodes it all, so its blocks share one reading."""
     asked: list[tuple[int, tuple[str, ...]]] = []
 
-    def stored(lake: Path, source: str, start_s: int, end_s: int, symbols: tuple[str, ...]) -> Seconds:
+    def stored(
+        lake: Path, source: str, start_s: int, end_s: int, symbols: tuple[str, ...], *, by_symbol: bool
+    ) -> Seconds:
         asked.append((start_s // HOUR_S, symbols))
         assert (end_s - 1) // HOUR_S == start_s // HOUR_S
-        return seconds.stored(lake, source, start_s, end_s, symbols)
+        return seconds.stored(lake, source, start_s, end_s, symbols, by_symbol=by_symbol)
 
     monkeypatch.setattr(scoring, "stored", stored)
     monkeypatch.setattr(scoring, "SYMBOLS_AT_ONCE", 2)

@@ -88,6 +88,37 @@ def test_read_seconds_is_dense_on_the_axis(lake: Path) -> None:
     assert mark[-1, 1] == r.HOUR + 1
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    n_seconds=st.integers(1, 6), n_symbols=st.integers(1, 4), absent=st.sets(st.integers(0, 23)),
+    seed=st.integers(0, 9), is_in_order=st.booleans(), is_whole_number=st.booleans(),
+)  # fmt: skip
+def test_arrays_are_the_same_however_they_lie_in_memory(
+    n_seconds: int, n_symbols: int, absent: set[int], seed: int, is_in_order: bool, is_whole_number: bool
+) -> None:
+    """Any rows, whole or not, in the file's order or in none, among symbols that nobody asked for: each in its cell."""
+    symbols = tuple(f"{chr(65 + n)}USDT" for n in range(n_symbols))
+    expected = np.arange(n_seconds * n_symbols, dtype=np.float64).reshape(n_seconds, n_symbols)
+    expected.reshape(-1)[[cell for cell in absent if cell < expected.size]] = np.nan
+    rows = [
+        (10 + t, symbol, int(expected[t, n]) if is_whole_number else expected[t, n])
+        for n, symbol in enumerate(symbols)
+        for t in range(n_seconds)
+        if np.isfinite(expected[t, n])
+    ] + [(10, "ZUSDT", 7)]
+    schema = {"second": pl.Int64, "symbol": pl.String, "value": pl.Int8 if is_whole_number else pl.Float64}
+    frame = pl.DataFrame(rows, schema=schema, orient="row")
+    frame = frame if is_in_order else frame.sample(fraction=1.0, shuffle=True, seed=seed)
+
+    found = [read.to_arrays(frame, 10, 10 + n_seconds, symbols, by_symbol=way)["value"] for way in (False, True)]
+
+    for array in found:
+        np.testing.assert_array_equal(array, expected)
+    assert found[0].flags.c_contiguous
+    assert found[0].flags.writeable
+    assert found[1].T.flags.c_contiguous
+
+
 def test_symbols_of_tells_who_has_rows(lake: Path) -> None:
     """The symbols of a range are those that have rows in it."""
     assert read.symbols_of(lake, "seconds", r.SOURCE, start_s=START_S, end_s=START_S + 9) == r.SYMBOLS
