@@ -16,10 +16,10 @@ from typing import Final, Literal
 
 import msgspec
 
+from live.account import check_clock, choose_account_symbol
 from live.affords import ask_affordable
 from live.executor import MeteredClient
 from live.run import Where, find_model, run_loop, simulator_arguments, where_of
-from live.session import check_clock, choose_account_symbol
 from live.streams import AccountStream
 from live.truth import read_truth, say_open
 from shared import entry, log, settings, simulator_process

@@ -19,9 +19,9 @@ import time
 from decimal import ROUND_DOWN, Decimal
 from typing import Final
 
+from live.account import check_clock, choose_account_symbol
 from live.executor import MeteredClient
 from live.run import Where, run_loop, where_of
-from live.session import check_clock, choose_account_symbol
 from live.truth import read_truth, say_open
 from shared import entry, log, settings
 from shared.bitget.transport import ReceiveClock

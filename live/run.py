@@ -25,7 +25,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from live import registry
-from live.session import Outcome, Plan, Session
+from live.plan import Outcome, Plan
+from live.session import Session
 from live.shadow import ShadowPlan
 from shared import entry, log, settings, shadow, simulator_process
 from shared import model as models

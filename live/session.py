@@ -16,24 +16,24 @@ import secrets
 import signal
 import time
 from collections.abc import Callable
-from decimal import Decimal
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import numpy as np
 
 from live import memory
+from live.account import check_clock, choose_account_symbol, require_one_way, set_leverages, warm
 from live.affords import say_affordable
 from live.executor import Executor, MeteredClient
+from live.plan import Outcome, Plan
 from live.runner import Runner
-from live.shadow import Beside, ShadowPlan, open_beside
+from live.shadow import Beside, open_beside
 from live.streams import AccountStream, Market
+from live.summary import left_open, summarise, with_open
 from live.truth import read_truth, say_open
 from shared import journal, log
-from shared.bitget.rest import LATER_CODES, Keys
-from shared.bitget.transport import ExchangeUnreachable, ReceiveClock, RestClient
-from shared.errors import CrosscutError, ExchangeError, ExchangeRefused, ExchangeSilent, SettingsError
+from shared.bitget.transport import ExchangeUnreachable, ReceiveClock
+from shared.errors import CrosscutError, ExchangeError, ExchangeSilent, SettingsError
 from shared.features.catalog import FEATURES
 from shared.features.graph import definition_hash, formulas_of
 from shared.features.sampler import COLUMNS
@@ -43,20 +43,15 @@ from shared.replaced import replace_file
 from shared.replay import alternatives_of, make_scorer
 from shared.settings import check_books
 from shared.strategy.bandit.state import Mode
-from shared.strategy.engine import Engine, EngineConfig
+from shared.strategy.engine import Engine
 from shared.strategy.truth import FILLS_BEFORE_ADOPTION_NS
-from shared.types import SCHEMA_VERSION, Adopted, BookChannels, ClockRead, Contract, Note, StopRequested, Universe
+from shared.types import SCHEMA_VERSION, Adopted, ClockRead, Note, StopRequested, Universe
 
-CLOCK_SKEW_MS_MAX: Final = 2000  # the engine's proof of absence allows clocks to differ by 2 s
 REQUEST_TIMEOUT_S: Final = 5.0  # Bitget answers within 0.3 s; what takes longer is asked for, not waited for
 PRIVATE_UP_WITHIN_S: Final = 20.0
-LEVERAGE_TOLD_EVERY_S: Final = 2.0
-LEVERAGE_AGAIN_S: Final = 2.0  # between tries of what was not answered: until then the symbol is not traded
 STOP_WITHIN_S: Final = 60.0  # an unknown placement takes 35 s to be proven absent; closing a position takes one
 LAST_TRUTH_WITHIN_S: Final = 10.0
-CLOCK_READ_WITHIN_S: Final = 1.0  # half a round trip is the error of a reading
 WARM_EVERY_S: Final = 20.0  # the client drops a connection that was idle for 60 s
-EQUITY_STEP: Final = Decimal("1e-8")  # Bitget cuts the equity it publishes to 8 places
 MEMORY_EVERY_S: Final = 10.0
 LOST_AFTER_S: Final = {True: 10.0, False: 300.0}
 """How long an exchange may be unreachable before the session gives up: a simulator on this machine, or Bitget."""
@@ -87,81 +82,9 @@ _WARN: Final = frozenset(
 )
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that a session is told; nothing below reads settings."""
-
-    model: str  # as asked for
-    bundle_folder: Path | None  # None: rules and coin need none
-    bundle_note: journal.ModelNote | None
-    config: EngineConfig
-    seed: int
-    seconds: float | None  # None: until a signal
-    source: str
-    venue: str  # simulator, demo, live
-    rest_url: str
-    market_ws_url: str
-    books: BookChannels
-    venue_ws_url: str
-    keys: Keys
-    lake: Path
-    folder: Path | None  # None: below the lake
-    is_child_venue: bool  # the venue is our own child: its account begins and ends with it
-    forget_risk: bool
-    commit: str
-    shadow: ShadowPlan | None = None  # None: nobody is scored beside
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How a session ended."""
-
-    folder: Path
-    summary: dict[str, Any]
-    error: CrosscutError | None  # None: it ended as planned, flat
-
-
 def session_name(model: str) -> str:
     """Return a name that sorts by time and never repeats: it is part of every clientOid."""
     return time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + f"-{model}-{secrets.token_hex(3)}"
-
-
-def market_note(source: str, venue: str) -> str:
-    """Return in words what a session's figures are worth."""
-    if source.startswith("simulator-g"):
-        return "generated market"
-    if venue == "simulator":
-        return f"{source} relayed, fills simulated" if source == "bitget" else f"{source}, fills simulated"
-    return source
-
-
-def choose_account_symbol(universe: Universe) -> str:
-    """Return a symbol that the account can be asked with."""
-    if not universe.contracts:
-        raise ExchangeError("the exchange must list a perpetual, found none: check BITGET_REST_URL")
-    return "BTCUSDT" if "BTCUSDT" in universe.symbols else universe.symbols[0]
-
-
-async def check_clock(client: MeteredClient) -> int:
-    """Return how far our clock is behind the exchange's, ms.
-
-    Raises:
-        SettingsError: further than orders in doubt allow.
-    """
-    skew_ms = await client.sync_clock()
-    if abs(skew_ms) > CLOCK_SKEW_MS_MAX:
-        raise SettingsError(
-            f"this machine's clock must be within {CLOCK_SKEW_MS_MAX} ms of the exchange's, found {-skew_ms:+d} ms: "
-            "synchronise it (NTP), then start again"
-        )
-    return skew_ms
-
-
-async def warm(client: RestClient, n_connections: int) -> int | None:
-    """Use so many connections at once; return by how many ms the exchange is ahead, None where nobody said soon."""
-    began_s = time.monotonic()
-    asks = (client.server_time() for _ in range(n_connections - 1))
-    offset_ms, *_ = await asyncio.gather(client.sync_clock(), *asks, return_exceptions=True)
-    is_prompt = time.monotonic() - began_s <= CLOCK_READ_WITHIN_S
-    return offset_ms if isinstance(offset_ms, int) and is_prompt else None
 
 
 class Session:
@@ -213,7 +136,7 @@ class Session:
                 universe = await client.contracts(plan.source)
                 check_books(plan.books, universe.symbols, plan.source)
                 symbol = choose_account_symbol(universe)
-                await self._check_account(client, symbol)
+                await require_one_way(client, symbol)
                 self._logger.info(
                     "session.started",
                     session=self.name,
@@ -227,22 +150,6 @@ class Session:
                 )
                 engine, writer = self._open(universe)
                 return await self._trade(client, symbol, universe, engine, writer)
-
-    async def _check_account(self, client: MeteredClient, symbol: str) -> None:
-        account = await client.account(symbol)
-        if account.position_mode == "one_way_mode":
-            return
-        try:
-            found = await client.set_position_mode()
-        except ExchangeRefused as refusal:
-            raise SettingsError(
-                f"the account must be in one-way mode, found {account.position_mode}, and Bitget refuses to switch "
-                f"({refusal.code} {refusal.bitget_message}): close every position and order of this account first"
-            ) from None
-        if found != "one_way_mode":
-            raise SettingsError(
-                f"the account must be in one-way mode, found {found} after switching: switch it by hand"
-            )
 
     def _open(self, universe: Universe) -> tuple[Engine, journal.JournalWriter]:
         """Make the session's folder, its engine and its journal."""
@@ -326,7 +233,7 @@ class Session:
         with self._signals():
             try:
                 if await self._adopt(client, symbol, account, engine):
-                    tasks.append(self._watch(self._set_leverage(client, universe), "leverage"))
+                    tasks.append(self._watch(self._set_leverages(client, universe), "leverage"))
                     tasks.append(self._watch(self._remember(engine), "memory"))
                     tasks.append(self._watch(self._keep_warm(client), "connections"))
                     gc.collect()
@@ -396,44 +303,9 @@ class Session:
 
     # ------------------------------------------------------------------------------------------ beside the trading
 
-    async def _set_leverage(self, client: MeteredClient, universe: Universe) -> None:
-        """Set the leverage of every symbol that may be traded, busiest first; tell the engine what was obtained."""
-        wanted = set(self._plan.config.symbols) or set(universe.symbols)
-        contracts = [c for c in universe.contracts if c.symbol in wanted and c.status == "normal"]
-        volumes: dict[str, float] = {}
-        with contextlib.suppress(ExchangeError):  # without them all are set all the same, in some order
-            volumes = {row.symbol: row.quote_volume_24h for row in await client.tickers()}
-        contracts.sort(key=lambda contract: -float(np.nan_to_num(volumes.get(contract.symbol, 0.0))))
-        left, told_s = contracts, time.monotonic()
-        while left:
-            unanswered = []
-            for contract in left:
-                if not await self._set_leverage_of(client, contract):
-                    unanswered.append(contract)
-                if time.monotonic() - told_s >= LEVERAGE_TOLD_EVERY_S or contract is left[-1]:
-                    told_s = time.monotonic()
-                    self._executor.read_account()
-            left = unanswered
-            if left:
-                await asyncio.sleep(LEVERAGE_AGAIN_S)
-        self._logger.info("leverage.set", symbols=len(self._leverage), of=len(contracts))
-
-    async def _set_leverage_of(self, client: MeteredClient, contract: Contract) -> bool:
-        """Set the leverage of one symbol; False: there was no answer, and another try may get one."""
-        wanted = max(contract.leverage_min, min(self._plan.config.leverage, contract.leverage_max))
-        try:
-            obtained = await client.set_leverage(contract.symbol, wanted)
-            if obtained != wanted:  # the symbol's margin may be isolated, which has leverages of its own
-                await client.set_margin_mode(contract.symbol)
-                obtained = await client.set_leverage(contract.symbol, wanted)
-        except ExchangeError as error:
-            self._logger.warning("leverage.refused", symbol=contract.symbol, wanted=wanted, error=str(error))
-            return isinstance(error, ExchangeRefused) and error.code not in LATER_CODES
-        if obtained > wanted:
-            self._logger.warning("leverage.differs", symbol=contract.symbol, wanted=wanted, obtained=obtained)
-            return True
-        self._leverage[contract.symbol] = obtained
-        return True
+    async def _set_leverages(self, client: MeteredClient, universe: Universe) -> None:
+        told, config = self._executor.read_account, self._plan.config
+        await set_leverages(client, config, universe, self._leverage, told=told, logger=self._logger)
 
     async def _guard(self, client: MeteredClient, account: AccountStream) -> None:
         """End the session when the exchange is gone for good."""
@@ -560,19 +432,23 @@ class Session:
             memory.save(self._memory_path, self._kept.after(plan.model, engine.memory))
         except CrosscutError as failure:
             error = error or failure
-        if adopted is not None:
-            is_flat = not adopted.positions and not adopted.orders
-            what_is_open = say_open(adopted.positions, adopted.orders)
-            known_by = "the exchange"
-        else:
-            held = engine.portfolio.holdings
-            parts = [f"{symbol} {holding.size:+f}" for symbol, holding in sorted(held.items())]
-            parts += [f"order {order.client_oid} in {order.symbol}" for order in engine.orders.working]
-            is_flat, what_is_open, known_by = not parts, ", ".join(parts), "our ledger, the exchange cannot be asked"
-        if what_is_open:
-            is_gone = plan.is_child_venue and not self._is_venue_alive()
-            error = _with_open(error, what_is_open, known_by, is_account_gone=is_gone)
-        summary = self._summary(engine, adopted, is_flat, what_is_open, known_by, error)
+        left = left_open(engine, adopted)
+        if left.said:
+            error = with_open(error, left, is_account_gone=plan.is_child_venue and not self._is_venue_alive())
+        summary = summarise(
+            plan,
+            engine,
+            runner,
+            adopted,
+            left,
+            session=self.name,
+            folder=self.folder,
+            ended_by=self._end.result() if self._end.done() else f"{plan.seconds:g} seconds are over",
+            error=error,
+            has_begun=self._has_begun,
+            n_tradable=len(self._leverage),
+            shadow=self._beside.summary() if self._beside is not None else None,
+        )
         path = self.folder / "session.json"
         try:
             told = msgspec.json.format(msgspec.json.encode(summary, enc_hook=str), indent=2)
@@ -581,105 +457,7 @@ class Session:
             error = error or CrosscutError(f"session.json must be writable at {path}, found: {failure}: make room")
         return Outcome(folder=self.folder, summary=summary, error=error)
 
-    def _summary(
-        self,
-        engine: Engine,
-        adopted: Adopted | None,
-        is_flat: bool,
-        what_is_open: str,
-        known_by: str,
-        error: CrosscutError | None,
-    ) -> dict[str, Any]:
-        plan, runner, tally, ledger = self._plan, self._runner, self._runner.tally, engine.portfolio
-        equity = ledger.equity_usdt
-        theirs = adopted.equity_usdt if adopted is not None else None
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "session": self.name,
-            "folder": str(self.folder),
-            "model": plan.model,
-            "model_version": plan.bundle_note.version if plan.bundle_note is not None else None,
-            "source": plan.source,
-            "market_note": market_note(plan.source, plan.venue),
-            "venue": plan.venue,
-            "commit": plan.commit,
-            "seed": plan.seed,
-            "ended_by": self._end.result() if self._end.done() else f"{plan.seconds:g} seconds are over",
-            "error": str(error) if error is not None else None,
-            "exit_code": error.exit_code if error is not None else 0,
-            "seconds": tally.seconds,
-            "decisions": tally.decisions,
-            "orders": {
-                "placed": tally.placed,
-                "cancels": tally.cancels,
-                "timed_out": tally.timed_out,
-                "refused": dict(sorted(tally.refused.items())),
-            },
-            "fills": tally.fills,
-            "trades": {
-                "closed": tally.trades,
-                "won": tally.trades_won,
-                "net_usdt": tally.trades_net_usdt,
-                "net_bps": tally.net_bps,  # of what was opened, as in a backtest
-            },
-            "why_not": dict(sorted(tally.why_not.items())),
-            "symbols_tradable": len(self._leverage),
-            "pnl_usdt": {
-                "equity_start": ledger.start_usdt,
-                "equity_end_ledger": equity,
-                "equity_end_venue": theirs,
-                # None: the exchange was not asked, the session ended before it began, or something is open
-                "ledger_equals_venue": abs(theirs - equity) < EQUITY_STEP
-                if theirs is not None and is_flat and self._has_begun
-                else None,
-                "net": equity - ledger.start_usdt,
-                "realised": ledger.realised_usdt,
-                "fees": ledger.fees_usdt,
-                "funding": ledger.funding_usdt,
-                "adjustments": ledger.adjustments_usdt,
-            },
-            "latency_ms": runner.latency.summary(),
-            "journal": {
-                "path": journal.FILE_NAME,
-                "seconds": tally.seconds,
-                "events": tally.events,
-                "bytes": _size(self.folder / journal.FILE_NAME),
-                "is_complete": runner.journal_error is None,
-                "events_dropped": runner.dropped,
-            },
-            "shadow": self._beside.summary() if self._beside is not None else None,
-            "risk_latch": str(engine.risk.latch) if engine.risk.latch is not None else None,
-            "bandit": engine.bandit.summary(),
-            "flat_at_end": is_flat,
-            "open_at_end": what_is_open,
-            "open_known_by": known_by,
-        }
-
     def _log(self, note: Note) -> None:
         is_warning = note.event in _WARN and note.fields.get("reason") != "stopped"
         write = self._logger.warning if is_warning else self._logger.info
         write(note.event, **note.fields)
-
-
-def _with_open(
-    error: CrosscutError | None, what_is_open: str, known_by: str, *, is_account_gone: bool = False
-) -> CrosscutError:
-    """Return the error with what is still open in its sentence: an open position is never left unsaid."""
-    what_to_do = (
-        "the paper account ended with its simulator: start again"
-        if is_account_gone
-        else "entries carry their protective stop at the exchange: run `python -m live.flatten` to close everything"
-    )
-    said = f"open at the end: {what_is_open} (by {known_by}); {what_to_do}"
-    if error is None:
-        return ExchangeError(f"the session must end flat, found {said}")
-    told = CrosscutError(f"{error}; {said}")
-    told.exit_code = error.exit_code
-    return told
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0

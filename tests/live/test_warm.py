@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from live import session
+from live import account
 from shared.bitget.transport import RestClient
 from shared.errors import ExchangeSilent
 
@@ -33,7 +33,7 @@ class Exchange:
 
 
 def asked(exchange: Exchange) -> int | None:
-    return asyncio.run(session.warm(cast(RestClient, exchange), 5))
+    return asyncio.run(account.warm(cast(RestClient, exchange), 5))
 
 
 def test_as_many_requests_as_orders_leave_at_once_and_one_reads_the_clock() -> None:
@@ -48,5 +48,5 @@ def test_a_clock_that_nobody_told_or_told_late_is_not_read(monkeypatch: pytest.M
     """Half a round trip is the error of a reading: one that took longer than allowed says nothing."""
     assert asked(Exchange(is_there=False)) is None
 
-    monkeypatch.setattr(session, "CLOCK_READ_WITHIN_S", -1.0)
+    monkeypatch.setattr(account, "CLOCK_READ_WITHIN_S", -1.0)
     assert asked(Exchange()) is None
