@@ -19,7 +19,7 @@ from decimal import (
     InvalidOperation,
     Overflow,
     getcontext,
-    localcontext,
+    setcontext,
 )
 from typing import ParamSpec, TypeVar
 
@@ -43,11 +43,14 @@ def exactly(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        current = getcontext()
-        if current.prec == EXACT.prec and current.rounding == EXACT.rounding:
-            return function(*args, **kwargs)  # called from inside: entering a context costs a microsecond
-        with localcontext(EXACT):
+        callers = getcontext()
+        if callers is EXACT:
+            return function(*args, **kwargs)  # called from inside
+        setcontext(EXACT)  # itself, not a copy as localcontext would: so that it is recognised
+        try:
             return function(*args, **kwargs)
+        finally:
+            setcontext(callers)
 
     return wrapped
 

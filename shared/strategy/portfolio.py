@@ -158,10 +158,10 @@ class Portfolio:
     # ------------------------------------------------------------------------------------------- what we have
 
     @property
-    @exactly
     def equity_usdt(self) -> Decimal:
         return self._equity if self._equity is not None else self._add_up()
 
+    @exactly
     def _add_up(self) -> Decimal:
         """Value every position once, for equity and gross together."""
         equity, gross = self._cash, ZERO
@@ -187,7 +187,6 @@ class Portfolio:
         return self.start_usdt + self.realised_usdt - self.fees_usdt + self.funding_usdt + self.adjustments_usdt
 
     @property
-    @exactly
     def gross_usdt(self) -> Decimal:
         if self._equity is None:
             self._add_up()
