@@ -107,7 +107,8 @@ class VenueSide:
             obtained = self.venue.set_leverage(ACCOUNT, contract.symbol, min(leverage, contract.leverage_max))
             if isinstance(obtained, int):
                 self._leverage[contract.symbol] = obtained
-        self._last_book: dict[str, tuple[Floats, Floats]] = {}
+        self._last_book: dict[str, tuple[Floats, Floats]] = {}  # that the venue was shown
+        self._whole_book: dict[str, tuple[Floats, Floats]] = {}  # the last one of both sides
         self.refusals: dict[str, int] = {}  # "code message" -> how often
         self.exits_refused: dict[str, str] = {}  # symbol -> why the last exit of it was, "code message"
         self.orders = 0
@@ -159,7 +160,8 @@ class VenueSide:
         Args:
             actions: in the order the engine gave them.
             now_ns: end of the row's second.
-            keep_books: a symbol without a book keeps its last one (the end of a window, where all must be closed).
+            keep_books: a symbol without a book, however long it has had none, is shown the last one that it had (the
+                end of a window, where all must be closed).
         """
         touched = {a.symbol for a in actions if isinstance(a, PlaceOrder)}
         touched |= {held.symbol for held in self.venue.positions(ACCOUNT)}
@@ -168,10 +170,11 @@ class VenueSide:
         for symbol in sorted(touched):
             n = self._at[symbol]
             bids, asks = tape.bids(t, n), tape.asks(t, n)
-            if keep_books and not (math.isfinite(bids[0, 0]) and math.isfinite(asks[0, 0])):
-                bids, asks = self._last_book.get(symbol, (bids, asks))
-            else:
-                self._last_book[symbol] = (bids, asks)
+            if math.isfinite(bids.item(0)) and math.isfinite(asks.item(0)):
+                self._whole_book[symbol] = bids, asks
+            elif keep_books:
+                bids, asks = self._whole_book.get(symbol, (bids, asks))
+            self._last_book[symbol] = bids, asks
             self.venue.set_book(symbol, bids, asks, now_ns)
             marks.append((symbol, *tape.mark(t, n)))
         self.venue.set_marks(marks, now_ns)

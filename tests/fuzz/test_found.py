@@ -1,0 +1,67 @@
+"""What random runs have found, each made as small as it goes."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+import numpy as np
+
+from shared.features.sampler import COLUMNS
+from shared.strategy.config import EngineConfig
+from shared.types import NS, Universe
+from tests.fuzz.draws import AT, LEVELS, MadeMarket, Ways
+from tests.fuzz.drives import Case, lived, screen_of
+from tests.shared.strategy.made import columns, contract, scores
+
+CALM = Ways(
+    n_symbols=1, seconds=60, begin_s=1_760_000_000, sigma_bps=0.0, jump=0.0, jump_bps=0.0, hole=0.0, hole_s=0,
+    one_sided=0.0, crossed=0.0, no_mark=0.0, is_rate_known=True, spread_ticks_max=1, trades=0.0,
+)  # fmt: skip
+TRADING = EngineConfig(depth_usdt_min=0.0, position_risk_bps=100.0, kelly_share=1.0, side_band=1.0, beta_band=1.0)
+
+
+def case(config: EngineConfig = TRADING, *, seconds: int = 60, direction: int = 1, **rules: object) -> Case:
+    """Return a calm market of one symbol, whose scores never change their mind."""
+    listed = Universe(source="simulator-made", as_of_ns=0, contracts=(contract("AAAUSDT", **rules),))
+    values = np.stack([columns(1)] * seconds, axis=1)
+    assert values.shape == (len(COLUMNS), seconds, 1)
+    said = scores([direction])
+    always = type(said)(*(np.repeat(getattr(said, name)[None], seconds, axis=0) for name in said.__struct_fields__))
+    ways = msgspec.structs.replace(CALM, seconds=seconds)
+    return Case(config, MadeMarket(ways, listed, values), always, Decimal(10_000), False, 1)
+
+
+def without_books(made: Case, begin: int, end: int) -> None:
+    """Make a hole into a market: nothing was heard of it from one row to another."""
+    made.market.values[:, begin:end] = np.nan
+    for name in ("book_updates", "ticker_updates"):
+        made.market.values[AT[name], begin:end] = 0.0
+
+
+def test_what_is_held_where_the_last_books_are_missing_is_closed_at_the_last_one_there_was() -> None:
+    """A symbol that falls silent half a minute before the end (a hole, a delisting) does not fail the whole window."""
+    made = case(msgspec.structs.replace(TRADING, horizon_s=20, decay_decisions=0))
+    without_books(made, 30, 60)
+
+    found = lived(made, screen_of(made))
+
+    assert found.outcome is not None, found.refusal
+    assert [trade.exit_ns > (CALM.begin_s + 60) * NS for trade in found.outcome.trades[-1:]] == [True]
+    assert float(found.outcome.trades[-1].exit_price) == made.market.values[AT["bid_price_1"], 29, 0]
+
+
+def test_exit_in_a_crossed_book_has_paid_no_negative_spread() -> None:
+    """A bid above the ask for a second is no spread that an exit earns: the half spread is never below zero."""
+    made = case(msgspec.structs.replace(TRADING, horizon_s=5, horizons_max=1))
+    for k in range(1, LEVELS + 1):
+        for what in ("price", "size"):
+            bid, ask = AT[f"bid_{what}_{k}"], AT[f"ask_{what}_{k}"]
+            made.market.values[[bid, ask], 5:] = made.market.values[[ask, bid], 5:]
+
+    found = lived(made, screen_of(made))
+
+    assert found.outcome is not None, found.refusal
+    (trade,) = found.outcome.trades
+    assert trade.entry_spread_usdt > 0
+    assert trade.exit_spread_usdt == 0
