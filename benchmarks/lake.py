@@ -33,7 +33,7 @@ import polars as pl
 from benchmarks.peak import Peak
 from pipelines.features import write_features, write_labels
 from pipelines.seconds import write_seconds
-from shared.lake import layout, read, wal, write
+from shared.lake import layout, read, receipts, wal, write
 from shared.lake.layout import HOUR_S, RAW
 from shared.simulator import desk
 from shared.simulator.markets.market import GeneratedMarket
@@ -135,7 +135,7 @@ def record(lake: Path, n_symbols: int, minutes: int) -> dict[str, float]:
     log.append(
         Ticks(
             *(
-                wal.link_rows(table, [(n, 0) for n in range(n_symbols)], TickEvent.SUBSCRIBED, first * NS)
+                receipts.link_rows(table, [(n, 0) for n in range(n_symbols)], TickEvent.SUBSCRIBED, first * NS)
                 for table in RAW
             )  # type: ignore[arg-type]
         )

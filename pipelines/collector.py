@@ -23,7 +23,8 @@ from shared.bitget.states import Channel, Link
 from shared.bitget.ticks import TickBuffer
 from shared.bitget.wire import Quarantine
 from shared.errors import SettingsError
-from shared.lake.wal import Aside, WriteAheadLog
+from shared.lake.wal import WriteAheadLog
+from shared.lake.wal_records import Aside
 from shared.settings import check_books
 from shared.types import BOOKS5, BookChannels, Note, Ticks, Universe
 

@@ -35,7 +35,7 @@ from pipelines.collect import SERVICE, WRITE_S, hour_session
 from pipelines.moments import when
 from shared.errors import CrosscutError, TableEmpty
 from shared.labels import ENTRY_DELAY_S, HORIZONS_S
-from shared.lake import layout, read, wal, write
+from shared.lake import layout, read, wal_reading, write
 from shared.lake.layout import HOUR_S, hour_name
 from shared.settings import ROOT
 
@@ -157,11 +157,11 @@ def _record_the_rest(
 def recorder_at_work(lake: Path, source: str, hour: int, now_s: float) -> str | None:
     """Return the living session that records an hour, or will when it begins; None where there is none."""
     ours = f"{hour_session(hour)}-"
-    for log in wal.find_logs(lake, source, hour):
+    for log in wal_reading.find_logs(lake, source, hour):
         if log.state == "alive" and log.session_id.startswith((ours, f"{SERVICE}-")):
             return log.session_id
     if now_s < hour * HOUR_S:
-        for log in wal.find_logs(lake, source, hour - 1):
+        for log in wal_reading.find_logs(lake, source, hour - 1):
             if log.state == "alive" and log.session_id.startswith(f"{SERVICE}-"):
                 return log.session_id
     return None
@@ -218,7 +218,7 @@ def _wait_until_left(
     sleep: Callable[[float], None],
 ) -> None:
     """Wait until nobody writes to the logs of an hour that is over."""
-    while any(log.state == "alive" for log in wal.find_logs(lake, source, hour)) and now_s() < until_s:
+    while any(log.state == "alive" for log in wal_reading.find_logs(lake, source, hour)) and now_s() < until_s:
         sleep(0.2)
 
 

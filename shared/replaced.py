@@ -33,8 +33,13 @@ def replace_file(path: Path, content: bytes, *, is_durable: bool) -> None:
             draft.unlink(missing_ok=True)
         raise
     if is_durable:
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the name lies in the folder
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make durable which names a folder holds."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -30,7 +30,7 @@ import polars as pl
 
 from pipelines.imports.files import Part, Rows, refuse
 from shared.errors import SettingsError, TableEmpty
-from shared.lake import layout, read, wal, write
+from shared.lake import layout, read, receipts, wal, wal_reading, write
 from shared.lake.layout import HOUR_NS
 from shared.types import NS, Contract, Floats, TickEvent, Ticks, Universe
 
@@ -297,7 +297,7 @@ def _check_order(parts: Sequence[Part]) -> None:
 
 
 def _links(table: str, links: Sequence[tuple[int, int]], event: TickEvent, at_ns: int) -> Rows:
-    return cast(Rows, wal.link_rows(table, links, event, at_ns))
+    return cast(Rows, receipts.link_rows(table, links, event, at_ns))
 
 
 def _cut(rows: Rows, start: int, end: int) -> Rows:
@@ -386,7 +386,7 @@ def _write_universe(lake: Path, source: str, contracts: Sequence[Contract], firs
 def _clear(lake: Path, source: str) -> None:
     """Seal the hours that an import which was killed had finished, and remove the one that it had not."""
     for hour in layout.hours_below(lake / ".wal" / f"source={source}"):
-        for log in wal.find_logs(lake, source, hour):
+        for log in wal_reading.find_logs(lake, source, hour):
             if log.state == "dead" and log.session_id.startswith("import-"):
                 shutil.rmtree(log.folder)
     write.seal_all(lake, source)

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from shared.errors import TableCorrupt
-from shared.lake import find, layout, removal, sealed, spill, wal
+from shared.lake import find, layout, removal, sealed, spill, wal_reading
 from shared.lake.layout import DEPTH, TABLES
 from shared.types import LATE_NS_MAX, NS, TickEvent
 
@@ -35,7 +35,7 @@ class HourRows(msgspec.Struct, frozen=True, kw_only=True):
     torn_bytes: int  # of dead logs, behind their last whole batch
 
 
-def raw_hour(root: Path, table: str, source: str, hour: int, logs: Sequence[wal.Log] | None = None) -> HourRows:
+def raw_hour(root: Path, table: str, source: str, hour: int, logs: Sequence[wal_reading.Log] | None = None) -> HourRows:
     """Return one raw hour as a whole; see `raw_parts`, which needs less memory."""
     for left in reversed(range(_LISTING_RETRIES)):
         try:
@@ -56,7 +56,7 @@ def raw_parts(
     table: str,
     source: str,
     hour: int,
-    logs: Sequence[wal.Log] | None = None,
+    logs: Sequence[wal_reading.Log] | None = None,
     *,
     symbols: Sequence[str] | None = None,
 ) -> Iterator[HourRows]:
@@ -97,13 +97,15 @@ def raw_parts(
             torn_bytes = 0
 
 
-def _open_logs(root: Path, table: str, source: str, hour: int, logs: Sequence[wal.Log] | None) -> list[wal.LogReader]:
+def _open_logs(
+    root: Path, table: str, source: str, hour: int, logs: Sequence[wal_reading.Log] | None
+) -> list[wal_reading.LogReader]:
     for _ in range(_LISTING_RETRIES):
         try:
-            found = wal.find_logs(root, source, hour) if logs is None else logs
+            found = wal_reading.find_logs(root, source, hour) if logs is None else logs
             if table == DEPTH:  # a log that is being removed was sealed: the file has its rows
-                found = [log for log in found if wal.has_table(log, table)]
-            return [wal.LogReader(log, table) for log in found]
+                found = [log for log in found if wal_reading.has_table(log, table)]
+            return [wal_reading.LogReader(log, table) for log in found]
         except FileNotFoundError:
             continue  # a log was sealed while we looked: look again
     raise TableCorrupt(f"the logs of {layout.hour_name(hour)} must stay while they are opened, found them removed")

@@ -20,8 +20,9 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from shared.errors import LakeError
-from shared.lake import layout, wal
+from shared.lake import layout
 from shared.lake.remote import Remote, remote_of
+from shared.replaced import sync_folder
 
 FOLDER = ".removing"
 
@@ -152,7 +153,7 @@ def _publish(unfinished: Path, path: Path, remote: Remote | None) -> None:
         unfinished.rename(path)
     else:
         remote.publish(unfinished, path, is_merged=False)
-    wal.sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _unlink(path: Path, remote: Remote | None) -> None:
@@ -161,7 +162,7 @@ def _unlink(path: Path, remote: Remote | None) -> None:
     else:
         path.unlink(missing_ok=True)
     if path.parent.is_dir():
-        wal.sync_folder(path.parent)  # a file that came back after a power cut would be half an hour
+        sync_folder(path.parent)  # a file that came back after a power cut would be half an hour
 
 
 def _remove_folders(folder: Path, upto: Path | None = None) -> None:

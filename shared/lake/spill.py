@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from shared.lake import layout, sealed, wal
+from shared.lake import layout, receipts, sealed, wal_reading
 from shared.lake.layout import TABLES
 
 RUN_BYTES = 256 << 20
@@ -77,7 +77,7 @@ class LogOrigin:
         symbols: None: all of them.
     """
 
-    def __init__(self, reader: wal.LogReader, folder: Path, symbols: frozenset[str] | None) -> None:
+    def __init__(self, reader: wal_reading.LogReader, folder: Path, symbols: frozenset[str] | None) -> None:
         self.counts: Counter[str] = Counter()
         self._runs: list[_Run] = []
         self._table, self._folder, self._symbols = reader.table, folder, symbols
@@ -101,16 +101,16 @@ class LogOrigin:
     def _only(self, rows: layout.Rows, names: Sequence[str]) -> layout.Rows:
         assert self._symbols is not None
         is_wanted = np.array([name in self._symbols for name in names], np.bool_)
-        return wal.take(rows, np.flatnonzero(is_wanted[rows.symbol]))
+        return receipts.take(rows, np.flatnonzero(is_wanted[rows.symbol]))
 
     def _sort(self, waiting: list[layout.Rows], names: Sequence[str], *, is_last: bool) -> None:
-        rows = wal.join(self._table, waiting)
+        rows = receipts.join(self._table, waiting)
         waiting.clear()
         order = sorted(range(len(names)), key=names.__getitem__)
         rank = np.empty(len(names), np.int32)
         rank[order] = np.arange(len(names), dtype=np.int32)
         ranks = rank[rows.symbol]
-        frame = layout.rows_to_frame(self._table, wal.take(rows, np.argsort(ranks, kind="stable")), names)
+        frame = layout.rows_to_frame(self._table, receipts.take(rows, np.argsort(ranks, kind="stable")), names)
         n_of = np.bincount(ranks, minlength=len(names)).tolist()
         sizes = {names[n]: size for n, size in zip(order, n_of, strict=True) if size}
         self.counts.update(sizes)

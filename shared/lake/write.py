@@ -29,9 +29,10 @@ import msgspec
 import polars as pl
 
 from shared.errors import LakeError, SchemaMismatch, TableCorrupt
-from shared.lake import layout, merge, read, removal, sealed, wal
+from shared.lake import layout, merge, read, removal, sealed, wal_reading
 from shared.lake.layout import DEPTH, HOUR_NS, RAW, RECEIPTS, TABLES
 from shared.lake.remote import remote_of
+from shared.replaced import sync_folder
 from shared.types import TickEvent, Universe
 
 LOCK_S_MAX = 120.0
@@ -92,7 +93,7 @@ def seal(root: Path, source: str, hour: int) -> SealReport:
         LakeError: the disk refuses, or another process holds the hour.
     """
     with hour_lock(root, source, hour):
-        found = wal.find_logs(root, source, hour)
+        found = wal_reading.find_logs(root, source, hour)
         logs = [log for log in found if log.state != "alive"]
         tables = _tables(root, source, hour, logs) if logs or not found else []
         with contextlib.ExitStack() as unfinished:
@@ -127,7 +128,7 @@ def unsealed(root: Path, source: str) -> list[int]:
     """Return the epoch hours that `seal` would change, sorted."""
     layout.check_name(source, "source")
     hours = layout.hours_below(root / ".wal" / f"source={source}")
-    return [hour for hour in hours if any(log.state != "alive" for log in wal.find_logs(root, source, hour))]
+    return [hour for hour in hours if any(log.state != "alive" for log in wal_reading.find_logs(root, source, hour))]
 
 
 def write_table(
@@ -318,9 +319,9 @@ def hour_lock(root: Path, source: str, hour: int) -> Iterator[None]:
 # ---------------------------------------------------------------------------------------------------- inside
 
 
-def _tables(root: Path, source: str, hour: int, logs: list[wal.Log]) -> list[str]:
+def _tables(root: Path, source: str, hour: int, logs: list[wal_reading.Log]) -> list[str]:
     """Return the raw tables of an hour: full books only where somebody has recorded them."""
-    has_depth = any(wal.has_table(log, DEPTH) for log in logs)
+    has_depth = any(wal_reading.has_table(log, DEPTH) for log in logs)
     if not logs:
         has_depth = read.sealed_file(root, DEPTH, source, hour) is not None
     return [*RAW, DEPTH] if has_depth else [*RAW]
@@ -344,7 +345,7 @@ class _Sealed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _seal_table(
-    root: Path, table: str, source: str, hour: int, logs: list[wal.Log], unfinished: contextlib.ExitStack
+    root: Path, table: str, source: str, hour: int, logs: list[wal_reading.Log], unfinished: contextlib.ExitStack
 ) -> _Sealed:
     """Merge and check a table of an hour, symbols after symbols, into a file that nobody sees."""
     path = layout.partition_path(root, table, source, hour)
@@ -369,9 +370,9 @@ def _seal_table(
     return _Sealed(file=file, torn_bytes=torn_bytes, duplicates=duplicates)
 
 
-def _seal_aside(root: Path, source: str, hour: int, log: wal.Log) -> int:
+def _seal_aside(root: Path, source: str, hour: int, log: wal_reading.Log) -> int:
     """Write what a session did not understand as a file of its own, and return how much that is."""
-    aside = wal.read_aside(log)
+    aside = wal_reading.read_aside(log)
     if aside:
         columns = TABLES["quarantine"].columns
         rows = [(row[0], log.session_id, *row[1:]) for row in aside]
@@ -448,7 +449,7 @@ def _publish(root: Path, made: _Unpublished) -> Written:
             else:
                 is_merged = about.name in RECEIPTS or about.name == "universe" or about.is_grown
                 remote.publish(made.unfinished, path, is_merged=is_merged)
-            wal.sync_folder(path.parent)
+            sync_folder(path.parent)
         size = path.stat().st_size
     return Written(path=path, rows=made.footer.rows, bytes=size, content_hash=made.footer.content_hash)
 

@@ -23,7 +23,7 @@ from pipelines.meter import Meter, projection
 from shared import simulator_process
 from shared.bitget.transport import ReceiveClock
 from shared.errors import CrosscutError, ExchangeSilent, LakeError, SettingsError
-from shared.lake import layout, read, wal, write
+from shared.lake import layout, read, wal_reading, write
 from shared.lake.layout import RAW
 from shared.settings import ROOT
 from shared.simulator.markets.market import GeneratedMarket, depth_at
@@ -331,7 +331,7 @@ async def test_killed_service_is_continued_by_the_next(simulator: SimulatorProce
     first.communicate()
     left = n_data(tmp_path, simulator.source, symbols)
     hours = read.hours(tmp_path, "raw/book", simulator.source)
-    assert "dead" in {log.state for hour in hours for log in wal.find_logs(tmp_path, simulator.source, hour)}
+    assert "dead" in {log.state for hour in hours for log in wal_reading.find_logs(tmp_path, simulator.source, hour)}
 
     second = service(simulator, tmp_path)
     await until(lambda: n_data(tmp_path, simulator.source, symbols) > left + 8)

@@ -22,7 +22,7 @@ import pytest
 
 from shared import simulator_process
 from shared.errors import TableEmpty
-from shared.lake import read, wal, write
+from shared.lake import read, wal_reading, write
 from shared.settings import ROOT
 from shared.simulator.markets.market import GeneratedMarket
 from shared.simulator_process import SimulatorProcess
@@ -264,4 +264,4 @@ def test_lost_permission_keeps_what_was_flushed_and_goes_on_when_it_is_back(tmp_
         assert "Permission denied" in sentence
         assert "restore the permission" in sentence
     assert whole == "whole 3600"
-    assert wal.find_logs(tmp_path, "simulator-g1-4", 489_000) == []
+    assert wal_reading.find_logs(tmp_path, "simulator-g1-4", 489_000) == []

@@ -156,7 +156,7 @@ def test_overlapping_histories_are_one(lake: Path, tmp_path: Path) -> None:
 def test_killed_run_is_sealed_by_the_next(tmp_path: Path) -> None:
     """What a dead run left is sealed by the next one, and completed."""
     from pipelines.collector import Collector
-    from shared.lake import wal
+    from shared.lake import wal_reading
     from shared.simulator.pushes.feed import HISTORY, PublicFeed
 
     market = GeneratedMarket(3, N_SYMBOLS)
@@ -170,7 +170,7 @@ def test_killed_run_is_sealed_by_the_next(tmp_path: Path) -> None:
         playback.tell(second)
     collector.write(collector.buffer.take(), (start_s + 8) * NS - 1)
     collector.log.abandon()  # as the kernel does for a killed process
-    assert [log.state for log in wal.find_logs(tmp_path, SOURCE, 489_000)] == ["dead"]
+    assert [log.state for log in wal_reading.find_logs(tmp_path, SOURCE, 489_000)] == ["dead"]
 
     done = run(tmp_path, start_s, end_s)
 

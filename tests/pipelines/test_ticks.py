@@ -28,7 +28,7 @@ from pipelines.ticks import (
 from shared import simulator_process
 from shared.errors import CrosscutError, TableEmpty
 from shared.labels import HORIZONS_S
-from shared.lake import read, wal, write
+from shared.lake import read, wal, wal_reading, write
 from shared.settings import ROOT
 from shared.types import NS, TickEvent
 from tests.pipelines.conftest import World
@@ -323,7 +323,7 @@ def test_nothing_flushed_is_lost_when_the_run_and_its_recorder_are_killed(
         until(lambda: rows_flushed(tmp_path, simulator.source) > 10)
         run.kill()
         run.wait()
-        (log,) = wal.find_logs(tmp_path, simulator.source, hour)
+        (log,) = wal_reading.find_logs(tmp_path, simulator.source, hour)
         assert log.state == "alive", "the recorder outlives its run"
         with recording_lock(tmp_path, simulator.source, hour):
             pass  # and the run's lock is free

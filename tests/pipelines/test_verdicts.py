@@ -13,7 +13,7 @@ import pytest
 from pipelines import verdicts
 from pipelines.verdicts import LAG_MS_MAX_MEDIAN, LAG_MS_MAX_P99, LAG_MS_MIN, Verdict
 from shared.errors import TableEmpty
-from shared.lake import coverage, read, wal, write
+from shared.lake import coverage, read, wal, wal_records, write
 from shared.lake.layout import HOUR_S, TABLES
 from shared.types import NS, BookTicks, TickEvent, Ticks
 from tests.shared.lake import receipts as r
@@ -30,7 +30,7 @@ HOURLY: tuple[Callable[[Path, str, int], Verdict], ...] = (
 )
 
 
-def recorded(lake: Path, ticks: Ticks, *, source: str = r.SOURCE, aside: list[wal.Aside] | None = None) -> None:
+def recorded(lake: Path, ticks: Ticks, *, source: str = r.SOURCE, aside: list[wal_records.Aside] | None = None) -> None:
     """Record and seal some receipts of the hour."""
     write.write_universe(lake, r.universe(source=source))
     log = wal.WriteAheadLog(lake, source, "a", r.universe())

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from shared.lake import layout
-from shared.lake.wal import link_rows
+from shared.lake.receipts import link_rows
 from shared.types import BOOK_LEVELS, NS, BookTicks, Contract, TickerTicks, TickEvent, Ticks, TradeTicks, Universe
 
 SOURCE = "simulator-g1-4"

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from shared.errors import LakeError, TableEmpty
-from shared.lake import layout, read, removal, wal, write
+from shared.lake import layout, read, removal, write
 from shared.lake.layout import RAW
 from shared.lake.remote import remote_of
 from shared.types import NS
@@ -220,7 +220,7 @@ def test_disk_that_refuses_is_one_sentence(filled: Path, tmp_path: Path, monkeyp
         raise PermissionError(13, "Permission denied")
 
     with monkeypatch.context() as patch:
-        patch.setattr(wal, "sync_folder", refused)
+        patch.setattr(removal, "sync_folder", refused)
         with pytest.raises(LakeError, match="restore the permission"):
             remove(lake)
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from shared.errors import LakeError, SchemaMismatch, TableCorrupt
 from shared.features.sampler import MEMORY_S, Sampler
-from shared.lake import layout, read, wal, write
+from shared.lake import layout, read, wal, wal_reading, write
 from shared.lake.layout import RAW
 from shared.settings import ROOT
 from shared.types import NS, TickEvent, Ticks
@@ -218,7 +218,7 @@ def test_close_ends_every_link_once(tmp_path: Path) -> None:
     ends = r.only(everything(tmp_path), DISCONNECTED)
     assert sorted(set(ends.books.recv_ns.tolist())) == [START_NS + 1, START_NS + 5 * NS]
     assert r.n_rows(ends) == 2 * 3 * len(r.SYMBOLS)
-    assert wal.find_logs(tmp_path, r.SOURCE, r.HOUR)[0].state == "ended"
+    assert wal_reading.find_logs(tmp_path, r.SOURCE, r.HOUR)[0].state == "ended"
 
 
 def test_close_on_the_stroke_begins_no_hour(tmp_path: Path) -> None:
@@ -273,8 +273,8 @@ def test_torn_tail_ends_the_log_at_the_last_whole_batch(
     rows = r.concat(dead_log(root)).trades
     path = next(root.rglob("trade.arrow"))
     whole = path.read_bytes()
-    (log,) = wal.find_logs(root, r.SOURCE, r.HOUR)
-    assert wal.read_log(log, "raw/trade")[1] == 0  # the log is whole
+    (log,) = wal_reading.find_logs(root, r.SOURCE, r.HOUR)
+    assert wal_reading.read_log(log, "raw/trade")[1] == 0  # the log is whole
     path.write_bytes(whole[: data.draw(st.integers(1200, len(whole) - 1))])
 
     stored = everything(root).trades
@@ -313,7 +313,7 @@ def test_dead_log_is_told_from_a_living_one(tmp_path: Path) -> None:
     log.flush()
     dead_log(tmp_path)
 
-    states = {found.session_id: found.state for found in wal.find_logs(tmp_path, r.SOURCE, r.HOUR)}
+    states = {found.session_id: found.state for found in wal_reading.find_logs(tmp_path, r.SOURCE, r.HOUR)}
 
     assert states == {"alive": "alive", "s": "dead"}
 
@@ -420,7 +420,7 @@ def test_flipped_bit_of_a_log_gives_a_prefix_or_is_named(
     """Whichever bit of a dead log is flipped, its rows are a prefix of those written: none is invented."""
     root = tmp_path_factory.mktemp("lake")
     rows = r.concat(dead_log(root)).trades
-    (log,) = wal.find_logs(root, r.SOURCE, r.HOUR)
+    (log,) = wal_reading.find_logs(root, r.SOURCE, r.HOUR)
     assert log.state == "dead"
     path = log.folder / "trade.arrow"
     content = bytearray(path.read_bytes())
@@ -428,7 +428,7 @@ def test_flipped_bit_of_a_log_gives_a_prefix_or_is_named(
     path.write_bytes(content)
 
     try:
-        stored, _ = wal.read_log(log, "raw/trade")
+        stored, _ = wal_reading.read_log(log, "raw/trade")
     except (TableCorrupt, SchemaMismatch):
         return
 
@@ -439,10 +439,10 @@ def test_flipped_bit_of_a_log_gives_a_prefix_or_is_named(
 def test_raw_tables_of_a_log_and_of_the_lake_agree(tmp_path: Path) -> None:
     """A log's stream holds the fields of the batch, and its rows have the schema of the table."""
     dead_log(tmp_path)
-    (log,) = wal.find_logs(tmp_path, r.SOURCE, r.HOUR)
+    (log,) = wal_reading.find_logs(tmp_path, r.SOURCE, r.HOUR)
 
     for table in RAW:
-        frame, torn_bytes = wal.read_log(log, table)
+        frame, torn_bytes = wal_reading.read_log(log, table)
         assert dict(frame.schema) == dict(layout.TABLES[table].columns)
         assert torn_bytes == 0
         assert frame["symbol"].is_in(list(r.SYMBOLS)).all()

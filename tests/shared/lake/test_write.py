@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.errors import LakeError, SchemaMismatch, TableEmpty
-from shared.lake import layout, read, wal, write
+from shared.lake import layout, read, wal, wal_reading, wal_records, write
 from shared.lake.layout import RAW, TABLES
 from shared.settings import ROOT
 from shared.types import NS, TickEvent, Ticks
@@ -471,7 +471,7 @@ def test_what_was_not_understood_is_sealed_beside_the_rows(tmp_path: Path) -> No
     log.flush(START_NS + 2 * NS)
     log.set_aside([(START_NS + 3 * NS, "lost with", "the process", "", 1)])
     log.abandon()
-    with (wal.find_logs(tmp_path, r.SOURCE, r.HOUR)[0].folder / wal.ASIDE).open("ab") as file:
+    with (wal_reading.find_logs(tmp_path, r.SOURCE, r.HOUR)[0].folder / wal_records.ASIDE).open("ab") as file:
         file.write(b'[1,"half a li')
 
     report = write.seal(tmp_path, r.SOURCE, r.HOUR)
