@@ -34,6 +34,7 @@ from shared.replay import alternatives_of
 from shared.strategy.config import EngineConfig
 from shared.strategy.engine import Engine
 from shared.strategy.exact import decimal_of
+from shared.strategy.exits import FLASH_EVERY_S
 from shared.strategy.portfolio import Portfolio, Trade
 from shared.strategy.scores import CoinScorer, Scorer, Scores
 from shared.strategy.sizing import check_affordable
@@ -57,7 +58,7 @@ FLATTEN_S = 15
 """Seconds before the end at which the engine is asked to stop."""
 
 OVERTIME_S = 60
-"""Rows the last one is repeated for, while something is still open."""
+"""Rows the last one is repeated for, while something is still open; what only the exchange can close takes longer."""
 
 WINDOW_S_MIN = 120
 
@@ -173,7 +174,8 @@ class Simulation:
 
     def overtime(self, tape: Tape, second: int, row: Floats, scores: Scores | tuple[Scores, ...]) -> None:
         """Repeat the last row until everything is closed."""
-        for later in range(1, OVERTIME_S + 1):
+        patience_s = OVERTIME_S + FLASH_EVERY_S * len(self.side.venue.positions(ACCOUNT))
+        for later in range(1, patience_s + 1):
             if self.side.is_flat and self.engine.is_flat_and_quiet:
                 break
             now_ns = end_of(second + later)
@@ -181,7 +183,7 @@ class Simulation:
             self._tell([SecondClosed(recv_ns=now_ns, second=second + later, columns=row, scores=scores)])
         if not self.side.is_flat:
             raise CrosscutError(
-                f"a backtest must end flat within {OVERTIME_S} s, found {self._left()}: end the window earlier (--to)"
+                f"a backtest must end flat within {patience_s} s, found {self._left()}: end the window earlier (--to)"
             )
         self.equity[-1] = float(self.side.equity_usdt)
 

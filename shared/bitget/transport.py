@@ -319,7 +319,7 @@ class RestClient:
         for failed in told.failure_list:
             raise ExchangeRefused(failed.error_code, f"{failed.error_msg} ({rest.FLASH_CLOSE.path})")
         if not told.success_list:
-            raise ExchangeSilent(f"{rest.FLASH_CLOSE.path} must name what it closes, found nothing: it may have happened")
+            raise ExchangeSilent(f"{rest.FLASH_CLOSE.path}: expected an order, found none: it may have happened")
         return told.success_list[0].order_id
 
     async def detail(self, symbol: str, client_oid: str, order_id: str = "") -> wire.OrderState | None:

@@ -41,8 +41,9 @@ from shared.types import NS, Cause, Floats, OrderKind, PlaceOrder
 
 EXIT_BACKOFF_S_MAX = 16
 
-FLASH_EVERY_NS = 2 * NS - NS // 2
-"""Every 2 s, on seconds whose closing jitters. Bitget: close-positions 1/s, of which the shell uses four fifths."""
+FLASH_EVERY_S = 2
+FLASH_EVERY_NS = FLASH_EVERY_S * NS - NS // 2
+"""On seconds whose closing jitters. Bitget: close-positions 1/s, of which the shell uses four fifths."""
 
 SIZE_CODES = frozenset({"22034", "22038", "40808", "43027", "43037", "45110", "45111", "45112", "45114"})
 """Bitget v2, Error codes: an order is too small, too large or off the step. What closes whole has no size."""
@@ -251,6 +252,8 @@ class Exits:
             return False
         if is_flash:
             self._flashed_ns = desk.now_ns
+            why = "its exit was refused for its size" if symbol in self._misfits else "no order may be so small"
+            desk.note("exit.flashed", symbol=symbol, size=str(size), client_oid=order.client_oid, reason=why)
         desk.place(verdict, second, desk.market.quote(n))
         return True
 

@@ -181,10 +181,11 @@ class News:
             self._fill_before_adoption = True  # the truth that is being read may or may not contain it
             return
 
-        order = self._order_of(event)
+        order = desk.orders.get(event.client_oid, event.order_id)
+        flash = self._flash_waiting(event) if order is None else None
         n = desk.at.get(event.symbol)
         held = desk.portfolio.size(event.symbol)
-        if order is None:
+        if order is None and flash is None:
             reduces = held * event.side.sign < 0
             cause = Cause.STOP if reduces else Cause.ADOPTED
             quote, second = desk.market.quote(n), desk.now_ns // NS
@@ -200,13 +201,17 @@ class News:
             )
             if not reduces or event.size > abs(held):
                 desk.truth.doubt(event.symbol, "a fill that is not ours opened a position", desk.now_ns)
+        elif order is None:
+            assert flash is not None
+            cause, second, quote = flash.cause, flash.decision, _decided(flash)
+            self._remember_nameless(event)  # it may be a stop's: the answer says what the flash close has filled
+            if event.size > abs(held):
+                desk.truth.doubt(event.symbol, "a flash close is larger than the position", desk.now_ns)
         else:
             cause = order.cause
             # The horizon counts from the decision for a taker, from the fill for an order that waited.
             second = order.decision if not order.rests else max(order.decision, desk.now_ns // NS - 1)
-            quote = None
-            if order.mid is not None and order.half_spread is not None:
-                quote = Quote(mid=order.mid, half_spread=order.half_spread)
+            quote = _decided(order)
             self._name(order, event.order_id)
             was_done = order.is_done
             if not desk.orders.fill(order, event.size, desk.now_ns):
@@ -236,18 +241,15 @@ class News:
         if len(self._seen_fills) > FILLS_REMEMBERED_MAX:
             del self._seen_fills[next(iter(self._seen_fills))]
 
-    def _order_of(self, fill: Filled) -> Order | None:
-        """Return the order that a fill is of; None: not ours.
+    def _flash_waiting(self, fill: Filled) -> Order | None:
+        """Return the flash close that a fill of nobody's may be of; None: there is none.
 
-        A flash close bears the exchange's own name, which we learn from its answer: a fill may overtake that.
+        It bears the exchange's own name, which we learn from its answer, and a fill may overtake that. It stays without
+        an answer all the same: were it a stop's fill, the flash close could still arrive, and close what comes next.
         """
-        orders = self._desk.orders
-        order = orders.get(fill.client_oid, fill.order_id)
-        if order is not None:
-            return order
-        for working in orders.working_in(fill.symbol):
-            if working.is_flash and not working.order_id and working.side is fill.side:
-                return working
+        for order in self._desk.orders.working_in(fill.symbol):
+            if order.is_flash and not order.order_id and order.side is fill.side:
+                return order
         return None
 
     def _remember_nameless(self, fill: Filled) -> None:
@@ -263,6 +265,8 @@ class News:
         if not desk.orders.name(order, order_id) or order_id not in self._nameless:
             return
         desk.orders.fill(order, self._nameless.pop(order_id), desk.now_ns)
+        if order.is_done:
+            desk.say_done(order)
         holding = desk.portfolio.holdings.get(order.symbol)
         if holding is not None and holding.stop_price is None:
             holding.stop_price = order.stop_price
@@ -314,7 +318,8 @@ class News:
         for fill in fills:
             if self._key(fill) in self._seen_fills or fill.exch_ns < desk.truth.complete_until_ns:
                 continue
-            is_named = self._order_of(fill) is not None
+            is_named = desk.orders.get(fill.client_oid, fill.order_id) is not None
+            is_named = is_named or self._flash_waiting(fill) is not None
             if not is_named and any(not order.order_id for order in desk.orders.working_in(fill.symbol)):
                 continue  # these fills carry no client_oid: it may be the order that waits for its answer
             desk.note("fill.missed", symbol=fill.symbol, order_id=fill.order_id, trade_id=fill.trade_id)
@@ -389,3 +394,10 @@ class News:
         desk.orders.add(order)
         desk.note("order.adopted", client_oid=order.client_oid, symbol=order.symbol, size=str(order.size))
         return order
+
+
+def _decided(order: Order) -> Quote | None:
+    """Return the market when an order was decided on, None where it had no book."""
+    if order.mid is None or order.half_spread is None:
+        return None
+    return Quote(mid=order.mid, half_spread=order.half_spread)

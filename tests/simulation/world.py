@@ -90,10 +90,12 @@ class World:
         faults: Faults | None = None,
         is_coin: bool = True,
         volatility: float = 5e-4,
+        level_size_max: float = 5.0,
     ) -> None:
         self.random = np.random.default_rng(seed)
         self.faults = faults if faults is not None else Faults()
         self.volatility = volatility
+        self.level_size_max = level_size_max
         self.universe: Universe = listed if listed is not None else universe(n_symbols)
         n_symbols = len(self.universe.symbols)
         self.symbols = self.universe.symbols
@@ -177,7 +179,7 @@ class World:
         self.block = columns(n, self.mid)
         self.block[AT["mark"]] = np.round(self.mid * (1 + self.random.normal(0, 1e-5, n)), 4)
         self.block[AT["funding_rate"]] = np.round(self.random.normal(0, 1e-4, n), 6)
-        sizes = self.random.uniform(0.05, 5.0, (2, 5, n)).round(2)
+        sizes = self.random.uniform(0.05, self.level_size_max, (2, 5, n)).round(2)
         for level in range(1, 6):
             self.block[AT[f"bid_size_{level}"]] = sizes[0, level - 1]
             self.block[AT[f"ask_size_{level}"]] = sizes[1, level - 1]
