@@ -50,6 +50,7 @@ from shared.types import (
     Floats,
     FundingPaid,
     Note,
+    OrderAccepted,
     OrderRefused,
     PlaceOrder,
     SecondClosed,
@@ -294,9 +295,13 @@ class SessionWatch:
         assert self._block is not None, "a second was closed"
         wanted, self._wanted = self._wanted, []
         tape = Tape(self._block[:, None, :])
+        names: dict[str, str] = {}  # order id -> client_oid: what the venue closes itself bears no name of ours there
         for told in self._model.row(tape, 0, wanted, now_ns, keep_books=keep_books):
-            if isinstance(told, Filled):
-                self._model_fills.append(self._fill_of(told, now_ns - 1))  # within its second
+            if isinstance(told, OrderAccepted):
+                names[told.order_id] = told.client_oid
+            elif isinstance(told, Filled):
+                ours = msgspec.structs.replace(told, client_oid=names.get(told.order_id, told.client_oid))
+                self._model_fills.append(self._fill_of(ours, now_ns - 1))  # within its second
             elif isinstance(told, FundingPaid):
                 self._model_funding += told.amount_usdt
 
@@ -315,6 +320,8 @@ class SessionWatch:
         engine = self._engine
         assert engine is not None, "a header comes first"
         known = engine.orders.get(event.client_oid, event.order_id)
+        if known is None:
+            known = engine.orders.flash_waiting(event.symbol, event.side)
         named = msgspec.structs.replace(event, client_oid=known.client_oid) if known is not None else event
         self._fills.append(self._fill_of(named, event.exch_ns or event.recv_ns))
         n = self._at.get(event.symbol)

@@ -182,7 +182,7 @@ class News:
             return
 
         order = desk.orders.get(event.client_oid, event.order_id)
-        flash = self._flash_waiting(event) if order is None else None
+        flash = desk.orders.flash_waiting(event.symbol, event.side) if order is None else None
         n = desk.at.get(event.symbol)
         held = desk.portfolio.size(event.symbol)
         if order is None and flash is None:
@@ -240,17 +240,6 @@ class News:
         self._seen_fills[self._key(fill)] = None
         if len(self._seen_fills) > FILLS_REMEMBERED_MAX:
             del self._seen_fills[next(iter(self._seen_fills))]
-
-    def _flash_waiting(self, fill: Filled) -> Order | None:
-        """Return the flash close that a fill of nobody's may be of; None: there is none.
-
-        It bears the exchange's own name, which we learn from its answer, and a fill may overtake that. It stays without
-        an answer all the same: were it a stop's fill, the flash close could still arrive, and close what comes next.
-        """
-        for order in self._desk.orders.working_in(fill.symbol):
-            if order.is_flash and not order.order_id and order.side is fill.side:
-                return order
-        return None
 
     def _remember_nameless(self, fill: Filled) -> None:
         """Keep what an unknown order filled: a placement without an answer learns its exchange's name later."""
@@ -319,7 +308,7 @@ class News:
             if self._key(fill) in self._seen_fills or fill.exch_ns < desk.truth.complete_until_ns:
                 continue
             is_named = desk.orders.get(fill.client_oid, fill.order_id) is not None
-            is_named = is_named or self._flash_waiting(fill) is not None
+            is_named = is_named or desk.orders.flash_waiting(fill.symbol, fill.side) is not None
             if not is_named and any(not order.order_id for order in desk.orders.working_in(fill.symbol)):
                 continue  # these fills carry no client_oid: it may be the order that waits for its answer
             desk.note("fill.missed", symbol=fill.symbol, order_id=fill.order_id, trade_id=fill.trade_id)

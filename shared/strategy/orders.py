@@ -294,6 +294,17 @@ class Orders:
     def working_in(self, symbol: str) -> list[Order]:
         return [order for order in self._working.values() if order.symbol == symbol]
 
+    def flash_waiting(self, symbol: str, side: Side) -> Order | None:
+        """Return the flash close that a fill of nobody's may be of; None: there is none.
+
+        It bears the exchange's own name, which we learn from its answer, and a fill may overtake that. It stays without
+        an answer all the same: were it a stop's fill, the flash close could still arrive, and close what comes next.
+        """
+        for order in self.working_in(symbol):
+            if order.is_flash and not order.order_id and order.side is side:
+                return order
+        return None
+
     def forget(self, now_ns: int) -> None:
         """Drop orders that have been done for long; the first ones sent are the first ones looked at."""
         while self._orders:

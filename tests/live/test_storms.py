@@ -97,15 +97,17 @@ def test_session_begins_in_bad_weather(
     assert summary["symbols_tradable"] == 12
 
 
+@pytest.mark.parametrize("is_foreseen", [True, False])
 def test_flatten_closes_what_no_order_may(
+    is_foreseen: bool,
     tmp_path: Path,
     environment: dict[str, str],
     simulator: SimulatorProcess,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A contract's step grows above what is held: every order of ours is refused, and the exchange's own flash close
-    ends it."""
+    """A contract's step grows above what is held, which its rules say, or an order is refused, which they do not: the
+    exchange's own flash close ends it."""
     monkeypatch.chdir(tmp_path)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -124,14 +126,18 @@ def test_flatten_closes_what_no_order_may(
 
     at_venue(simulator, open_one)
     wait_for(lambda: bool(truth(simulator).positions), "a position")
-    control(simulator, "conditions", contracts={"XRPUSDT": {"sizeMultiplier": "1000", "minTradeNum": "1000"}})
+    if is_foreseen:
+        control(simulator, "conditions", contracts={"XRPUSDT": {"sizeMultiplier": "1000", "minTradeNum": "1000"}})
+    else:
+        no = {"path": "order/place-order", "code": "45111", "msg": "less than the minimum order quantity"}
+        control(simulator, "conditions", refuse_next=[no])
 
     code = live_flatten.main([])
 
     assert code == 0
     assert truth(simulator).positions == ()
     told = capsys.readouterr()
-    assert "close.refused" in told.err
+    assert ("close.refused" in told.err) is not is_foreseen
     assert "position.flash_closing" in told.err
 
 
