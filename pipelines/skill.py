@@ -10,7 +10,6 @@ import math
 
 import msgspec
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from pipelines.scoring import Outcomes
@@ -24,6 +23,8 @@ DECILES = 10
 
 PROBABILITIES = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Borders of the bins that probabilities are compared with frequencies in; finer where most of them lie."""
+
+Flags = NDArray[np.bool_]
 
 
 class Skill(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,41 +72,30 @@ class SkillMeter:
         if known.any():
             self._add_ranks(first_second, known, scores.edge_bps, outcomes.mid_bps)
         known = scores.is_valid & np.isfinite(outcomes.label)
+        label = outcomes.label[known]
         for probability, happened in ((scores.p_long, LONG), (scores.p_short, SHORT)):
-            p, came = probability[known], outcomes.label[known] == happened
-            at = np.clip(np.searchsorted(PROBABILITIES, p, side="right") - 1, 0, len(self._rows) - 1)
+            p = probability[known]
+            at = _bins(p)
             self._rows += np.bincount(at, minlength=len(self._rows))
             self._p += np.bincount(at, weights=p, minlength=len(self._rows))
-            self._hits += np.bincount(at, weights=came.astype(np.float64), minlength=len(self._rows))
+            self._hits += np.bincount(at, weights=label == happened, minlength=len(self._rows))
 
-    def _add_ranks(self, first_second: int, known: NDArray[np.bool_], said: Floats, came: Floats) -> None:
-        t, _ = np.nonzero(known)
-        frame = pl.DataFrame({"second": first_second + t, "said": said[known], "came": came[known]})
-        ranked = frame.with_columns(n=pl.len().over("second")).filter(pl.col("n") >= IC_SYMBOLS_MIN)
-        if ranked.is_empty():
-            return
-        ranked = ranked.with_columns(
-            said_rank=pl.col("said").rank("average").over("second"),
-            came_rank=pl.col("came").rank("average").over("second"),
-            decile=(pl.col("said").rank("ordinal").over("second") - 1) * DECILES // pl.col("n"),
-        )
-        by_second = (
-            ranked.group_by("second")
-            .agg(ic=pl.corr("said_rank", "came_rank"))
-            .filter(pl.col("ic").is_finite())
-            .sort("second")
-        )
-        self._when.append(by_second["second"].to_numpy())
-        self._ic.append(by_second["ic"].to_numpy())
-        sums = (
-            ranked.group_by(minute=(pl.col("second") - self._start_s) // MINUTE_S, decile="decile")
-            .agg(pl.len().alias("n"), pl.col("said").sum(), pl.col("came").sum())
-            .sort("minute", "decile")
-        )
-        at = sums["minute"].to_numpy(), sums["decile"].to_numpy()
-        self._n[at] += sums["n"].to_numpy()
-        self._said[at] += sums["said"].to_numpy()
-        self._came[at] += sums["came"].to_numpy()
+    def _add_ranks(self, first_second: int, known: Flags, said: Floats, came: Floats) -> None:
+        """Add the rank IC of every second, and what its deciles said and what came of it."""
+        n_known = np.count_nonzero(known, axis=1)
+        known = known & (n_known >= IC_SYMBOLS_MIN)[:, None]
+        said_ranks, order = ranks(said, known, is_stable=True)
+        ic = _correlation(said_ranks, ranks(came, known)[0])
+        place = np.arange(known.shape[1], dtype=np.int32)
+        decile = np.empty(known.shape, np.int32)
+        np.put_along_axis(decile, order, place * DECILES // np.maximum(n_known, 1)[:, None], axis=1)
+        second = first_second + np.arange(len(known))
+        is_defined = np.isfinite(ic)
+        self._when.append(second[is_defined])
+        self._ic.append(ic[is_defined])
+        at = (((second - self._start_s) // MINUTE_S * DECILES)[:, None] + decile)[known]
+        for sums, weights in ((self._n, None), (self._said, said[known]), (self._came, came[known])):
+            sums += np.bincount(at, weights=weights, minlength=sums.size).reshape(sums.shape)
 
     def found(self) -> Skill:
         """Return what all blocks together say."""
@@ -129,6 +119,55 @@ class SkillMeter:
             frequency=self._hits[kept] / self._rows[kept],
             rows=self._rows[kept].astype(np.int64),
         )
+
+
+def ranks(values: Floats, known: Flags, *, is_stable: bool = False) -> tuple[Floats, Ints]:
+    """Rank what is known in every row, the least first; equal ones share the mean of their places.
+
+    Args:
+        is_stable: equal values are ordered by where they stand, else anyhow.
+
+    Returns:
+        Twice the distance of each rank from the row's mean rank: a whole number, so that sums of them and of their
+        products are exact in any order; 0 where nothing is known. (T, N)
+        The row's order: where its places stand, what is not known last. (T, N)
+    """
+    n = values.shape[1]
+    place, n_known = np.arange(n, dtype=np.int32), np.count_nonzero(known, axis=1)[:, None].astype(np.int32)
+    filled = np.where(known, values, np.inf)  # a NaN costs a sort three times as much
+    order = np.argsort(filled, axis=1)
+    ordered = np.take_along_axis(filled, order, axis=1)
+    is_new = place >= n_known  # every place of what is not known
+    is_new[:, 0] = True
+    is_new[:, 1:] |= ordered[:, 1:] != ordered[:, :-1]
+    twice = np.repeat(2 * place[None, :], len(values), axis=0)
+    tied = np.flatnonzero(~is_new.all(axis=1))
+    if len(tied):
+        if is_stable:
+            order[tied] = np.argsort(filled[tied], axis=1, kind="stable")  # twice the time of the one that is not
+        begins, ends = is_new[tied], np.ones((len(tied), n), np.bool_)
+        ends[:, :-1] = begins[:, 1:]
+        first = np.maximum.accumulate(np.where(begins, place, 0), axis=1)
+        last = np.minimum.accumulate(np.where(ends, place, n)[:, ::-1], axis=1)[:, ::-1]
+        twice[tied] = first + last
+    found = np.empty(values.shape)
+    np.put_along_axis(found, order, np.where(place < n_known, twice - (n_known - 1), 0), axis=1)
+    return found, order
+
+
+def _correlation(a: Floats, b: Floats) -> Floats:
+    """Return Pearson's correlation of each row of two arrays of mean 0; NaN where one of them is constant."""
+    with np.errstate(invalid="ignore"):
+        found: Floats = (a * b).sum(axis=1) / np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+    return found
+
+
+def _bins(p: Floats) -> NDArray[np.int8]:
+    """Return the bin of each probability; for so few borders comparing is a quarter of searching."""
+    at = np.zeros(len(p), np.int8)
+    for border in PROBABILITIES[1:-1]:
+        at += p >= border
+    return at
 
 
 def _error(means: Floats) -> float:
