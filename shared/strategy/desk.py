@@ -128,8 +128,7 @@ class Desk:
         """Send what risk has approved."""
         place = approved.order
         mid: Decimal | None = quote.mid if quote is not None else None
-        # Nobody pays a spread in a crossed book: what an exit gains or loses there is slippage.
-        half_spread = max(quote.half_spread, ZERO) if quote is not None else None
+        half_spread = quote.half_spread if quote is not None else None
         assert not self.orders.working_in(place.symbol), f"{place.symbol} has an order that is not done"
         order = Order(place, sent_ns=self.now_ns, decision=second, mid=mid, half_spread=half_spread)
         self.orders.add(order)

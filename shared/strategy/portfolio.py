@@ -267,7 +267,11 @@ class Portfolio:
         sign = fill.side.sign
         self._cash -= sign * fill.price * fill.size + fill.fee_usdt
         self.fees_usdt += fill.fee_usdt
-        quote = quote if quote is not None else Quote(mid=fill.price, half_spread=ZERO)
+        if quote is None:
+            quote = Quote(mid=fill.price, half_spread=ZERO)
+        elif quote.half_spread < 0:
+            # Nobody pays a spread in a crossed book: what is gained or lost there is slippage.
+            quote = Quote(mid=quote.mid, half_spread=ZERO)
 
         closes = ZERO
         if held is not None and held.size * sign < 0:
