@@ -22,7 +22,7 @@ import numpy as np
 from pipelines.backtest_journal import BacktestJournal, JournalPlan
 from pipelines.decisions import DecisionLog
 from pipelines.moments import when
-from pipelines.scoring import Block, Stacked, outcomes_of, scored_blocks, stacked, turned
+from pipelines.scoring import Block, Labelled, Stacked, scored_blocks, stacked, turned
 from pipelines.skill import NO_SKILL, Skill, SkillMeter
 from pipelines.trades import NO_EXPOSURE, Execution, Exposure, metrics_of, net_bps
 from pipelines.validation import RankIC
@@ -35,6 +35,7 @@ from shared.strategy.config import EngineConfig
 from shared.strategy.engine import Engine
 from shared.strategy.exact import decimal_of
 from shared.strategy.exits import FLASH_EVERY_S
+from shared.strategy.orders import State
 from shared.strategy.portfolio import Portfolio, Trade
 from shared.strategy.scores import CoinScorer, Scorer, Scores
 from shared.strategy.sizing import check_affordable
@@ -196,8 +197,8 @@ class Simulation:
                 why = f"its exit was refused: {refused[held.symbol]}"
             elif held.symbol in doubts:
                 why = f"the engine doubts it: {doubts[held.symbol]}"
-            elif any(order.symbol == held.symbol for order in self.engine.orders.working):
-                why = "its exit works and nothing answers for it"
+            elif any(order.state is State.UNKNOWN for order in self.engine.orders.working_in(held.symbol)):
+                why = "nobody has answered for its exit"
             else:
                 why = "its last book is too thin"
             told.append(f"{held.size} {held.symbol} still open ({why})")
@@ -437,6 +438,7 @@ def drive(
     """
     for run in runs:
         run.simulation.start(start_s)
+    labels = Labelled(lake, source, universe.symbols, end_s)
     last: tuple[Block, list[Scores | Stacked]] | None = None
     for block in scored_blocks(lake, source, universe, scorer, start_s, end_s, others=others, look=look):
         tape = Tape(block.values)
@@ -451,8 +453,7 @@ def drive(
                     simulation.stop(second)
                 simulation.step(tape, t, second, block.row(t), stack.row(t))
         if meter is not None:
-            found = outcomes_of(lake, source, universe.symbols, block.first_second, block.n_seconds)
-            meter.add(block.first_second, block.scores, found)
+            meter.add(block.first_second, block.scores, labels.of(block.first_second, block.n_seconds))
         on_progress((block.first_second + block.n_seconds - start_s) / (end_s - start_s))
         last = block, stacks
     assert last is not None, "a window has a block"
