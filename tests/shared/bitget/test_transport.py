@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import WSMsgType, web
 
@@ -292,6 +293,27 @@ async def test_unknown_order_is_none(server: Server, client: RestClient) -> None
     server.fail("/api/v2/mix/order/detail", "no_such_symbol")
     with pytest.raises(ExchangeRefused, match="NOPEUSDT"):
         await client.detail("BTCUSDT", "c1")
+
+
+async def test_flash_close_that_names_nothing_is_no_answer(server: Server, client: RestClient) -> None:
+    """A flash close's order id comes from the list of what it closes; a refusal in the other list is one, and an answer
+    with two empty lists leaves it open."""
+    path = "/api/v2/mix/order/close-positions"
+    closed = {"orderId": "77", "clientOid": "1360", "symbol": "BTCUSDT"}
+    server.reply(path, {"successList": [closed], "failureList": []})
+    order = msgspec.structs.replace(ORDER, reduce_only=True, is_flash=True)
+    assert await client.place(order) == "77"
+
+    failed = {"orderId": "", "clientOid": "", "symbol": "BTCUSDT", "errorMsg": "no", "errorCode": "45043"}
+    server.reply(path, {"successList": [], "failureList": [failed]})
+    with pytest.raises(ExchangeRefused, match="45043"):
+        await client.place(order)
+
+    server.reply(path, {"successList": [], "failureList": []})
+    with pytest.raises(ExchangeSilent, match="it may have happened"):
+        await client.place(order)
+    assert server.seen[path] == 3
+    assert server.seen[PLACE] == 0
 
 
 async def test_reads_give_our_types(server: Server, client: RestClient) -> None:

@@ -232,6 +232,26 @@ async def test_flash_close_is_sent_once_and_never_misjudged(world: World) -> Non
     assert world.server.faults.conditions.requests[0].count == 8
 
 
+async def test_flash_close_is_placed_and_found_by_the_exchanges_name(world: World) -> None:
+    """An exit of the exchange's own is an order like any other, but for its name: ours says nothing there."""
+    entry = await world.order()
+    await world.client.place(entry)
+    await world.until(lambda: world.server.desk.venue.positions("key"))
+    tiny = Decimal("0.000000001")  # no order may be so small: it has no size
+
+    order = msgspec.structs.replace(
+        entry, client_oid="exit", side=Side.SELL, size=tiny, reduce_only=True, cause=Cause.HORIZON, is_flash=True
+    )
+    order_id = await world.client.place(order)
+
+    await world.until(lambda: not world.server.desk.venue.positions("key"))
+    assert await world.client.detail(SYMBOL, order.client_oid) is None
+    found = await world.client.detail(SYMBOL, order.client_oid, order_id)
+    assert found is not None
+    assert (found.order_id, found.filled, found.status) == (order_id, entry.size, OrderStatus.FILLED)
+    assert found.client_oid not in ("", "exit")
+
+
 async def test_slow_answers_are_waited_for(world: World) -> None:
     """Latency within patience costs time only, also a heavy-tailed one on every path."""
     world.change(requests=[{"what": "delay", "delay": {"kind": "lognormal", "p50_ms": 2, "p99_ms": 20}}])

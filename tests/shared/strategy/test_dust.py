@@ -141,7 +141,7 @@ def test_flash_closes_keep_the_exchanges_pace() -> None:
     assert not script.engine.portfolio.holdings
 
 
-@pytest.mark.parametrize("code", sorted(SIZE_CODES))
+@pytest.mark.parametrize("code", sorted(SIZE_CODES | {"45111"}))
 def test_exit_refused_for_its_size_is_flashed_next_and_storms_nothing(code: str) -> None:
     """Rules that changed behind our back are learnt from the refusal: no latch, no back-off, one more second."""
     script = Script(1, EngineConfig(cooldown_s=0, horizon_s=HORIZON_S, refusals_per_minute_max=1))
