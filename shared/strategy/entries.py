@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,6 +39,29 @@ from shared.types import NS, Cause, Floats, OrderKind, PlaceOrder, Side
 
 FEW = 8
 """Written to one by one they cost less than a mask over all symbols."""
+
+
+class _Moment(msgspec.Struct, frozen=True):
+    """What all entries of one decision have in common."""
+
+    second: int
+    view: View
+    equity: Decimal
+    exposures: Exposures
+    silence_s: NDArray[np.int64]  # (N,)
+    is_linked: bool
+    lag_ns: int
+    unknown_orders: int
+
+
+class _Wish(msgspec.Struct, frozen=True):
+    """An entry that has a size, as neutrality and risk count it."""
+
+    place: PlaceOrder
+    price: Decimal  # what the limits value it at
+    notional: Decimal
+    sign: int  # +1 long, -1 short
+    beta: int  # in hundredths
 
 
 class Entries:
@@ -91,40 +115,31 @@ class Entries:
         chosen = self._choose(second, view) if view is not None and self.why_second == second else []
         if view is None or not (following or chosen):
             return 0
-        exposures, silence_s = self._exposures(), desk.market.silence_s(second)
-        placed = sum(self._carry_on(step, second, view, silence_s.item(step.chase.n), exposures) for step in following)
-        wanted: dict[int, PlaceOrder] = {}
-        for n in chosen:
-            order = self._order_of(n, second, view)
-            if isinstance(order, Refusal):
-                self._refuse(n, order)
-            else:
-                wanted[n] = order
-        tilt = self._tilt() if wanted else None
-        while wanted:
-            assert tilt is not None
-            for n, place in wanted.items():
-                notional = place.size * self._dearer(n, self._quote(n).mid)
-                if tilt.allows(place.side.sign, notional, self._beta(n)):
-                    break
-            else:
-                for n in wanted:
-                    self.why[n] = Gate.NEUTRAL
-                break
-            del wanted[n]
-            if not desk.bandit.pay(n, desk.now_ns, float(notional / desk.portfolio.equity_usdt)):
+        moment = self._moment(second, view)
+        placed = 0
+        for step in following:
+            placed += self._carry_on(step, moment)
+        wanted = self._wishes(chosen, moment)
+        if not wanted:
+            return placed
+        tilt = self._tilt(moment.equity)
+        while (n := _first_allowed(wanted, tilt)) is not None:
+            wish = wanted.pop(n)
+            if desk.bandit.explores(n) and not desk.bandit.pay(n, desk.now_ns, float(wish.notional / moment.equity)):
                 self.why[n] = Gate.BUDGET
                 continue
-            sent = self._submit(place, n, second, view, silence_s.item(n), exposures)
+            sent = self._submit(wish.place, n, moment, wish.price)
             if isinstance(sent, Refusal):
                 self._refuse(n, sent)
                 continue
-            desk.bandit.asked(place.symbol)
-            tilt.add(place.side.sign, notional, self._beta(n))
+            desk.bandit.asked(wish.place.symbol)
+            tilt.add(wish.sign, wish.notional, wish.beta)
             desk.count_entry(second, n)
             if sent.rests:
                 self._chases.begin(sent, n)
             placed += 1
+        for left in wanted:
+            self.why[left] = Gate.NEUTRAL
         return placed
 
     # ---------------------------------------------------------------------------------------- gates and ranking
@@ -214,46 +229,38 @@ class Entries:
 
     # ------------------------------------------------------------------------------------ size, neutrality, risk
 
-    def _exposures(self) -> Exposures:
-        """Return what is held and asked for, as the limits count it."""
+    def _moment(self, second: int, view: View) -> _Moment:
+        """Look at what every entry of this decision will be held against."""
         desk = self._desk
-        return Exposures(
-            desk.portfolio.equity_usdt,
+        equity = desk.portfolio.equity_usdt
+        exposures = Exposures(
+            equity,
             desk.portfolio.holdings.values(),
             desk.orders.working,
-            price_of=lambda symbol: desk.market.mark(desk.at.get(symbol)),
+            price_of=desk.mark_of,
             leverage=desk.leverage,
             clusters=self._clusters,
+        )
+        return _Moment(
+            second,
+            view,
+            equity,
+            exposures,
+            desk.market.silence_s(second),
+            all(desk.links.values()),
+            desk.now_ns - (second + 1) * NS,
+            desk.orders.n_unknown,
         )
 
     def _dearer(self, n: int, mid: Decimal) -> Decimal:
         """Return mark or mid, whichever counts for more: what the limits value an entry at."""
         mark = self._desk.market.mark(n)
-        return mid if mark is None else max(mid, mark)
+        return mark if mark is not None and mark > mid else mid
 
-    def _conditions(
-        self, n: int, second: int, silence_s: int, spread_bps: float, depth_usdt: float
-    ) -> Conditions | None:
-        """Return the world as an entry in this symbol finds it; None: it has no book."""
-        desk = self._desk
-        quote = desk.market.quote(n)
-        if quote is None or quote.half_spread < 0:
-            return None
-        return Conditions(
-            is_linked=all(desk.links.values()),
-            lag_ns=desk.now_ns - (second + 1) * NS,
-            unknown_orders=desk.orders.n_unknown,
-            silence_s=silence_s,
-            spread_bps=spread_bps,
-            depth_usdt=depth_usdt,
-            half_spread=quote.half_spread,
-            tick=desk.universe.contracts[n].tick,
-        )
-
-    def _tilt(self) -> Tilt:
+    def _tilt(self, equity: Decimal) -> Tilt:
         """Return how far the book leans, and how far it may."""
         desk, config = self._desk, self._desk.config
-        gross_max = gross_max_usdt(config, desk.portfolio.equity_usdt, config.leverage)
+        gross_max = gross_max_usdt(config, equity, config.leverage)
         tilt = Tilt(gross_max * decimal_of(config.side_band), gross_max * decimal_of(config.beta_band))
         for symbol, holding in desk.portfolio.holdings.items():
             tilt.add(holding.sign, holding.notional_usdt, self._beta(desk.at.get(symbol)))
@@ -270,16 +277,21 @@ class Entries:
     def _beta(self, n: int | None) -> int:
         return self._desk.betas.hundredths.item(n) if n is not None else 100
 
-    def _quote(self, n: int) -> Quote:
-        quote = self._desk.market.quote(n)
-        assert quote is not None, f"{self._desk.symbols[n]} passed the gates without a book"
-        return quote
+    def _wishes(self, chosen: list[int], moment: _Moment) -> dict[int, _Wish]:
+        """Size what was chosen, best first; what is too small is refused."""
+        wishes: dict[int, _Wish] = {}
+        for n in chosen:
+            wish = self._wish(n, moment)
+            if isinstance(wish, Refusal):
+                self._refuse(n, wish)
+            else:
+                wishes[n] = wish
+        return wishes
 
-    def _order_of(self, n: int, second: int, view: View) -> PlaceOrder | Refusal:
+    def _wish(self, n: int, moment: _Moment) -> _Wish | Refusal:
         """Size an entry."""
-        desk, config = self._desk, self._desk.config
-        contract, symbol = desk.universe.contracts[n], desk.symbols[n]
-        quote = desk.market.quote(n)
+        desk, config, view = self._desk, self._desk.config, moment.view
+        contract, quote = desk.universe.contracts[n], desk.market.quote(n)
         if quote is None or quote.half_spread < 0:
             return Refusal(gate=Gate.NO_BOOK, reason="no book")
         bounds = None  # a null's orders are the smallest ones
@@ -293,8 +305,8 @@ class Entries:
             )
             bounds = caps(
                 config,
-                equity=desk.portfolio.equity_usdt,
-                leverage=desk.leverage[symbol],
+                equity=moment.equity,
+                leverage=desk.leverage[contract.symbol],
                 depth_usdt=view.depth_usdt.item(n),
                 sigma_bps=sigma,
                 edge_bps=view.net_bps.item(n),
@@ -303,66 +315,69 @@ class Entries:
         if isinstance(size, Refusal):
             return size
         side = Side.BUY if view.scores.direction.item(n) > 0 else Side.SELL
-        return self._entry(n, second, side, config.entry_kind, size, leg="entry")
+        place = self._entry(n, quote, moment.second, side, config.entry_kind, size, leg="entry")
+        price = self._dearer(n, quote.mid)
+        return _Wish(place, price, size * price, side.sign, self._beta(n))
 
-    def _entry(self, n: int, second: int, side: Side, kind: OrderKind, size: Decimal, *, leg: str) -> PlaceOrder:
+    def _entry(
+        self, n: int, quote: Quote, second: int, side: Side, kind: OrderKind, size: Decimal, *, leg: str
+    ) -> PlaceOrder:
         """Return an entry at the touch of its own side, or a market order, with the stop that rides on it."""
-        desk, quote = self._desk, self._quote(n)
-        mark = desk.market.mark(n)
-        references = [quote.mid] if mark is None else [quote.mid, mark]
+        desk, is_long = self._desk, side is Side.BUY
+        symbol, mark, reference = desk.symbols[n], desk.market.mark(n), quote.mid
+        if mark is not None:  # Bitget refuses a stop on the wrong side of the *mark* (40917)
+            reference = min(reference, mark) if is_long else max(reference, mark)
         return PlaceOrder(
-            client_oid=life.client_oid(desk.session, second, desk.symbols[n], leg),
-            symbol=desk.symbols[n],
+            client_oid=life.client_oid(desk.session, second, symbol, leg),
+            symbol=symbol,
             side=side,
             kind=kind,
             size=size,
             price=quote.touch(side.opposite) if kind is OrderKind.POST_ONLY else None,
             reduce_only=False,
-            # Bitget refuses a stop on the wrong side of the *mark* (40917).
             stop_price=stop_price(
-                desk.universe.contracts[n],
-                is_long=side is Side.BUY,
-                reference=min(references) if side is Side.BUY else max(references),
-                stop_bps=desk.config.stop_bps,
+                desk.universe.contracts[n], is_long=is_long, reference=reference, stop_bps=desk.config.stop_bps
             ),
             cause=Cause.ENTRY,
         )
 
     def _submit(
-        self,
-        place: PlaceOrder,
-        n: int,
-        second: int,
-        view: View,
-        silence_s: int,
-        exposures: Exposures,
-        decided: Quote | None = None,
+        self, place: PlaceOrder, n: int, moment: _Moment, price: Decimal, decided: Quote | None = None
     ) -> Order | Refusal:
         """Bring an entry before risk and send it.
 
         Args:
+            price: what the limits value it at.
             decided: the market when it was decided to enter, against which the fill is measured; None: now.
         """
-        desk, quote = self._desk, self._quote(n)
-        conditions = self._conditions(n, second, silence_s, view.spread_bps.item(n), view.depth_usdt.item(n))
-        if conditions is None:
+        desk, view = self._desk, moment.view
+        quote = desk.market.quote(n)
+        if quote is None or quote.half_spread < 0:
             return Refusal(gate=Gate.NO_BOOK, reason="no book")
-        price = self._dearer(n, quote.mid)
         verdict = desk.risk.approve_entry(
             place,
             desk.now_ns,
             price=price,
             leverage=desk.leverage[place.symbol],
-            exposure=exposures.of(place.symbol, place.side),
-            conditions=conditions,
+            exposure=moment.exposures.of(place.symbol, place.side),
+            conditions=Conditions(
+                is_linked=moment.is_linked,
+                lag_ns=moment.lag_ns,
+                unknown_orders=moment.unknown_orders,
+                silence_s=moment.silence_s.item(n),
+                spread_bps=view.spread_bps.item(n),
+                depth_usdt=view.depth_usdt.item(n),
+                half_spread=quote.half_spread,
+                tick=desk.universe.contracts[n].tick,
+            ),
         )
         if isinstance(verdict, Refusal):
             return verdict
-        order = desk.place(verdict, second, decided if decided is not None else quote)
-        exposures.add(order.symbol, order.side, order.size * price)
+        order = desk.place(verdict, moment.second, decided if decided is not None else quote)
+        moment.exposures.add(order.symbol, order.side, order.size * price)
         return order
 
-    def _carry_on(self, step: Next, second: int, view: View, silence_s: int, exposures: Exposures) -> bool:
+    def _carry_on(self, step: Next, moment: _Moment) -> bool:
         """Send the next order of a chase; what is refused ends it, but for a second whose placements are used up."""
         chase, desk = step.chase, self._desk
         contract, n = desk.universe.contracts[chase.n], chase.n
@@ -371,17 +386,25 @@ class Entries:
             self._chases.end(chase)
             return False
         side = Side.BUY if chase.sign > 0 else Side.SELL
-        place = self._entry(n, second, side, step.kind, step.size, leg=f"entry-{chase.n_moves + 1}")
+        place = self._entry(n, quote, moment.second, side, step.kind, step.size, leg=f"entry-{chase.n_moves + 1}")
         decided = None
         if chase.mid is not None and chase.half_spread is not None:
             decided = Quote(mid=chase.mid, half_spread=chase.half_spread)
-        sent = self._submit(place, n, second, view, silence_s, exposures, decided)
+        sent = self._submit(place, n, moment, self._dearer(n, quote.mid), decided)
         if isinstance(sent, Refusal):
             if sent.gate is not Gate.ORDER_RATE:
                 self._chases.end(chase)
             return False
         self._chases.sent(chase, sent)
         return True
+
+
+def _first_allowed(wanted: dict[int, _Wish], tilt: Tilt) -> int | None:
+    """Return the best of those that keep the book neutral, None where nobody does."""
+    for n, wish in wanted.items():
+        if tilt.allows(wish.sign, wish.notional, wish.beta):
+            return n
+    return None
 
 
 def _places(is_refused: list[bool]) -> NDArray[np.bool_] | list[int]:

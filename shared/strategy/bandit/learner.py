@@ -242,6 +242,10 @@ class Bandit:
         worth: Floats = net_bps + self._config.bandit_weight * self._bounded(belief.mean_bps, belief)
         return worth
 
+    def explores(self, n: int) -> bool:
+        """Say whether an entry in symbol n would be sent for what it teaches, and has to be paid for."""
+        return n in self._turn.short_bps or self._turn.variant_short_bps is not None
+
     def pay(self, n: int, now_ns: int, share: float) -> bool:
         """Charge what an entry in symbol n costs beyond exploiting; False: it may not be sent.
 
