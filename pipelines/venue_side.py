@@ -28,6 +28,7 @@ from shared.simulator.venue.orders import (
     VenueEvent,
 )
 from shared.simulator.venue.venue import Venue
+from shared.strategy.exact import decimal_of
 from shared.types import (
     NS,
     Action,
@@ -166,17 +167,21 @@ class VenueSide:
         touched = {a.symbol for a in actions if isinstance(a, PlaceOrder)}
         touched |= {held.symbol for held in self.venue.positions(ACCOUNT)}
         touched |= {order.symbol for order in self.venue.pending(ACCOUNT)}
-        marks = []
+        marks: list[tuple[str, float | Decimal, float, float]] = []
         for symbol in sorted(touched):
             n = self._at[symbol]
             bids, asks = tape.bids(t, n), tape.asks(t, n)
+            mark: float | Decimal
+            mark, index, rate = tape.mark(t, n)
             if math.isfinite(bids.item(0)) and math.isfinite(asks.item(0)):
                 self._whole_book[symbol] = bids, asks
+                if mark != mark:  # NaN: valued as the engine values it, by the mid, not by a mark of long ago
+                    mark = (decimal_of(bids.item(0)) + decimal_of(asks.item(0))) / 2
             elif keep_books:
                 bids, asks = self._whole_book.get(symbol, (bids, asks))
             self._last_book[symbol] = bids, asks
             self.venue.set_book(symbol, bids, asks, now_ns)
-            marks.append((symbol, *tape.mark(t, n)))
+            marks.append((symbol, mark, index, rate))
         self.venue.set_marks(marks, now_ns)
         self.venue.settle_funding(now_ns)
         events = self._drained()

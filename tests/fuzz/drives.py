@@ -118,6 +118,15 @@ class Watched:
             assert holding.size != 0
         assert engine.portfolio.equity_usdt.is_finite()
 
+    def sees_all(self) -> bool:
+        """Claim that everything held has a mark or a book now: both sides value it by that."""
+        for symbol in self.simulation.engine.portfolio.holdings:
+            n = self.simulation.engine.symbols.index(symbol)
+            bid, ask, mark = (self.row.item(AT[name], n) for name in ("bid_price_1", "ask_price_1", "mark"))
+            if not math.isfinite(mark) and not math.isfinite(bid + ask):
+                return False
+        return True
+
     def _check_form(self, order: PlaceOrder) -> None:
         """Claim that the exchange would have taken it, had it come at once: every rule here is known to the engine."""
         contract: Contract = self.contracts[order.symbol]
@@ -211,10 +220,14 @@ def lived(case: Case, simulation: Simulation) -> Lived:
     tape, first = Tape(market.values), market.first_second
     simulation.start(first)
     stop_at = market.seconds - FLATTEN_S
+    is_told_at_once = not isinstance(simulation, ExactSimulation)
     for t in range(market.seconds):
         if t == stop_at:
             simulation.stop(first + t)
         simulation.step(tape, t, first + t, market.values[:, t], stacked(case, t))
+        if is_told_at_once and watched.sees_all():
+            ours, theirs = simulation.engine.portfolio.equity_usdt, simulation.side.equity_usdt
+            assert ours == theirs, f"second {t}: the ledger has {ours}, the venue {theirs}"
     try:
         simulation.overtime(tape, first + market.seconds - 1, market.values[:, -1], stacked(case, market.seconds - 1))
     except CrosscutError as error:

@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import msgspec
 import numpy as np
+import pytest
 
 from shared.features.sampler import COLUMNS
 from shared.strategy.config import EngineConfig
@@ -65,3 +66,18 @@ def test_exit_in_a_crossed_book_has_paid_no_negative_spread() -> None:
     (trade,) = found.outcome.trades
     assert trade.entry_spread_usdt > 0
     assert trade.exit_spread_usdt == 0
+
+
+def test_position_without_a_mark_is_worth_the_mid_to_both_sides() -> None:
+    """A ticker that falls silent while the book goes on: the venue does not value, stop or liquidate by an old mark."""
+    made = case(msgspec.structs.replace(TRADING, horizon_s=50, decay_decisions=0, stop_grace_s=30))
+    made.market.values[AT["mark"], 10:] = np.nan
+    for t in range(10, 60):  # down by 2 %: the stop lies one per cent away
+        for name in (f"{side}_price_{k}" for side in ("bid", "ask") for k in range(1, LEVELS + 1)):
+            made.market.values[AT[name], t] = round(made.market.values.item(AT[name], 9, 0) - 0.2 * min(t - 9, 10), 2)
+
+    found = lived(made, screen_of(made))
+
+    assert found.outcome is not None, found.refusal
+    assert [str(trade.exit_cause) for trade in found.outcome.trades[:1]] == ["stop"]
+    assert float(found.outcome.trades[0].exit_price) == pytest.approx(98.9, abs=0.25)
