@@ -94,7 +94,11 @@ def scored_blocks(
     symbols, others = universe.symbols, others or {}
     needs_features = any(one.needs_features for one in (scorer, *others.values()))
     graph = FeatureGraph(FEATURES, symbols) if needs_features else None
-    rows = _Rows(lake, source, symbols, end_s)
+
+    def decode(first_s: int, end_s: int, some: tuple[str, ...]) -> Mapping[str, Floats]:
+        return stored(lake, source, first_s, end_s, some, by_symbol=True).columns
+
+    rows = _Rows(decode, COLUMNS, symbols, end_s, SYMBOLS_AT_ONCE)
     if graph is not None:
         begin = start_s - graph.lookback
         graph.step(_columns(rows.read(begin, np.empty((len(COLUMNS), graph.lookback, len(symbols))))), begin)
@@ -120,14 +124,27 @@ def _columns(values: Floats) -> dict[str, Floats]:
 
 
 class _Rows:
-    """The lake's seconds up to `end_s`, read forwards, every hour decoded once: its file lies by symbol, so that the
-    quarter of it that is a block costs all of it."""
+    """Columns of the lake up to `end_s`, read forwards, every hour decoded once: its file lies by symbol, so that the
+    quarter of it that is a block costs all of it.
 
-    def __init__(self, lake: Path, source: str, symbols: tuple[str, ...], end_s: int) -> None:
-        self._lake, self._source, self._symbols, self._end_s = lake, source, symbols, end_s
+    Args:
+        decode: returns columns of some symbols between two seconds, (T, N), best by symbol (`read.to_arrays`).
+        at_once: symbols that it is asked for: fewer take less memory, and the file's footer is read more often, 15 ms.
+    """
+
+    def __init__(
+        self,
+        decode: Callable[[int, int, tuple[str, ...]], Mapping[str, Floats]],
+        columns: tuple[str, ...],
+        symbols: tuple[str, ...],
+        end_s: int,
+        at_once: int,
+    ) -> None:
+        self._decode_some, self._columns, self._symbols, self._end_s = decode, columns, symbols, end_s
+        self._at_once = at_once
         self._first_s = 0
         # From `_first_s` on, (C, N, T) as its file lies: to turn a block costs a third of turning symbols as they come.
-        self._hour: Floats = np.empty((len(COLUMNS), len(symbols), 0))
+        self._hour: Floats = np.empty((len(columns), len(symbols), 0))
         self._memory: Floats = self._hour
 
     def read(self, begin_s: int, into: Floats) -> Floats:
@@ -146,12 +163,12 @@ class _Rows:
         """Read the rest of an hour, some symbols at a time."""
         end_s = min((first_s // HOUR_S + 1) * HOUR_S, self._end_s)
         if self._memory.shape[2] < end_s - first_s:
-            self._memory = np.empty((len(COLUMNS), len(self._symbols), end_s - first_s))
+            self._memory = np.empty((len(self._columns), len(self._symbols), end_s - first_s))
         self._first_s, self._hour = first_s, self._memory[:, :, : end_s - first_s]
-        for n in range(0, len(self._symbols), SYMBOLS_AT_ONCE):
-            some = slice(n, n + SYMBOLS_AT_ONCE)
-            found = stored(self._lake, self._source, first_s, end_s, self._symbols[some], by_symbol=True).columns
-            for c, name in enumerate(COLUMNS):
+        for n in range(0, len(self._symbols), self._at_once):
+            some = slice(n, n + self._at_once)
+            found = self._decode_some(first_s, end_s, self._symbols[some])
+            for c, name in enumerate(self._columns):
                 self._hour[c, some] = found[name].T
 
 
@@ -170,23 +187,37 @@ class Outcomes(msgspec.Struct, frozen=True):
     label: Floats  # (T, N) class that acting on it would have had (`shared.labels`)
 
 
-def outcomes_of(lake: Path, source: str, symbols: tuple[str, ...], first_second: int, n_seconds: int) -> Outcomes:
-    """Return the labels that the lake holds of a block."""
-    end_s = first_second + n_seconds
-    try:
-        frame = read.collect(
-            read.scan(
-                lake, "labels", source, start_s=first_second, end_s=end_s, symbols=symbols, is_sorted=False
-            ).select("second", "symbol", "mid_bps", "label")
-        )
-    except TableEmpty:
-        nothing = np.full((n_seconds, len(symbols)), np.nan)
-        return Outcomes(nothing, nothing)
-    return outcomes_in(frame, first_second, end_s, symbols)
+class Labelled:
+    """The labels that the lake holds of a window, read forwards up to `end_s`."""
+
+    def __init__(self, lake: Path, source: str, symbols: tuple[str, ...], end_s: int) -> None:
+        self._lake, self._source, self._n_symbols = lake, source, len(symbols)
+        self._rows = _Rows(self._decode, ("mid_bps", "label"), symbols, end_s, max(1, len(symbols)))
+
+    def of(self, first_second: int, n_seconds: int) -> Outcomes:
+        """Return what followed the seconds of a block."""
+        return Outcomes(*self._rows.read(first_second, np.empty((2, n_seconds, self._n_symbols))))
+
+    def _decode(self, first_s: int, end_s: int, symbols: tuple[str, ...]) -> Mapping[str, Floats]:
+        try:
+            frame = read.collect(
+                read.scan(
+                    self._lake, "labels", self._source, start_s=first_s, end_s=end_s, symbols=symbols, is_sorted=False
+                ).select("second", "symbol", "mid_bps", "label")
+            )
+        except TableEmpty:
+            return dict.fromkeys(("mid_bps", "label"), np.full((end_s - first_s, len(symbols)), np.nan))
+        return _labels_in(frame, first_s, end_s, symbols, by_symbol=True)
 
 
 def outcomes_in(frame: pl.DataFrame, start_s: int, end_s: int, symbols: tuple[str, ...]) -> Outcomes:
     """Return labels in rows as arrays."""
-    filled = frame.select("second", "symbol", pl.col("mid_bps", "label").cast(pl.Float64).fill_null(np.nan))
-    arrays = read.to_arrays(filled, start_s, end_s, symbols)
+    arrays = _labels_in(frame, start_s, end_s, symbols, by_symbol=False)
     return Outcomes(arrays["mid_bps"], arrays["label"])
+
+
+def _labels_in(
+    frame: pl.DataFrame, start_s: int, end_s: int, symbols: tuple[str, ...], *, by_symbol: bool
+) -> dict[str, Floats]:
+    filled = frame.select("second", "symbol", pl.col("mid_bps", "label").cast(pl.Float64).fill_null(np.nan))
+    return read.to_arrays(filled, start_s, end_s, symbols, by_symbol=by_symbol)
