@@ -31,6 +31,9 @@ BLOCK_S = 900
 SYMBOLS_AT_ONCE = 80
 """Symbols of an hour decoded at once: 90 MB. Eight lie in one piece of a file, which this divides into."""
 
+LABELLED_AT_ONCE = 152
+"""The same of labels, whose two columns are small beside a file's footer, which is read each time."""
+
 
 class Block(msgspec.Struct, frozen=True):
     """Some seconds of all symbols."""
@@ -129,7 +132,7 @@ class _Rows:
 
     Args:
         decode: returns columns of some symbols between two seconds, (T, N), best by symbol (`read.to_arrays`).
-        at_once: symbols that it is asked for: fewer take less memory, and the file's footer is read more often, 15 ms.
+        at_once: symbols that it is asked for: fewer take less memory, more read the file's footer less often.
     """
 
     def __init__(
@@ -192,7 +195,7 @@ class Labelled:
 
     def __init__(self, lake: Path, source: str, symbols: tuple[str, ...], end_s: int) -> None:
         self._lake, self._source, self._n_symbols = lake, source, len(symbols)
-        self._rows = _Rows(self._decode, ("mid_bps", "label"), symbols, end_s, max(1, len(symbols)))
+        self._rows = _Rows(self._decode, ("mid_bps", "label"), symbols, end_s, LABELLED_AT_ONCE)
 
     def of(self, first_second: int, n_seconds: int) -> Outcomes:
         """Return what followed the seconds of a block."""
