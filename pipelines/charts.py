@@ -31,6 +31,7 @@ COLOURS = {"coin": NULL, "shuffled": SECOND}
 _PIXELS_PER_INCH = 110
 POINTS_MAX = 1200  # of a line: more than a screen has columns
 BARS_MAX = 20
+LOOKS_MAX = 150  # of exposure; more are means of some in a row, else a picture of a day is a blot
 
 NARROW, WIDE = (5.0, 2.9), (10.4, 4.0)  # inches; 72 of the page's units each
 
@@ -140,6 +141,8 @@ def draw_equity(picture: Any, main: Outcome, nulls: Sequence[Outcome], start_s: 
     equity = main.equity_usdt
     at, fall = thinned((equity / np.maximum.accumulate(equity) - 1) * 1e4)
     below.fill_between(at / unit_s, fall, 0, color=BAD, alpha=0.55, linewidth=0)
+    if not fall.any():
+        below.set_ylim(-1.0, 0.0)  # else its axis would be of some thousandths about nothing
     below.set_ylabel("drawdown, bps")
     below.set_xlabel(f"{unit} after {when(start_s)}")
 
@@ -166,9 +169,10 @@ def draw_waterfall(picture: Any, steps: Mapping[str, float], last: str) -> None:
         axes.bar(at, to - begin, bottom=begin, color=colour, width=0.62)
         if at + 1 < len(steps):
             axes.plot([at - 0.31, at + 1.31], [to, to], color=NULL, linewidth=0.6)
+        falls = to < begin  # a label beyond the end that the bar moves to meets neither its neighbours nor the axis
         axes.annotate(
-            _money(to - begin, most), (at, max(begin, to)), ha="center", va="bottom", fontsize=8, color=INK,
-            xytext=(0, 1), textcoords="offset points",
+            _money(to - begin, most), (at, to), ha="center", va="top" if falls else "bottom", fontsize=8, color=INK,
+            xytext=(0, -1.5 if falls else 1), textcoords="offset points",
         )  # fmt: skip
     wide = 9 if len(bars) > 7 else 10
     names = ["\n".join(textwrap.wrap(name.replace("gross, mid to mid", "gross"), wide)) for name in (*steps, last)]
@@ -187,7 +191,7 @@ def _money(value: float, most: float) -> str:
 
 
 def draw_slices(picture: Any, slices: Sequence[Slice], unit: str) -> None:
-    """Draw net by group; of more than fit, the worst and the best."""
+    """Draw net by group with its standard errors; of more than fit, the worst and the best."""
     axes = picture.subplots()
     shown = list(slices)
     if len(shown) > BARS_MAX:
@@ -196,7 +200,10 @@ def draw_slices(picture: Any, slices: Sequence[Slice], unit: str) -> None:
     if not shown:
         nothing(axes, "no trade")
         return
-    axes.bar(range(len(shown)), [one.net_usdt for one in shown], color=[GOOD if s.net_usdt > 0 else BAD for s in shown])
+    nets = [one.net_usdt for one in shown]
+    axes.bar(range(len(shown)), nets, color=[GOOD if net > 0 else BAD for net in nets])
+    errors = np.nan_to_num([one.error_usdt for one in shown])
+    axes.errorbar(range(len(shown)), nets, yerr=errors, fmt="none", ecolor=NULL, elinewidth=1.2)
     names = [one.name.removesuffix("USDT") if unit == "symbol" else one.name for one in shown]
     is_long = len(shown) > 6
     axes.set_xticks(range(len(shown)), names, rotation=60 if is_long else 0, ha="right" if is_long else "center",
@@ -240,21 +247,25 @@ def draw_nulls(picture: Any, outcomes: Sequence[Outcome]) -> None:
 def draw_exposure(picture: Any, main: Outcome, start_s: int) -> None:
     above, below = picture.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     seen = main.exposure
-    if not len(seen.second):
-        nothing(above, "not looked at")
+    if not seen.gross_usdt.any():
+        nothing(above, "nothing was held" if len(seen.second) else "nobody looked")
         nothing(below, "")
         return
     unit_s, unit = _minutes(len(main.equity_usdt))
-    every = max(1, len(seen.second) // (POINTS_MAX // 2))
-    at = (seen.second[::every] - start_s) / unit_s
-    above.fill_between(at, seen.gross_usdt[::every], 0, color=SOFT, alpha=0.35, linewidth=0, label="gross")
-    above.plot(at, seen.net_usdt[::every], color=INK, linewidth=1.0, label="net (long less short)")
+    begins = np.arange(0, len(seen.second), -(-len(seen.second) // LOOKS_MAX))
+    counts = np.diff(np.append(begins, len(seen.second)))
+    at = (seen.second[begins] - start_s) / unit_s
+    gross, net, positions = (
+        np.add.reduceat(values, begins) / counts for values in (seen.gross_usdt, seen.net_usdt, seen.positions)
+    )
+    above.fill_between(at, gross, 0, step="post", color=SOFT, alpha=0.35, linewidth=0, label="gross")
+    above.step(at, net, where="post", color=INK, linewidth=1.0, label="net (long less short)")
     above.axhline(0, color=NULL, linewidth=0.6)
     above.legend(
         fontsize=8, frameon=False, labelcolor=INK, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0), borderpad=0.0
     )
     above.set_ylabel("held, USDT")
-    below.step(at, seen.positions[::every], where="post", color=SOFT, linewidth=1.0)
+    below.step(at, positions, where="post", color=SOFT, linewidth=1.0)
     below.set_ylim(bottom=0)
     below.set_ylabel("positions")
     below.set_xlabel(f"{unit} after the start")

@@ -16,16 +16,18 @@ import numpy as np
 import polars as pl
 
 from pipelines.moments import when
+from pipelines.numbers import plus_minus
 from pipelines.provenance import Provenance
 from pipelines.shortfall import Gap
 from pipelines.simulation import Backtest, Outcome
 from pipelines.skill import NO_SKILL, Skill
 from pipelines.told import ChannelCoverage, Told
-from pipelines.trades import Slice, slices_of
+from pipelines.trades import Slice, net_error_bps, slices_of
 from shared.errors import TableEmpty
 from shared.lake import read
 from shared.lake.layout import MINUTE_S
 from shared.strategy.bandit.records import Record, record_of
+from shared.strategy.config import EngineConfig
 from shared.strategy.portfolio import Trade
 from shared.types import NS
 
@@ -114,16 +116,16 @@ def verdict(judged: Backtest | Page) -> str:
     n = len(main.trades)
     sentence = (
         f"{n:,} trade{'' if n == 1 else 's'} {'earned' if net > 0 else 'lost'} {abs(net):,.2f} USDT after all costs: "
-        f"{_bps(main.net_bps)} of what was traded"
+        f"{_bps(main)} of what was opened"
     )
     if n < TRADES_MIN:
         sentence += " (too few trades to say anything)"
-    beside = [f"{null.name} {_bps(null.net_bps)}" for null in judged.nulls if null.trades]
+    beside = [f"{null.name} {_bps(null)}" for null in judged.nulls if null.trades]
     return sentence + (f"; beside it: {', '.join(beside)}." if beside else ".")
 
 
-def _bps(value: float) -> str:
-    return f"{value:+.2f} bps".replace("-", "−")
+def _bps(outcome: Outcome) -> str:
+    return f"{plus_minus(outcome.net_bps, net_error_bps(outcome.trades), is_signed=True)} bps"
 
 
 def by_symbol(trades: Sequence[Trade]) -> list[Slice]:
@@ -169,6 +171,49 @@ def coverage_of(lake: Path, source: str, start_s: int, end_s: int) -> tuple[Chan
         for channel, states in counted.items()
         if set(states) - {"not_listed"}
     )
+
+
+class Held(msgspec.Struct, frozen=True):
+    """What was held, of equity at the start [1], over all looks."""
+
+    gross_mean: float
+    gross_most: float
+    net_mean: float
+    net_most: float  # of its absolute value
+    positions_mean: float
+    positions_most: int
+
+
+def held_of(outcome: Outcome) -> Held | None:
+    """Return the exposure in a row; None where nobody looked."""
+    seen, start_usdt = outcome.exposure, float(outcome.start_usdt)
+    if not len(seen.second):
+        return None
+    gross, net = seen.gross_usdt / start_usdt, seen.net_usdt / start_usdt
+    return Held(
+        gross_mean=float(gross.mean()),
+        gross_most=float(gross.max()),
+        net_mean=float(net.mean()),
+        net_most=float(np.abs(net).max()),
+        positions_mean=float(seen.positions.mean()),
+        positions_most=int(seen.positions.max()),
+    )
+
+
+def settings_of(page: Page) -> list[tuple[str, str, bool]]:
+    """Return the configuration that traded: field, value, and whether it is another than the default."""
+    if page.provenance is None:
+        return []
+    config, usual = page.provenance.config, EngineConfig()
+    fields = msgspec.structs.fields(EngineConfig)
+    values = [(one.name, getattr(config, one.name), getattr(usual, one.name)) for one in fields]
+    return [(name, _told(value), value != default) for name, value, default in values]
+
+
+def _told(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none named"
+    return "none" if value is None else str(value)
 
 
 def gates_of(outcome: Outcome) -> list[dict[str, Any]]:

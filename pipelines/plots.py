@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from pipelines.charts import plot
 from pipelines.gaps import by_minute
-from pipelines.report import plot
 from shared.lake.layout import HOUR_S, MINUTE_S
 from shared.model import CLASSES
 

@@ -25,23 +25,22 @@ from pipelines import charts, page, provenance
 from pipelines.capacity import capacity_of
 from pipelines.charts import plot
 from pipelines.moments import when
+from pipelines.numbers import figure, money, of_equity, percent, plus_minus, signed
 from pipelines.page import Page, trade_rows, verdict
 from pipelines.simulation import Backtest, Outcome
-from pipelines.trades import METRICS, trades_frame, turnover_of, waterfall_of
+from pipelines.trades import METRICS, net_error_bps, trades_frame, turnover_of, waterfall_of
 from shared import entry, journal
 from shared import settings as settings_module
 from shared.errors import CrosscutError
-
-__all__ = ["figure", "plot", "verdict", "write_outputs", "write_report"]
 
 _LABELS = {
     "total_trades": "trades",
     "avg_duration_s": "mean duration, s",
     "win_rate": "won",
     "profit_factor": "profit factor, won / lost",
-    "total_fees_usdt": "fees, USDT",
-    "total_slippage_usdt": "slippage, USDT",
-    "total_spread_usdt": "spread, USDT",
+    "total_fees_usdt": "fees paid, USDT",
+    "total_slippage_usdt": "slippage paid, USDT",
+    "total_spread_usdt": "half spreads paid, USDT",
     "total_funding_usdt": "funding received, USDT",
     "net_pnl_usdt": "net, USDT",
     "roi": "return on equity",
@@ -79,9 +78,8 @@ def render(shown: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["figure"] = figure
-    environment.filters["signed"] = signed
-    environment.filters["percent"] = percent
+    environment.filters |= {"figure": figure, "signed": signed, "percent": percent}
+    environment.globals["plus_minus"] = plus_minus
     main = shown.main
     waterfall = waterfall_of(main.trades)
     steps = {name: float(value) for name, value in waterfall.steps}
@@ -90,23 +88,26 @@ def render(shown: Page) -> str:
     environment.filters["metric"] = partial(metric, digits=digits)
     capacity = capacity_of(main.executions, main.metrics["total_funding_usdt"])
     by_symbol, by_hour, by_cause = (make(main.trades) for make in (page.by_symbol, page.by_hour, page.by_cause))
-    extremes = sorted(by_symbol, key=lambda one: one.net_usdt)
+    by_symbol = extremes = sorted(by_symbol, key=lambda one: one.net_usdt)
     if len(extremes) > _SLICES_MAX:
         extremes = extremes[: _SLICES_MAX // 2] + extremes[-_SLICES_MAX // 2 :]
     pictures = {
         "equity": charts.svg("equity", charts.draw_equity, main, shown.nulls, shown.start_s, size=charts.NARROW),
         "equity_wide": charts.svg("equitywide", charts.draw_equity, main, shown.nulls, shown.start_s, size=charts.WIDE),
-        "waterfall": charts.svg("waterfall", charts.draw_waterfall, steps if main.trades else {}, "net"),
-        "nulls": charts.svg("nulls", charts.draw_nulls, shown.outcomes),
-        "symbols": charts.svg("symbols", charts.draw_slices, by_symbol, "symbol"),
-        "hours": charts.svg("hours", charts.draw_slices, by_hour, "hour of the day, UTC"),
-        "causes": charts.svg("causes", charts.draw_slices, by_cause, "closed by"),
-        "exposure": charts.svg("exposure", charts.draw_exposure, main, shown.start_s),
-        "capacity": charts.svg("capacity", charts.draw_capacity, capacity),
         "ic": charts.svg("ic", charts.draw_ic, shown.skill),
         "deciles": charts.svg("deciles", charts.draw_deciles, shown.skill),
         "calibration": charts.svg("calibration", charts.draw_calibration, shown.skill),
     }
+    if main.trades:  # of nothing there is no picture
+        pictures |= {
+            "waterfall": charts.svg("waterfall", charts.draw_waterfall, steps, "net"),
+            "nulls": charts.svg("nulls", charts.draw_nulls, shown.outcomes),
+            "symbols": charts.svg("symbols", charts.draw_slices, by_symbol, "symbol"),
+            "hours": charts.svg("hours", charts.draw_slices, by_hour, "hour of the day, UTC"),
+            "causes": charts.svg("causes", charts.draw_slices, by_cause, "closed by"),
+            "exposure": charts.svg("exposure", charts.draw_exposure, main, shown.start_s),
+            "capacity": charts.svg("capacity", charts.draw_capacity, capacity),
+        }
     gap_parts = {} if shown.gap is None else {name: float(value) for name, value in shown.gap.parts.items()}
     if gap_parts:
         pictures["gap"] = charts.svg("gap", charts.draw_waterfall, gap_parts, "gap")
@@ -126,47 +127,15 @@ def render(shown: Page) -> str:
         slices=[("symbol", extremes), ("hour, UTC", by_hour), ("closed by", by_cause)],
         arms=page.arm_records(main.trades),
         turnover=turnover_of(main.trades, main.equity_usdt),
+        errors={outcome.name: net_error_bps(outcome.trades) for outcome in shown.outcomes},
+        held=page.held_of(main),
+        settings=page.settings_of(shown),
         capacity=capacity,
         pictures=pictures,
         gap_parts=gap_parts,
         embedded=None if shown.provenance is None else provenance.encoded(shown.provenance),
         element=provenance.ELEMENT,
     )
-
-
-def figure(value: float | None) -> str:
-    """Return a number as a person reads it; what is not defined is a dash, never 0."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return "–"
-    if value == int(value) and abs(value) < 1e6:
-        return f"{int(value):,}".replace("-", "−")
-    return (f"{value:,.4f}" if abs(value) < 1 else f"{value:,.2f}").replace("-", "−")
-
-
-def signed(value: float | None) -> str:
-    """Return money or bps with its sign, cents with two digits more; what is not defined is a dash."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    digits = 4 if 0 < abs(value) < 0.1 else 2
-    return f"{value + 0.0:+,.{digits}f}".replace("-", "−")  # + 0.0: a cost of nothing is no −0
-
-
-def percent(value: float | None) -> str:
-    """Return a share [1] as a percentage; what is not defined is a dash."""
-    return "–" if value is None or not math.isfinite(value) else f"{value * 100:.1f} %".replace("-", "−")
-
-
-def of_equity(value: float) -> str:
-    """Return a part of the equity [1] as a percentage, to a hundredth of a basis point where it is small."""
-    digits = 4 if 0 < abs(value) < 1e-4 else 3 if 0 < abs(value) < 1e-2 else 1
-    return f"{value * 100:.{digits}f} %".replace("-", "−")
-
-
-def money(value: float | None, *, digits: int) -> str:
-    """Return USDT with its sign and so many digits, the same for all of a page; what is not defined is a dash."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    return f"{round(value, digits) + 0.0:+,.{digits}f}".replace("-", "−")  # + 0.0: nothing is no −0
 
 
 def metric(value: float, name: str, *, digits: int) -> str:

@@ -39,6 +39,13 @@ class Skill(msgspec.Struct, frozen=True, kw_only=True):
     frequency: Floats  # (B,) how often it came true
     rows: Ints  # (B,)
 
+    top_less_bottom_error_bps: float = math.nan  # standard error, from means of minutes
+
+    @property
+    def top_less_bottom_bps(self) -> float:
+        """Return how much further the mid of the highest tenth moved than that of the lowest, before costs."""
+        return float(self.decile_came_bps[-1] - self.decile_came_bps[0])
+
     @property
     def calibration_error(self) -> float:
         """Return the mean of |frequency - probability| over rows [1]; NaN without rows."""
@@ -118,6 +125,7 @@ class SkillMeter:
             probability=self._p[kept] / self._rows[kept],
             frequency=self._hits[kept] / self._rows[kept],
             rows=self._rows[kept].astype(np.int64),
+            top_less_bottom_error_bps=_error(means[:, -1] - means[:, 0]),
         )
 
 

@@ -22,7 +22,7 @@ import polars as pl
 from shared.lake.layout import TABLES
 from shared.strategy.exact import exactly
 from shared.strategy.portfolio import Trade
-from shared.types import Floats, Ints
+from shared.types import NS, Floats, Ints
 
 ZERO = Decimal(0)
 
@@ -151,6 +151,26 @@ def net_bps(trades: Sequence[Trade]) -> float:
     return float(sum((trade.net_usdt for trade in trades), ZERO) / opened * 10_000) if opened else math.nan
 
 
+def net_error_bps(trades: Sequence[Trade]) -> float:
+    """Return the standard error of `net_bps`, a ratio of sums over trades; NaN where all were entered in one minute.
+
+    error = √(G / (G − 1) · Σ e²) / Σ opened, e = Σ net − net_bps · Σ opened within each of the G minutes that entries
+    fell into (Cochran, Sampling Techniques, 1977, 6.3 and 9A.2). Trades of one moment meet the same market: as if they
+    were independent the error would be too small. What moves together for longer than a minute still makes it so.
+    """
+    groups: dict[int, tuple[float, float]] = {}  # minute -> net, opened
+    for trade in trades:
+        minute = trade.entry_ns // (MINUTE_S * NS)
+        net, opened = groups.get(minute, (0.0, 0.0))
+        groups[minute] = net + float(trade.net_usdt), opened + float(trade.opened_usdt)
+    if len(groups) < 2:
+        return math.nan
+    nets, openeds = np.array(list(groups.values())).T
+    total = float(openeds.sum())
+    apart = nets - nets.sum() / total * openeds
+    return math.sqrt(len(groups) / (len(groups) - 1) * float((apart**2).sum())) / total * 1e4
+
+
 def _ratio(returns: Floats, deviation: float) -> float:
     if len(returns) < RATIO_MINUTES_MIN or not deviation > 0:
         return math.nan
@@ -197,6 +217,8 @@ class Slice(msgspec.Struct, frozen=True):
     won: float  # [1]
     net_usdt: float
     net_bps: float  # of what was opened
+    error_bps: float  # its standard error; NaN: all were entered in one minute
+    error_usdt: float  # the same, of net
 
 
 def slices_of(trades: Sequence[Trade], by: Callable[[Trade], str]) -> list[Slice]:
@@ -204,16 +226,20 @@ def slices_of(trades: Sequence[Trade], by: Callable[[Trade], str]) -> list[Slice
     groups: dict[str, list[Trade]] = {}
     for trade in trades:
         groups.setdefault(by(trade), []).append(trade)
-    return [
-        Slice(
-            name=name,
-            trades=len(some),
-            won=sum(trade.net_usdt > 0 for trade in some) / len(some),
-            net_usdt=float(sum((trade.net_usdt for trade in some), ZERO)),
-            net_bps=net_bps(some),
-        )
-        for name, some in sorted(groups.items())
-    ]
+    return [_slice(name, some) for name, some in sorted(groups.items())]
+
+
+def _slice(name: str, trades: Sequence[Trade]) -> Slice:
+    error_bps = net_error_bps(trades)
+    return Slice(
+        name=name,
+        trades=len(trades),
+        won=sum(trade.net_usdt > 0 for trade in trades) / len(trades),
+        net_usdt=float(sum((trade.net_usdt for trade in trades), ZERO)),
+        net_bps=net_bps(trades),
+        error_bps=error_bps,
+        error_usdt=error_bps * 1e-4 * float(sum((trade.opened_usdt for trade in trades), ZERO)),
+    )
 
 
 def turnover_of(trades: Sequence[Trade], equity_usdt: Floats) -> float:

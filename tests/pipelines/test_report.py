@@ -11,12 +11,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from pipelines.page import of_backtest, trade_rows, verdict
-from pipelines.report import figure, money, of_equity, signed, write_report
+from pipelines.numbers import figure, money, of_equity, plus_minus, signed
+from pipelines.page import held_of, of_backtest, trade_rows, verdict
+from pipelines.report import write_report
 from pipelines.simulation import Backtest, Outcome
 from pipelines.skill import NO_SKILL
 from pipelines.told import ChannelCoverage, Told
-from pipelines.trades import metrics_of, net_bps
+from pipelines.trades import NO_EXPOSURE, Exposure, metrics_of, net_bps, net_error_bps
 from pipelines.validation import RankIC
 from shared.strategy.portfolio import Trade
 from tests.pipelines.test_trades import round_trip
@@ -116,10 +117,11 @@ def test_a_window_of_a_minute_with_nothing_in_it_has_dashes_and_no_zeros(tmp_pat
     cells = dict(re.findall(r"<tr><td>([^<]*)</td><td>([^<]*)</td></tr>", text))
     for name in ("won", "profit factor, won / lost", "mean duration, s", "Sharpe (annualised; needs a day)"):
         assert cells[name] == "–"
-    assert "<strong>–</strong>" in text  # net bps of what was traded
+    assert "<strong>–</strong>" in text  # net bps of what was opened
     assert not re.search(r"\bnan\b", re.sub(r"<[^>]*>", "", text).lower())
     assert "−0.00" not in text
-    assert "no fill was kept with its book" in text
+    for heading in ("Where the money went", "By symbol", "By cause", "Exposure", "Capacity", "Largest trades"):
+        assert heading not in text, "a picture of nothing"
     assert "Nothing: either nothing was claimed" in text
 
 
@@ -178,7 +180,8 @@ def test_the_page_says_how_sure_a_win_rate_is(tmp_path: Path) -> None:
     """Win rates stand with Wilson's interval and Sharpe ratios with their error: one win of two is 9 to 91 percent."""
     text = page(tmp_path, backtest("bitget", TRADES))
 
-    assert "<td>all</td><td>2</td><td>−62.00</td><td>50.0 % [9.5 %, 90.5 %]</td><td>–</td>" in text
+    row = re.sub(' class="pm"', "", text)
+    assert "<td>all</td><td>2</td><td>−62.00</td><td>50.0 % [9.5 %, 90.5 %]</td><td>–</td>" in row
 
 
 def test_few_trades_are_called_few() -> None:
@@ -237,3 +240,62 @@ def test_outcome_is_immutable() -> None:
     with pytest.raises(AttributeError):
         backtest("bitget", TRADES).seed = 8  # type: ignore[misc]
     assert msgspec.structs.replace(backtest("bitget", TRADES), seed=8).seed == 8
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "said"),
+    [
+        (7.14, 0.9997, "7.1 ± 1.0"),
+        (14.38, 2.19, "14.4 ± 2.2"),
+        (-0.7735, 1.0, "−0.8 ± 1.0"),
+        (0.3466, 0.0168, "0.347 ± 0.017"),
+        (12345.0, 678.0, "12,345 ± 678"),
+        (-0.0001, 0.5, "0.00 ± 0.50"),
+        (3.5, math.nan, "3.50"),
+        (3.5, None, "3.50"),
+        (3.5, 0.0, "3.50"),
+        (math.nan, 1.0, "–"),
+        (None, None, "–"),
+    ],
+)
+def test_a_value_has_no_more_digits_than_its_error_allows(value: float | None, error: float | None, said: str) -> None:
+    """Two digits of the error, and the value to the same place; without an error as many as any figure."""
+    assert plus_minus(value, error) == said
+
+
+def test_every_result_has_its_error_and_every_null_its_distance(tmp_path: Path) -> None:
+    """Net bps with an error in the head, in the table beside the nulls and by symbol, and how far it stands above each."""
+    minutes = [round_trip("100", str(Decimal("100.9") + n % 3), "5", fee="0.3", n=1 + 61 * n) for n in range(8)]
+    judged = backtest("bitget", tuple(minutes))
+    coin = tuple(round_trip("100", str(Decimal("99.7") + Decimal(n % 2) / 10), "1", n=1 + 61 * n) for n in range(8))
+    judged = msgspec.structs.replace(judged, nulls=(outcome("coin", coin),))
+
+    text = page(tmp_path, judged)
+
+    said = plus_minus(judged.main.net_bps, net_error_bps(minutes), is_signed=True)
+    assert " ± " in said
+    assert f"{said} bps of what was opened" in text
+    assert text.count(said) >= 4  # sentence, card, by symbol, by cause
+    above = judged.main.net_bps - judged.nulls[0].net_bps
+    error = math.hypot(net_error_bps(minutes), net_error_bps(coin))
+    assert plus_minus(above, error, is_signed=True) in text
+    assert "model above this null" in text
+
+
+def test_the_page_says_what_its_figures_mean_and_what_was_held(tmp_path: Path) -> None:
+    """Each word that a reader could take otherwise has a definition; exposure is told in multiples of equity."""
+    seen = Exposure(
+        1_760_000_000 + 10 * np.arange(4), np.array([0.0, 500.0, 1500.0, 0.0]), np.array([0.0, 500.0, -500.0, 0.0]),
+        np.array([0, 1, 3, 0]),
+    )  # fmt: skip
+    judged = backtest("bitget", TRADES)
+    judged = msgspec.structs.replace(judged, main=msgspec.structs.replace(judged.main, exposure=seen))
+
+    text = page(tmp_path, judged)
+
+    for term in ("net bps of what was opened", "turnover", "rank IC", "deflated Sharpe", "calibration error", "parity"):
+        assert f"<dt>{term}" in text
+    assert "<td>gross, × equity at the start</td><td>0.5000</td><td>1.50</td>" in text
+    assert "<td>net, × equity at the start</td><td>0</td><td>0.5000</td>" in text
+    assert "<td>positions</td><td>1</td><td>3</td>" in text
+    assert held_of(msgspec.structs.replace(judged.main, exposure=NO_EXPOSURE)) is None

@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.trades import METRICS, MINUTE_S, RATIO_MINUTES_MIN, metrics_of, net_bps, trades_frame, waterfall_of
+from pipelines.trades import (
+    METRICS,
+    MINUTE_S,
+    RATIO_MINUTES_MIN,
+    metrics_of,
+    net_bps,
+    net_error_bps,
+    slices_of,
+    trades_frame,
+    waterfall_of,
+)
 from shared.lake.layout import TABLES
 from shared.strategy.portfolio import Portfolio, Quote, Trade
 from shared.types import NS, Cause, Filled, Floats, Side
@@ -104,6 +114,60 @@ def test_net_bps_is_one_definition() -> None:
 
     assert net_bps([small]) == pytest.approx(small.net_bps)
     assert net_bps([small, large]) == pytest.approx((10 - 9) / 1000 * 1e4)
+
+
+def entered(minutes: list[int], nets: list[str], size: str = "1") -> list[Trade]:
+    """Return trades of 100 USDT and so much profit each, entered in these minutes."""
+    found = []
+    for n, (minute, net) in enumerate(zip(minutes, nets, strict=True)):
+        trade = round_trip("100", str(Decimal(100) + Decimal(net)), size, n=60 * minute + n % 50)
+        found.append(trade)
+    return found
+
+
+def test_error_of_net_bps_is_that_of_a_mean_where_trades_are_alike() -> None:
+    """Trades of one size, one a minute: the textbook's standard error of their mean; twice the money changes nothing."""
+    nets = ["0.1", "-0.3", "0.2", "0.5", "-0.1"]
+    bps = 1e4 * np.array(nets, float) / 100
+
+    for size in ("1", "2"):
+        found = net_error_bps(entered([1, 2, 3, 4, 5], nets, size))
+        assert found == pytest.approx(bps.std(ddof=1) / np.sqrt(5))
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.decimals(-2, 2, places=3)), min_size=2, max_size=40))
+@settings(max_examples=50, deadline=None)
+def test_error_of_net_bps_knows_what_is_one_moment(made: list[tuple[int, Decimal]]) -> None:
+    """The same trade twice in its minute is no second observation: the error stays; in minutes of their own it shrinks
+    by √2 where minutes are many. All in one minute, there is none."""
+    minutes, nets = [minute for minute, _ in made], [str(net) for _, net in made]
+
+    once = net_error_bps(entered(minutes, nets))
+    doubled = net_error_bps(entered(minutes * 2, nets * 2))
+    apart = net_error_bps(entered(minutes + [minute + 100 for minute in minutes], nets * 2))
+
+    n = len(set(minutes))
+    if n == 1:
+        assert np.isnan(once)
+        assert np.isnan(doubled)
+        return
+    assert doubled == pytest.approx(once, rel=1e-9, abs=1e-12)
+    assert apart == pytest.approx(once * np.sqrt((n - 1) / (2 * n - 1)), rel=1e-9, abs=1e-12)
+
+
+def test_error_of_net_bps_is_near_the_jackknifes() -> None:
+    """Of trades of many sizes it is what leaving out each minute in turn says, which knows nothing of the formula."""
+    rng = np.random.default_rng(5)
+    trades: list[Trade] = []
+    for minute in range(60):
+        for _ in range(int(rng.integers(1, 5))):
+            price = str(round(100 + rng.normal(0.05, 0.3), 2))
+            trades.append(round_trip("100", price, str(int(rng.integers(1, 9))), n=60 * minute + int(rng.integers(40))))
+    left = [net_bps([t for t in trades if t.entry_ns // (60 * NS) != minute]) for minute in range(60)]
+
+    jackknife = np.sqrt(59 / 60 * np.sum((np.array(left) - np.mean(left)) ** 2))
+
+    assert net_error_bps(trades) == pytest.approx(jackknife, rel=0.05)
 
 
 def test_frame_is_the_lakes_table() -> None:
@@ -218,3 +282,16 @@ def test_waterfall_by_hand() -> None:
         ("funding", Decimal(0)),
     )
     assert found.net_usdt == Decimal("3.24")  # 200.2 - (49.65 + 147.15) - 0.16
+
+
+def test_slices_have_their_own_errors() -> None:
+    """A slice's error is that of its trades alone, in bps and in USDT; of one minute there is none."""
+    trades = entered([1, 2, 3, 3], ["0.1", "-0.3", "0.2", "0.4"])
+
+    (whole,) = slices_of(trades, lambda _: "all")
+    (last,) = slices_of(trades[2:], lambda _: "3")
+
+    assert whole.error_bps == net_error_bps(trades)
+    assert whole.error_usdt == pytest.approx(whole.error_bps * 1e-4 * 400)
+    assert np.isnan(last.error_bps)
+    assert np.isnan(last.error_usdt)

@@ -33,6 +33,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     sharpe: float | None  # per trade; None: fewer than three trades, or all the same
     sharpe_se: float | None
 
+    @property
+    def mean_se(self) -> float | None:
+        """Return the standard error of the mean, in bps, as if trades were independent; None without a Sharpe."""
+        return abs(self.mean_bps / self.sharpe) / math.sqrt(self.trades) if self.sharpe else None
+
 
 def record_of(arm: str, net_bps: Floats) -> Record:
     """Return the record of at least one trade."""
