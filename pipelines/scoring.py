@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from pipelines.kept_scores import KeptScores
 from pipelines.seconds import stored
 from shared.errors import TableEmpty
 from shared.features.catalog import FEATURES
@@ -83,6 +84,7 @@ def scored_blocks(
     others: Mapping[str, Scorer] | None = None,
     look: Callable[[int, Features | None], None] | None = None,
     block_s: int | None = None,
+    kept: KeptScores | None = None,
 ) -> Iterator[Block]:
     """Yield the window in blocks of about `BLOCK_S` rows with their scores; the graph carries its state across.
 
@@ -93,10 +95,18 @@ def scored_blocks(
         others: further scorers by name, for engines that choose among several.
         look: is shown each block's first second and features, (T, N, F), before its scores, and keeps none of
             them, for the next block's lie in the same place; None: nobody looks.
+        kept: gives the scores if it holds them, else keeps them for the next pass; None: this is the only one.
     """
     symbols, others = universe.symbols, others or {}
-    needs_features = any(one.needs_features for one in (scorer, *others.values()))
+    scorers = (scorer, *others.values())
+    names = ("", *others)  # the configured one may be called like one of the others
+    n_blocks = max(1, round((end_s - start_s) / (block_s or BLOCK_S)))
+    bounds = [start_s + round((end_s - start_s) * k / n_blocks) for k in range(n_blocks + 1)]
+    is_known = kept is not None and look is None and kept.holds(bounds, names)
+    needs_features = not is_known and any(one.needs_features for one in scorers)
     graph = FeatureGraph(FEATURES, symbols) if needs_features else None
+    if kept is not None and not is_known:
+        kept.begin(bounds, names, len(symbols))
 
     def decode(first_s: int, end_s: int, some: tuple[str, ...]) -> Mapping[str, Floats]:
         return stored(lake, source, first_s, end_s, some, by_symbol=True).columns
@@ -105,21 +115,26 @@ def scored_blocks(
     if graph is not None:
         begin = start_s - graph.lookback
         graph.step(_columns(rows.read(begin, np.empty((len(COLUMNS), graph.lookback, len(symbols))))), begin)
-    n_blocks = max(1, round((end_s - start_s) / (block_s or BLOCK_S)))
-    bounds = [start_s + round((end_s - start_s) * k / n_blocks) for k in range(n_blocks + 1)]
     longest = max(end - begin for begin, end in pairwise(bounds))
     memory = [np.empty((len(COLUMNS), longest, len(symbols))) for _ in range(min(2, n_blocks))]
     # Used again: fresh memory costs a tenth of computing features.
     room = np.empty((longest, len(symbols), len(FEATURES)), np.float32) if graph is not None else None
     for k, (begin, end) in enumerate(pairwise(bounds)):
         values = rows.read(begin, memory[k % 2][:, : end - begin])
-        columns = _columns(values)
-        out = room[: end - begin] if room is not None else None
-        features = graph.step(columns, begin, out) if graph is not None else None
-        if look is not None:
-            look(begin, features)
-        said = {name: other.score(features, columns, begin) for name, other in others.items()}
-        yield Block(begin, values, scorer.score(features, columns, begin), said)
+        if kept is not None and is_known:
+            said = kept.read(begin, len(scorers))
+        else:
+            columns = _columns(values)
+            out = room[: end - begin] if room is not None else None
+            features = graph.step(columns, begin, out) if graph is not None else None
+            if look is not None:
+                look(begin, features)
+            said = [one.score(features, columns, begin) for one in scorers]
+            if kept is not None:
+                kept.write(begin, said)
+        yield Block(begin, values, said[0], dict(zip(others, said[1:], strict=True)))
+    if kept is not None and not is_known:
+        kept.end(bounds, names)
 
 
 def _columns(values: Floats) -> dict[str, Floats]:

@@ -21,6 +21,7 @@ import numpy as np
 
 from pipelines.backtest_journal import BacktestJournal, JournalPlan
 from pipelines.decisions import DecisionLog
+from pipelines.kept_scores import KeptScores
 from pipelines.moments import when
 from pipelines.scoring import Block, Labelled, Stacked, scored_blocks, stacked, turned
 from pipelines.skill import NO_SKILL, Skill, SkillMeter
@@ -427,6 +428,7 @@ def drive(
     others: Mapping[str, Scorer] | None = None,
     meter: SkillMeter | None = None,
     look: Callable[[int, Features | None], None] | None = None,
+    kept: KeptScores | None = None,
     on_progress: Callable[[float], None] = lambda share: None,
 ) -> list[Outcome]:
     """Live through a window with several engines; features and scores are computed once for all of them.
@@ -435,12 +437,13 @@ def drive(
         others: the further scorers that some of the engines choose among, by name (`others_of`).
         meter: gathers what the scores knew; None: nobody asks.
         look: as `scored_blocks` says; None: nobody looks.
+        kept: as `scored_blocks` says; None: there is no other pass.
     """
     for run in runs:
         run.simulation.start(start_s)
     labels = Labelled(lake, source, universe.symbols, end_s)
     last: tuple[Block, list[Scores | Stacked]] | None = None
-    for block in scored_blocks(lake, source, universe, scorer, start_s, end_s, others=others, look=look):
+    for block in scored_blocks(lake, source, universe, scorer, start_s, end_s, others=others, look=look, kept=kept):
         tape = Tape(block.values)
         stacks = [run.scores(block) for run in runs]
         stop_at = end_s - FLATTEN_S - block.first_second

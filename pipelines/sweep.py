@@ -1,11 +1,11 @@
 """`python -m pipelines.sweep`: many configurations over one window, whose features and scores are computed once.
 
 Every configuration is the live engine with a venue of its own (`pipelines.simulation`); what they share are the
-seconds, the features and the scores, which cost most. Each is a run of MLflow and counts as a trial: what the best of
-them is worth is deflated by all of them, and by everything that was tried on the source before.
+features and the scores, which cost most, and the seconds of a pass. Each is a run of MLflow and counts as a trial: what
+the best of them is worth is deflated by all of them, and by everything that was tried on the source before.
 
     --grid top_k=5,10 --grid confidence_min=0.4,0.5,0.6        every combination, in one pass
-    --grid confidence_min=0.35..0.7 --trials 24                searched by Optuna, some configurations a pass
+    --grid confidence_min=0.35..0.7 --trials 24                searched by Optuna, eight configurations a pass
 
 Nothing is chosen for you: the table says what the best one would have earned *after* it was the best of so many. To
 look at one closer, give its values to `pipelines.backtest --set`.
@@ -28,6 +28,7 @@ import polars as pl
 from pipelines import trials
 from pipelines.backtest import SEED, STYLES, Candidate, candidate, judged_window
 from pipelines.choices import Between, Choice, changed, choices_of, grid_of, typed
+from pipelines.kept_scores import KeptScores
 from pipelines.moments import second_of, when
 from pipelines.resources import resolve_source
 from pipelines.run_metrics import outcome_metrics
@@ -55,7 +56,7 @@ from shared.strategy.sizing import check_affordable
 from shared.types import NS, OrderKind
 
 AT_ONCE = 8
-"""Configurations that Optuna is asked for at a time: each pass reads, computes and scores the window anew."""
+"""Configurations that Optuna is asked for at a time: each pass reads the window's seconds anew."""
 
 
 class Tried(msgspec.Struct, frozen=True):
@@ -83,6 +84,7 @@ class Swept(msgspec.Struct, frozen=True):
     best: Trials | None  # of the best; None: none has an outcome
     run_id: str | None  # of the best
     passes: int  # over the window
+    scored: int = 1  # of these: computed features and scores
 
     @property
     def winner(self) -> Tried | None:
@@ -100,8 +102,14 @@ class Window(msgspec.Struct, frozen=True):
     equity_usdt: Decimal = EQUITY_USDT
 
 
-def run_together(window: Window, judged: Candidate, base: EngineConfig, some: Sequence[dict[str, Any]]) -> list[Tried]:
+def run_together(
+    window: Window, judged: Candidate, base: EngineConfig, some: Sequence[dict[str, Any]],
+    kept: KeptScores | None = None,
+) -> list[Tried]:  # fmt: skip
     """Run some configurations in one pass; one that contradicts itself or affords nothing is refused, others go on.
+
+    Args:
+        kept: has the scores of an earlier pass, or takes them for a later one; None: there is no other pass.
 
     Raises:
         NotEnoughData, TableEmpty: the window is too short or was not recorded.
@@ -127,7 +135,7 @@ def run_together(window: Window, judged: Candidate, base: EngineConfig, some: Se
             window.lake, window.source, universe, judged.scorer,
             [Run(simulation, own_scores(simulation.engine.config)) for simulation in simulations.values()],
             start_s=window.start_s, end_s=window.end_s,
-            others=others_of(simulation.engine.config for simulation in simulations.values()),
+            others=others_of(simulation.engine.config for simulation in simulations.values()), kept=kept,
         )  # fmt: skip
         for number, outcome in zip(simulations, outcomes, strict=True):
             tried[number] = msgspec.structs.replace(tried[number], outcome=outcome)
@@ -137,8 +145,11 @@ def run_together(window: Window, judged: Candidate, base: EngineConfig, some: Se
 def search(
     window: Window, judged: Candidate, base: EngineConfig, choices: Mapping[str, Choice], *, n_trials: int,
     on_progress: Callable[[str], None] = lambda line: None,
-) -> tuple[list[Tried], int]:  # fmt: skip
-    """Let Optuna choose, `AT_ONCE` configurations a pass; return what was tried and how many passes that took."""
+) -> tuple[list[Tried], int, int]:  # fmt: skip
+    """Let Optuna choose, `AT_ONCE` configurations a pass; scores are computed in the first and kept for the others.
+
+    Returns: (what was tried, passes over the window, passes that computed features and scores: 1 where there is room).
+    """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -147,19 +158,20 @@ def search(
     )
     tried: list[Tried] = []
     passes = 0
-    while len(tried) < n_trials:
-        asked = [study.ask() for _ in range(min(AT_ONCE, n_trials - len(tried)))]
-        wanted = [{name: _suggested(trial, name, choice) for name, choice in choices.items()} for trial in asked]
-        found = run_together(window, judged, base, wanted)
-        passes += 1
-        for trial, one in zip(asked, found, strict=True):
-            if one.outcome is None:
-                study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            else:
-                study.tell(trial, max(one.worth, -1e6))  # never traded: worse than any that did
-            tried.append(msgspec.structs.replace(one, number=len(tried)))
-        on_progress(f"{len(tried)} of {n_trials} configurations")
-    return tried, passes
+    with KeptScores() as kept:
+        while len(tried) < n_trials:
+            asked = [study.ask() for _ in range(min(AT_ONCE, n_trials - len(tried)))]
+            wanted = [{name: _suggested(trial, name, choice) for name, choice in choices.items()} for trial in asked]
+            found = run_together(window, judged, base, wanted, kept if n_trials > AT_ONCE else None)
+            passes += 1
+            for trial, one in zip(asked, found, strict=True):
+                if one.outcome is None:
+                    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                else:
+                    study.tell(trial, max(one.worth, -1e6))  # never traded: worse than any that did
+                tried.append(msgspec.structs.replace(one, number=len(tried)))
+            on_progress(f"{len(tried)} of {n_trials} configurations")
+    return tried, passes, max(1, kept.computed)
 
 
 def _suggested(trial: Any, name: str, choice: Choice) -> Any:
@@ -181,9 +193,9 @@ def sweep(
         n_trials: how many Optuna may choose; None: every combination.
     """
     if n_trials is None:
-        tried, passes = run_together(window, judged, base, grid_of(choices)), 1
+        tried, passes, scored = run_together(window, judged, base, grid_of(choices)), 1, 1
     else:
-        tried, passes = search(window, judged, base, choices, n_trials=n_trials, on_progress=on_progress)
+        tried, passes, scored = search(window, judged, base, choices, n_trials=n_trials, on_progress=on_progress)
     tried.sort(key=lambda one: (one.outcome is None, -one.worth, one.number))
     best, run_id = None, None
     for one in reversed(tried):
@@ -192,7 +204,7 @@ def sweep(
         returns = trials.returns_of(one.outcome.equity_usdt, window.start_s)
         best = trials.find(tracking, window.source, returns, training_run=judged.training_run)
         run_id = _log(tracking, window, judged, one, best if one is tried[0] else None)
-    return Swept(tuple(tried), best, run_id, passes)
+    return Swept(tuple(tried), best, run_id, passes, scored)
 
 
 def _log(tracking: Tracking, window: Window, judged: Candidate, one: Tried, worth: Trials | None) -> str:
@@ -268,7 +280,8 @@ def words(swept: Swept, judged: Candidate, window: Window) -> str:
     n = len(swept.tried)
     lines = [
         f"{n} configuration{'' if n == 1 else 's'} of {_name(judged)} on {window.source}, {when(window.start_s)} to "
-        f"{when(window.end_s)}, features and scores computed {'once' if swept.passes == 1 else f'{swept.passes} times'}"
+        f"{when(window.end_s)}, features and scores computed {'once' if swept.scored == 1 else f'{swept.scored} times'}"
+        + (f", seconds read {swept.passes} times" if swept.passes > 1 else "")
     ]
     with pl.Config(
         tbl_formatting="MARKDOWN", tbl_hide_column_data_types=True, tbl_hide_dataframe_shape=True, tbl_rows=20,

@@ -15,9 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from pipelines import kept_scores, scoring
 from pipelines import sweep as sweeps
 from pipelines.backtest import Candidate
 from pipelines.choices import Between, changed, choice_of, choices_of, grid_of, one_each, typed
+from pipelines.kept_scores import KeptScores
 from pipelines.simulation import run_backtest
 from pipelines.sweep import Window, main, run_together, search, sweep, table_of, words
 from pipelines.tracking import EXPERIMENT_BACKTESTS, Tracking
@@ -112,8 +114,8 @@ def test_optuna_asks_for_some_at_a_time_and_repeats_itself(window: Window, monke
     monkeypatch.setattr(sweeps, "AT_ONCE", 2)
     choices = choices_of(["confidence_min=0.3..0.6", "top_k=2..6", "entry_kind=market,post_only"])
 
-    tried, passes = search(window, judged(), BASE, choices, n_trials=3)
-    again, _ = search(window, judged(), BASE, choices, n_trials=3)
+    tried, passes, _ = search(window, judged(), BASE, choices, n_trials=3)
+    again, *_ = search(window, judged(), BASE, choices, n_trials=3)
 
     assert passes == 2
     assert [one.changes for one in tried] == [one.changes for one in again]
@@ -122,6 +124,47 @@ def test_optuna_asks_for_some_at_a_time_and_repeats_itself(window: Window, monke
         assert one.changes["top_k"] in range(2, 7)
         assert isinstance(one.changes["entry_kind"], OrderKind)
         assert math.isfinite(one.worth) or one.worth == -math.inf
+
+
+def test_search_computes_scores_once_and_no_outcome_knows_the_difference(
+    window: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three passes read what the first has kept; where the disk has no room each computes anew, to the same bits."""
+    monkeypatch.setattr(sweeps, "AT_ONCE", 1)
+    monkeypatch.setattr(scoring, "BLOCK_S", 50)  # four blocks
+    choices = choices_of(["confidence_min=0.3..0.6", "top_k=2..6"])
+    sharing, alone = judged(), judged()
+
+    tried, passes, scored = search(window, sharing, BASE, choices, n_trials=3)
+    monkeypatch.setattr(kept_scores, "FREE_SHARE_MAX", 0.0)
+    again, _, scored_again = search(window, alone, BASE, choices, n_trials=3)
+
+    assert (passes, scored, scored_again) == (3, 1, 3)
+    assert sharing.scorer.asked == 4  # type: ignore[attr-defined]
+    assert alone.scorer.asked == 12  # type: ignore[attr-defined]
+    for one, other in zip(tried, again, strict=True):
+        assert one.changes == other.changes
+        assert one.outcome is not None
+        assert other.outcome is not None
+        assert one.outcome.trades == other.outcome.trades
+        assert (one.outcome.equity_usdt == other.outcome.equity_usdt).all()
+    assert any(one.outcome is not None and one.outcome.trades for one in tried)
+
+
+def test_scores_of_other_scorers_or_other_seconds_are_not_taken_for_those_asked_for(window: Window) -> None:
+    """A variant more, a window less: what is kept does not answer, and is computed."""
+    candidate = judged()
+    variants = {"variants": ("rules/30s",)}
+    shorter = msgspec.structs.replace(window, end_s=window.end_s - 40)
+
+    with KeptScores() as kept:
+        for asked_of, changes in ((window, {}), (window, variants), (shorter, variants)):
+            [shared] = run_together(asked_of, candidate, BASE, [changes], kept)
+            [alone] = run_together(asked_of, judged(), BASE, [changes])
+            assert shared.outcome is not None
+            assert alone.outcome is not None
+            assert shared.outcome.trades == alone.outcome.trades
+        assert kept.computed == 3
 
 
 @given(
