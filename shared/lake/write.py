@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -152,15 +152,8 @@ def write_table(
         LakeError: the disk refuses.
     """
     assert table not in RECEIPTS, f"{table} is written by WriteAheadLog and seal"
-    about = TABLES[table]
-    frame = frame.select(_checked_columns(table, frame)).sort(about.key, maintain_order=True)
+    frame = _by_key(table, frame.select(_checked_columns(table, frame)))
     _check_hour(table, frame, hour)
-    if about.is_keyed:
-        # Sorted by it, so equal ones are neighbours: a tenth of the time of hashing every key.
-        is_twice = frame.select(
-            pl.all_horizontal(pl.col(name) == pl.col(name).shift() for name in about.key).any()
-        ).item()
-        assert not is_twice, f"{table}: {about.key} must be unique, found twice"
     with hour_lock(root, source, hour):
         return _write(
             root, layout.partition_path(root, table, source, hour, part), table, source, hour, frame, provenance
@@ -194,13 +187,34 @@ def write_parts(
 def _in_order(table: str, parts: Iterable[pl.DataFrame], hour: int) -> Iterator[pl.DataFrame]:
     last = ""
     for given in parts:
-        part = given.select(_checked_columns(table, given)).sort(TABLES[table].key)
+        part = _by_key(table, given.select(_checked_columns(table, given)))
         _check_hour(table, part, hour)
-        assert not part.select(TABLES[table].key).is_duplicated().any(), f"{table}: keys must be unique, found twice"
         if part.height:
             assert part["symbol"][0] > last, f"{table}: {part['symbol'][0]} came behind {last}"
             last = part["symbol"][-1]
         yield part
+
+
+def _by_key(table: str, frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows in the order of the table's key, which no two may share where it is one."""
+    about = TABLES[table]
+    if _increases(frame, about.key):  # as most that is written does: a quarter of the time of sorting it again
+        return frame
+    frame = frame.sort(about.key, maintain_order=True)
+    # Sorted by it, so equal ones are neighbours: a tenth of the time of hashing every key.
+    same = pl.all_horizontal(pl.col(name) == pl.col(name).shift() for name in about.key).any()
+    assert not about.is_keyed or not frame.select(same).item(), f"{table}: {about.key} must be unique, found twice"
+    return frame
+
+
+def _increases(frame: pl.DataFrame, key: Sequence[str]) -> bool:
+    """Tell whether every row's key is known and greater than the one before it."""
+    is_greater = pl.lit(value=False)
+    for name in reversed(key):
+        value, before = pl.col(name), pl.col(name).shift()
+        is_greater = (value > before) | ((value == before) & is_greater)
+    # The first row has none before it, which is null, as is what a null is compared with.
+    return frame.select(is_greater.slice(1).all(ignore_nulls=False)).item() is True
 
 
 def _checked_columns(table: str, frame: pl.DataFrame) -> list[str]:

@@ -375,6 +375,26 @@ def test_write_table_asserts_hour_and_key(tmp_path: Path) -> None:
         write.write_table(tmp_path, "seconds", r.SOURCE, r.HOUR, pl.concat([frame, frame]), {})
 
 
+KEYS = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["", "A", "AB", "B", "龙"]), st.integers(0, 3)))
+
+
+@settings(max_examples=80, deadline=None)
+@given(KEYS, st.booleans())
+def test_rows_are_sorted_by_their_key_whether_they_were_or_not(
+    keys: list[tuple[str, str, int]], is_sorted: bool
+) -> None:
+    """As Python sorts keys, in any order given; a key that is there twice is seen in any order, too."""
+    given_keys = sorted(keys) if is_sorted else keys
+    about = TABLES["decisions"]
+    frame = pl.DataFrame(given_keys, schema={name: about.columns[name] for name in about.key}, orient="row")
+
+    if len(set(keys)) < len(keys):
+        with pytest.raises(AssertionError, match="must be unique"):
+            write._by_key("decisions", frame)
+    else:
+        assert write._by_key("decisions", frame).rows() == sorted(keys)
+
+
 def test_features_hold_any_float32_columns(tmp_path: Path) -> None:
     """The features table takes the columns of the graph, all float32, and refuses a float64."""
     frame = seconds_frame(r.HOUR).select("second", "symbol", spread_bps=pl.lit(1.5, pl.Float32))
