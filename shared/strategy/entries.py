@@ -14,6 +14,7 @@ Python touches what was chosen, arrays do the rest.
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -73,6 +74,7 @@ class Entries:
         wanted = set(desk.config.symbols) if desk.config.symbols else set(desk.symbols)
         self._unwanted = _places([symbol not in wanted for symbol in desk.symbols])
         self._untradable = _places([contract.status != "normal" for contract in desk.universe.contracts])
+        self._side_band, self._beta_band = decimal_of(desk.config.side_band), decimal_of(desk.config.beta_band)
         self._clusters = {contract.symbol: cluster_of(contract) for contract in desk.universe.contracts}
         self._less: Floats = np.zeros(n_symbols)  # net edge less the penalty for turnover, of the last decision, bps
         self.why: Gates = np.full(n_symbols, Gate.NOT_ADOPTED, np.uint8)
@@ -155,7 +157,7 @@ class Entries:
         if not any(slots):
             ranking.close(why)
             return []
-        draws = self._philox.uniforms(desk.seed, second, len(desk.symbols))
+        draws = partial(self._philox.uniforms, desk.seed, second, len(desk.symbols))
         ordered = desk.bandit.order(
             second,
             desk.now_ns,
@@ -206,7 +208,9 @@ class Entries:
             (Gate.SPREAD, ~(view.spread_bps <= config.spread_bps_max)),
             (Gate.DEPTH, ~(view.depth_usdt >= config.depth_usdt_min)),
         ]
-        if not self._is_null:
+        if self._is_null:
+            verdicts.append((Gate.CONFIDENCE, view.scores.direction == 0))
+        else:
             verdicts += [
                 (Gate.CONFIDENCE, view.is_unsure),
                 (Gate.MARGIN, view.is_narrow),
@@ -261,7 +265,7 @@ class Entries:
         """Return how far the book leans, and how far it may."""
         desk, config = self._desk, self._desk.config
         gross_max = gross_max_usdt(config, equity, config.leverage)
-        tilt = Tilt(gross_max * decimal_of(config.side_band), gross_max * decimal_of(config.beta_band))
+        tilt = Tilt(gross_max * self._side_band, gross_max * self._beta_band)
         for symbol, holding in desk.portfolio.holdings.items():
             tilt.add(holding.sign, holding.notional_usdt, self._beta(desk.at.get(symbol)))
         for order in desk.orders.working:

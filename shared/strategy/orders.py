@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+from collections import deque
 from collections.abc import Iterator
 from decimal import Decimal
 
@@ -217,12 +218,14 @@ class Orders:
 
     def __init__(self) -> None:
         self._orders: dict[str, Order] = {}
+        self._sent: deque[Order] = deque()  # the same ones: a dict walks over all that was deleted at its front
         self._by_order_id: dict[str, str] = {}
         self._working: dict[str, Order] = {}
 
     def add(self, order: Order) -> None:
         assert order.client_oid not in self._orders, f"{order.client_oid} was used before"
         self._orders[order.client_oid] = order
+        self._sent.append(order)
         self._working[order.client_oid] = order
 
     def __contains__(self, oid: str) -> bool:
@@ -307,11 +310,13 @@ class Orders:
 
     def forget(self, now_ns: int) -> None:
         """Drop orders that have been done for long; the first ones sent are the first ones looked at."""
-        while self._orders:
-            oid, order = next(iter(self._orders.items()))
-            if oid in self._working or not order.is_done or now_ns - order.done_ns < KEEP_DONE_NS:
+        while self._sent:
+            order = self._sent[0]
+            is_young = now_ns - order.done_ns < KEEP_DONE_NS
+            if is_young or order.client_oid in self._working or not order.is_done:
                 return
-            del self._orders[oid]
+            self._sent.popleft()
+            del self._orders[order.client_oid]
             self._by_order_id.pop(order.order_id, None)
 
 

@@ -13,6 +13,8 @@ net edge do not apply to it, and its order is Philox's alone, so that it samples
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
+from operator import lt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,8 +119,9 @@ def first_no(n_symbols: int, verdicts: list[tuple[Gate, NDArray[np.bool_] | list
     for gate, refuses in reversed(verdicts):
         assert gate <= after, f"{gate.name} must be asked after {Gate(after).name}"
         if isinstance(refuses, list):
+            code = int(gate)  # numpy asks an enumeration whether it is one
             for n in refuses:
-                why[n] = gate
+                why[n] = code
         else:
             np.putmask(why, refuses, _CODES[gate])
         after = gate
@@ -130,19 +133,40 @@ def close(why: Gates) -> None:
     np.putmask(why, why == int(Gate.CHOSEN), _CODES[Gate.RANK])
 
 
-def settle(why: Gates, chosen: NDArray[np.intp], priority: Floats, draws: Floats) -> list[int]:
+def first_of(values: Floats, ties: Callable[[], Floats], slots: int) -> NDArray[np.intp]:
+    """Return the best `slots` of values (n,) in order: by value, then tie, then place.
+
+    Args:
+        ties: (n,), asked for only where they decide.
+    """
+    negated = -values
+    order = negated.argsort(kind="stable")
+    head = negated[order[: slots + 1]].tolist()
+    if all(map(lt, head, head[1:])):  # NaN, which comes last, is less than nobody
+        return order[:slots]
+    first: NDArray[np.intp] = np.lexsort((ties(), negated))[:slots]
+    return first
+
+
+def only(draws: Callable[[], Floats], at: NDArray[np.intp]) -> Callable[[], Floats]:
+    """Return the draws of some symbols, still to be asked for."""
+    return lambda: draws()[at]
+
+
+def settle(why: Gates, chosen: NDArray[np.intp], priority: Floats, draws: Callable[[], Floats]) -> list[int]:
     """Return the chosen, best first (by priority, draw, symbol), and mark the other candidates with `Gate.RANK`.
 
     Args:
         chosen: those of the candidates that have a slot, ascending.
+        draws: (N,), asked for only where they decide.
     """
     close(why)
     why[chosen] = _CODES[Gate.CHOSEN]
-    best_first: list[int] = chosen[np.lexsort((draws[chosen], -priority[chosen]))].tolist()
+    best_first: list[int] = chosen[first_of(priority[chosen], only(draws, chosen), len(chosen))].tolist()
     return best_first
 
 
 def refusals(why: Gates) -> dict[str, int]:
     """Return how many symbols each gate stopped, in the order of asking, by its name behind a "no_"."""
-    found = np.bincount(why, minlength=len(Gate)).tolist()
-    return {name: count for name, count in zip(_NO[1:], found[1:], strict=True) if count}
+    found = np.bincount(why).tolist()
+    return {_NO[code]: count for code, count in enumerate(found) if count and code}

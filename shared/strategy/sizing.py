@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from decimal import ROUND_CEILING, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from functools import lru_cache
 
 import msgspec
@@ -196,7 +196,7 @@ def caps(
 
 def _counted(value: float) -> Decimal:
     """Return an observation in millionths; nothing where it is less, or no number: 1e-300 bps of edge is none."""
-    return floor_to(decimal_of(value), MILLIONTH) if 1e-6 <= value < math.inf else ZERO
+    return decimal_of(value).quantize(MILLIONTH, ROUND_FLOOR) if 1e-6 <= value < math.inf else ZERO
 
 
 @exactly
@@ -249,10 +249,16 @@ def _cents(value: Decimal) -> Decimal:
     return value.quantize(CENT, rounding=ROUND_CEILING)
 
 
+@lru_cache(maxsize=16)
+def _of_bps(bps: float) -> Decimal:
+    """Return a setting in bps as a fraction."""
+    return decimal_of(bps) / BPS
+
+
 @exactly
 def stop_price(contract: Contract, *, is_long: bool, reference: Decimal, stop_bps: float) -> Decimal:
     """Return the protective stop, rounded away from the market to a tick, at least one tick above zero."""
-    distance = reference * decimal_of(stop_bps) / 10_000
+    distance = reference * _of_bps(stop_bps)
     if is_long:
         return max(floor_to(reference - distance, contract.tick), contract.tick)
     return ceil_to(reference + distance, contract.tick)

@@ -56,6 +56,7 @@ def test_what_exploring_costs_is_saved_before_its_order_leaves(tmp_path: Path, m
     budget = Budget(90.0)
     # A coin explores nothing: let every entry of its cost something.
     monkeypatch.setattr(bandit, "_budget", budget)
+    monkeypatch.setattr(bandit, "explores", lambda n: True)
     monkeypatch.setattr(bandit, "pay", lambda n, now_ns, share: budget.charge(now_ns, 0.01))
 
     def look(actions: list[Action]) -> None:

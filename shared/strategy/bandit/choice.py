@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.strategy import ranking
 from shared.strategy.bandit.budget import FLOOR_BPS
 from shared.types import Floats
 
@@ -127,19 +128,10 @@ def lottery(
 def best_of(values: Floats, ties: Floats, slots: int) -> tuple[Mask, NDArray[np.intp]]:
     """Return the best `slots` of each row, as a mask (M, n) and in order (M, slots): by value, then tie, then place."""
     if len(values) == 1:
-        order = first_of(values[0], ties, slots)[None]
+        order = ranking.first_of(values[0], lambda: ties, slots)[None]
     else:
         first = np.argsort(ties, kind="stable")
         order = first[np.argsort(-values[:, first], axis=1, kind="stable")[:, :slots]]
     chosen = np.zeros(values.shape, np.bool_)
     chosen[np.arange(len(values))[:, None], order] = True
     return chosen, order
-
-
-def first_of(values: Floats, ties: Floats, slots: int) -> NDArray[np.intp]:
-    """Return the best `slots` of one row in order, (slots,): sorts only who is not behind the last of them."""
-    negated = -values
-    last = np.partition(negated, slots - 1)[slots - 1]
-    near = (~(negated > last)).nonzero()[0]  # NaN, which comes last, is not behind anybody here
-    first: NDArray[np.intp] = near[np.lexsort((ties[near], negated[near]))[:slots]]
-    return first

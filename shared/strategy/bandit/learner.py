@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from shared.strategy.bandit.arms import Belief, Evidence, Prior, believe, window_evidence
 from shared.strategy.bandit.budget import FLOOR_BPS, Budget
-from shared.strategy.bandit.choice import Lottery, Mask, best_of, first_of, lottery
+from shared.strategy.bandit.choice import Lottery, Mask, best_of, lottery
 from shared.strategy.bandit.draws import SYMBOLS, VARIANTS, Draws
 from shared.strategy.bandit.policies import optimism_bps, thompson_bps
 from shared.strategy.bandit.records import Record, record_of
@@ -34,6 +34,7 @@ from shared.strategy.bandit.state import ArmState, BanditState, Mode, Permit, Po
 from shared.strategy.clusters import clusters_of
 from shared.strategy.config import EngineConfig
 from shared.strategy.philox import Philox
+from shared.strategy.ranking import first_of, only
 from shared.types import Floats, Universe
 
 PROPOSALS: Final = 16
@@ -162,7 +163,7 @@ class Bandit:
         net_bps: Floats,
         direction: NDArray[np.int8],
         is_candidate: Mask,
-        ties: Floats,
+        ties: Callable[[], Floats],
         slots: tuple[int, int],
         is_null: bool = False,
     ) -> Ordered:
@@ -172,7 +173,7 @@ class Bandit:
             net_bps: (N,) of an entry in `direction` after its costs, more is better; not used where `is_null`.
             direction: (N,) +1 long, -1 short.
             is_candidate: (N,) passed every gate.
-            ties: (N,) uniform, the decision's own: who is first among equals.
+            ties: (N,) uniform, the decision's own: who is first among equals. Asked for only where they decide.
             slots: for longs and for shorts.
             is_null: nothing is claimed of anybody, the ties alone decide, also for the other plan's base.
         """
@@ -191,13 +192,13 @@ class Bandit:
             record.add_sure(at)
         if not self._is_watching:  # what acting would have chosen is nobody's question
             for at, free in contested:
-                best = np.sort(at[first_of(base[at], ties[at], free)])
+                best = np.sort(at[first_of(base[at], only(ties, at), free)])
                 record.add_sure(best, free / len(at) if is_null else 1.0)
                 taken.append(best)
         if not contested or not self._is_watching:
             return self._ordered(taken, base, record)
 
-        known = self._known()[0]
+        known, tie = self._known()[0], ties()
         mean_bps, values = known.belief.mean_bps, base.copy()
         worth_bps = base + self._config.bandit_weight * self._bounded(mean_bps, known.belief)
         # Both sides alike: the mirrored market must be explored mirrored, so neither is served first.
@@ -207,7 +208,7 @@ class Bandit:
         for at, free in contested:
             worth, plain, believed = worth_bps[at], base[at], mean_bps[at]
             if dice is not None:
-                args = (ties[at], free, self._entry_share, left_bps)
+                args = (tie[at], free, self._entry_share, left_bps)
                 act = self._lottery(plain + dice.shifts[:, at], worth, *args)
                 shadow = self._lottery(plain[None], plain, *args)
                 mine, other = (act, shadow) if self.mode is Mode.ACT else (shadow, act)
@@ -217,7 +218,7 @@ class Bandit:
                 for position, short_bps in mine.shortfalls(chosen):
                     turn.short_bps[int(at[position])] = short_bps
                 continue
-            hopeful, plainly = (best_of(row[None], ties[at], free)[0][0] for row in (worth, plain))
+            hopeful, plainly = (best_of(row[None], tie[at], free)[0][0] for row in (worth, plain))
             p, q = hopeful.astype(np.float64), plainly.astype(np.float64)
             chosen = plainly
             if is_null:

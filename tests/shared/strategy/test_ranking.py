@@ -49,7 +49,7 @@ def test_the_chosen_come_best_first_and_the_others_ranked_too_low(
     priority = np.array([float(p) for _, _, p, _ in candidates])
     draws = np.array([float(w) for *_, w in candidates])
 
-    ordered = settle(why, np.array(chosen, np.intp), priority, draws)
+    ordered = settle(why, np.array(chosen, np.intp), priority, lambda: draws)
 
     assert ordered == sorted(chosen, key=lambda n: (-priority[n], draws[n], n))
     for n, (is_in, has_slot, _, _) in enumerate(candidates):

@@ -75,7 +75,7 @@ def decide(
         net_bps=net_bps,
         direction=np.where(np.arange(N) < N // 2, 1, -1).astype(np.int8),
         is_candidate=net_bps > 0,
-        ties=np.random.default_rng(second).random(N),
+        ties=lambda: np.random.default_rng(second).random(N),
         slots=slots,
         is_null=is_null,
     )
@@ -410,7 +410,7 @@ def test_both_sides_are_explored_alike(seed: int, policy: Policy, mode: Mode) ->
             net_bps=net_bps,
             direction=(direction * sign).astype(np.int8),
             is_candidate=net_bps > 0,
-            ties=np.random.default_rng(seed).random(N),
+            ties=lambda: np.random.default_rng(seed).random(N),
             slots=(2, 2),
         )
         rows = zip(*(str(ordered.note[name]).split() for name in ("symbols", "p", "q")), strict=True)
