@@ -1,11 +1,13 @@
 """What a backtest costs, stage by stage: CPU seconds for a made stretch of 600 symbols, scaled to a day.
 
-    python -m benchmarks.backtest [--symbols 600] [--seconds 1800] [--sigma-bps 12] [--profile]
+    python -m benchmarks.backtest [--symbols 600] [--seconds 3600] [--sigma-bps 12] [--sweep] [--profile]
 
 The market is a random walk on ticks with five levels a side whose imbalance drifts the mid; it lies in a lake of its
-own, so that reading is in the figures. The scorer is `rules`; nulls are the usual two. Stages add up to the whole run;
-`engine and venue` is one configuration over given scores: what a sweep pays for each. CPU seconds, not the clock's:
-other work on the machine makes them somewhat worse, never better.
+own with its labels, so that reading is in the figures. The scorer is `rules`; nulls are the usual two; why not is kept
+and stored, as a backtest does. Stages add up to the whole run; `engine and venue` is one configuration over given
+scores: what a sweep pays for each. `--sweep` measures that: passes of one and two configurations, with scores computed
+and with those that the pass before has kept. CPU seconds, not the clock's: other work on the machine makes them
+somewhat worse, never better. The first touch of fresh memory, once a run, is a good part of a short stretch.
 """
 
 from __future__ import annotations
@@ -23,9 +25,13 @@ from unittest import mock
 
 import msgspec
 import numpy as np
+import polars as pl
 
-from pipelines import scoring, seconds, simulation
+from pipelines import decisions, scoring, seconds, simulation, skill, sweep
+from pipelines.backtest import Candidate
+from pipelines.kept_scores import KeptScores
 from pipelines.seconds import to_frame
+from shared import labels
 from shared.features.catalog import FEATURES
 from shared.features.graph import FeatureGraph
 from shared.features.sampler import COLUMNS
@@ -98,6 +104,30 @@ def write_lake(lake: Path, rows: int, n_symbols: int, *, sigma_bps: float) -> No
                 yield to_frame(listed.symbols[n : n + 50], Seconds(START + begin, some))
 
         write.write_parts(lake, "seconds", SOURCE, hour, parts(), {})
+        write.write_table(lake, "labels", SOURCE, hour, labelled(listed, columns, begin, end), {})
+
+
+def labelled(listed: Universe, columns: dict[str, Floats], begin: int, end: int) -> pl.DataFrame:
+    """Return the labels of rows [begin, end), as far as the stretch tells them."""
+    bid, ask = columns["bid_price_1"], columns["ask_price_1"]
+    fees = [np.array([float(getattr(c, f"{kind}_fee")) for c in listed.contracts]) for kind in ("taker", "maker")]
+    found = labels.label_grid(
+        bid, ask, labels.Rule(), labels.Costs(taker_fee=fees[0], maker_fee=fees[1], slippage_bps=0.0)
+    )
+    moves = {f"mid_bps_{horizon_s}s": labels.mid_bps(bid, ask, horizon_s) for horizon_s in labels.HORIZONS_S}
+    n_symbols, n_rows = len(listed.symbols), end - begin
+    values = {"long_bps": found.long_bps, "short_bps": found.short_bps, "mid_bps": found.mid_bps, **moves}
+    frame = pl.DataFrame(
+        {
+            "second": np.tile(np.arange(START + begin, START + end), n_symbols),
+            "symbol": pl.Series(listed.symbols).gather(np.repeat(np.arange(n_symbols, dtype=np.uint32), n_rows)),
+            "label": found.label[begin:end].T.ravel(),
+            **{name: cells[begin:end].T.ravel() for name, cells in values.items()},
+        }
+    )
+    is_known = pl.col("label") != labels.NONE
+    known = frame.with_columns(pl.when(is_known).then(pl.col("label")), pl.col(list(values)).fill_nan(None))
+    return known.filter(pl.any_horizontal(pl.col("mid_bps", *moves).is_not_null())).cast(labels.SCHEMA)
 
 
 class Clock:
@@ -127,17 +157,28 @@ def measure(lake: Path, rows: int, config: EngineConfig, *, nulls: bool) -> tupl
     scorer = RulesScorer(tuple(FEATURES))
     patches = [
         mock.patch.object(scoring, "stored", clock.timed("read seconds", seconds.stored)),
+        mock.patch.object(scoring._Rows, "read", clock.timed("read seconds", scoring._Rows.read)),
         mock.patch.object(FeatureGraph, "step", clock.timed("features", FeatureGraph.step)),
         mock.patch.object(RulesScorer, "score", clock.timed("scores", RulesScorer.score)),
         mock.patch.object(simulation.Simulation, "step", clock.timed("engine and venue", simulation.Simulation.step)),
+        mock.patch.object(scoring.Labelled, "of", clock.timed("read labels", scoring.Labelled.of)),
+        mock.patch.object(skill.SkillMeter, "add", clock.timed("skill of scores", skill.SkillMeter.add)),
+        *(
+            mock.patch.object(decisions.DecisionLog, name, clock.timed("why not", getattr(decisions.DecisionLog, name)))
+            for name in ("look", "_spill", "store")
+        ),
     ]
     for patch in patches:
         patch.start()
     start = time.process_time()
     try:
         found = simulation.run_backtest(
-            lake, SOURCE, scorer=scorer, config=config, start_s=START, end_s=START + rows, seed=1, with_nulls=nulls
-        )
+            lake, SOURCE, scorer=scorer, config=config, start_s=START, end_s=START + rows, seed=1, with_nulls=nulls,
+            keeps_decisions=True,
+        )  # fmt: skip
+        assert found.decisions is not None, "they were asked for"
+        found.decisions.store(lake, SOURCE, "benchmark")
+        found.decisions.close()
     finally:
         whole = time.process_time() - start
         for patch in patches:
@@ -145,17 +186,42 @@ def measure(lake: Path, rows: int, config: EngineConfig, *, nulls: bool) -> tupl
     return clock, whole, found
 
 
+def measure_sweep(lake: Path, rows: int, config: EngineConfig) -> None:
+    """Print what passes of one and two configurations cost, scores computed or kept."""
+    judged = Candidate(RulesScorer(tuple(FEATURES)), "rules", None, None, {}, {})
+    window = sweep.Window(lake, SOURCE, START, START + rows, seed=1)
+    with KeptScores() as kept:
+        for title, n, by in (
+            ("one configuration, scores computed and kept", 1, kept),
+            ("one configuration, kept scores", 1, kept),
+            ("two configurations, kept scores", 2, kept),
+            ("one configuration, scores computed", 1, None),
+            ("two configurations, scores computed", 2, None),
+        ):
+            start = time.process_time()
+            tried = sweep.run_together(window, judged, config, [{"top_k": 10 + k} for k in range(n)], by)
+            spent = time.process_time() - start
+            orders = ", ".join(str(one.outcome.orders) for one in tried if one.outcome is not None)
+            print(f"  {title:44} {spent:7.2f} CPU s  {spent / rows * DAY_S:7.0f} CPU s a day  {orders} orders")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--symbols", type=int, default=600)
-    parser.add_argument("--seconds", type=int, default=1800)
+    parser.add_argument("--seconds", type=int, default=3600)
     parser.add_argument("--sigma-bps", type=float, default=12.0, help="volatility of a second: more of it, more trades")
+    parser.add_argument("--sweep", action="store_true", help="what a further configuration costs, and nothing else")
     parser.add_argument("--profile", action="store_true", help="where the time goes, by function")
     asked = parser.parse_args()
     config = EngineConfig(confidence_min=0.5, confidence_margin_min=0.0, daily_loss_limit=1.0, drawdown_max=1.0)
     with tempfile.TemporaryDirectory() as folder:
         lake = Path(folder)
         write_lake(lake, asked.seconds, asked.symbols, sigma_bps=asked.sigma_bps)
+        if asked.sweep:
+            for title, chosen in (("calm", msgspec.structs.replace(config, confidence_min=0.999)), ("busy", config)):
+                print(f"{asked.symbols} symbols, {asked.seconds} s, {title}:")
+                measure_sweep(lake, asked.seconds, chosen)
+            return
         for title, chosen, nulls in (
             ("calm: nothing clears its cost", msgspec.structs.replace(config, confidence_min=0.999), False),
             ("as configured", config, False),
