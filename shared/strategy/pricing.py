@@ -98,7 +98,8 @@ class Pricing:
             view.net_bps = view.edge_bps - view.cost_bps
         view.is_unsure = ~(scores.confidence >= config.confidence_min)
         view.is_narrow = ~(scores.margin >= config.confidence_margin_min)
-        view.is_dear = ~(view.net_bps > 0.0)
+        # No direction is no opinion: it enters nowhere, even where rebates pay for the round trip.
+        view.is_dear = ~(view.net_bps > 0.0) | (scores.direction == 0)
         return view
 
     def taker_net_bps(self, view: View, n: int, sign: int, market: Market) -> float:

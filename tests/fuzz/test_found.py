@@ -10,7 +10,7 @@ import pytest
 
 from shared.features.sampler import COLUMNS
 from shared.strategy.config import EngineConfig
-from shared.types import NS, Universe
+from shared.types import NS, OrderKind, Universe
 from tests.fuzz.draws import AT, LEVELS, MadeMarket, Ways
 from tests.fuzz.drives import Case, lived, screen_of
 from tests.shared.strategy.made import columns, contract, scores
@@ -81,3 +81,21 @@ def test_position_without_a_mark_is_worth_the_mid_to_both_sides() -> None:
     assert found.outcome is not None, found.refusal
     assert [str(trade.exit_cause) for trade in found.outcome.trades[:1]] == ["stop"]
     assert float(found.outcome.trades[0].exit_price) == pytest.approx(98.9, abs=0.25)
+
+
+@pytest.mark.parametrize("is_null", [True, False])
+def test_who_has_no_opinion_enters_nowhere(is_null: bool) -> None:
+    """No direction was a short for a null, and for a score where a maker's rebate pays for the round trip."""
+    rebates = msgspec.structs.replace(
+        TRADING, entry_kind=OrderKind.POST_ONLY, slippage_bps=0.0, confidence_min=0.0, confidence_margin_min=0.0
+    )
+    fees = {"maker_fee": Decimal("-0.001"), "taker_fee": Decimal("0.0002")}
+    made = case(rebates, direction=0, **fees)
+    torn = msgspec.structs.replace(made.scores, p_long=made.scores.p_long + 0.4, p_short=made.scores.p_short + 0.4)
+    torn = msgspec.structs.replace(torn, p_flat=torn.p_flat * 0.0, confidence=torn.p_long)
+    made = msgspec.structs.replace(made, scores=torn, is_null=is_null)
+
+    found = lived(made, screen_of(made))
+
+    assert found.outcome is not None, found.refusal
+    assert found.outcome.orders == 0
