@@ -11,7 +11,8 @@ its orders, as a strategy in its own language would. Without its environment (`m
 * many      hundreds of symbols of few rows, one account, ten requests a second over all of them; hftbacktest runs each
             symbol by itself, for an account of its own
 * engine    coin flips on generated lakes: rows of all symbols, of which the tape reads what concerns somebody; what the
-            engine and its features take is told apart from what the exchange does
+            engine and its features take is told apart from what the exchange does. Lakes as they are generated for a
+            demo, once a second, and at the cadence that Bitget pushes at, which is what a recorder's lake holds
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from shared.lake.layout import HOUR_S
 from shared.limits import config_of
 from shared.settings import Settings
 from shared.simulator.markets.market import GeneratedMarket
+from shared.simulator.pushes.feed import BITGET, HISTORY, Cadence
 from shared.strategy.scores import CoinScorer
 from shared.types import NS, Filled, OrderKind
 from tests.oracles.both import (
@@ -56,8 +58,8 @@ from tests.oracles.markets import made, recorded
 
 ROUNDS = 3
 START_S = 1_795_330_800 // HOUR_S * HOUR_S
-LAKES = ((40, 5), (300, 3))
-"""Symbols and minutes of the generated lakes."""
+LAKES = ((40, 5, HISTORY), (300, 3, HISTORY), (300, 3, BITGET))
+"""Symbols, minutes and cadence of the generated lakes."""
 
 
 def rates(market: Market, requests: list[Request]) -> tuple[float, float | None, Outcome]:
@@ -167,11 +169,11 @@ class Clock:
         return timed
 
 
-def engine(n_symbols: int, minutes: int) -> None:
+def engine(n_symbols: int, minutes: int, cadence: Cadence = HISTORY) -> None:
     """Run a coin through the exact tier over a generated lake."""
     with tempfile.TemporaryDirectory() as folder:
         lake, end_s = Path(folder), START_S + minutes * 60
-        source = generate(GeneratedMarket(7, n_symbols), lake, START_S, end_s).source
+        source = generate(GeneratedMarket(7, n_symbols), lake, START_S, end_s, cadence=cadence).source
         write_seconds(lake, source, START_S // HOUR_S)
         rows = sum(
             read.collect(read.scan(lake, table, source, is_sorted=False).select("recv_ns")).height
@@ -193,7 +195,8 @@ def engine(n_symbols: int, minutes: int) -> None:
             took_s = time.process_time() - began_s
             matched_s, orders = exchange.took_s - lake_reads.took_s, found.main.orders
             print(
-                f"engine, {n_symbols} symbols{'':5s} {style.value:22s} {rows:9,} rows {orders:6,} orders"
+                f"engine, {n_symbols} symbols, {1000 / cadence.book_ms:.0f} Hz {style.value:19s}"
+                f" {rows:9,} rows {orders:6,} orders"
                 f" {rows / took_s / 1e6:8.3f} M/s in all ({took_s:.2f} s: exchange {matched_s:.2f} s ="
                 f" {rows / matched_s / 1e6:.2f} M/s, {1e6 * matched_s / max(orders, 1):.0f} us an order; reads of the"
                 f" lake {lake_reads.took_s:.2f} s; engine and features {took_s - exchange.took_s:.2f} s)",
@@ -218,8 +221,8 @@ def main() -> None:
         matching(f"{symbol} best quotes", quoted)
     many(100)
     many(300)
-    for n_symbols, minutes in LAKES:
-        engine(n_symbols, minutes)
+    for n_symbols, minutes, cadence in LAKES:
+        engine(n_symbols, minutes, cadence)
 
 
 if __name__ == "__main__":

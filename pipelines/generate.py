@@ -29,7 +29,7 @@ from shared.lake import layout, write
 from shared.simulator.markets import generated
 from shared.simulator.markets.market import Market
 from shared.simulator.markets.recorded import RecordedMarket
-from shared.simulator.pushes.feed import HISTORY, PublicFeed
+from shared.simulator.pushes.feed import HISTORY, Cadence, PublicFeed
 from shared.types import BOOKS5, NS, BookChannels, Universe
 
 EARLY_S = 30
@@ -140,18 +140,20 @@ def generate(
     end_s: int,
     progress: Callable[[str], None] = lambda line: None,
     books: BookChannels = BOOKS5,
+    cadence: Cadence = HISTORY,
 ) -> Generated:
     """Write the history [start_s, end_s) of a market into the lake, sealed.
 
     Args:
         books: the book channel of each symbol.
+        cadence: how often the same second is told; at `BITGET` a lake is as dense as a recorder's, of ten times the rows.
 
     Raises:
         LakeError: the disk refuses, or another process writes the same history.
         SettingsError: a symbol with a book channel of its own is not listed.
     """
     write.seal_all(lake, market.source)  # what a run that was killed left behind
-    feed = PublicFeed(market, HISTORY)
+    feed = PublicFeed(market, cadence)
     universe = discover_virtually(market, feed, lake, start_s, end_s)
     collector = Collector(lake, universe, f"generate-{start_s}-{end_s}", from_ns=start_s * NS, books=books)
     playback = Playback(feed, collector)
