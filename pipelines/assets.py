@@ -411,10 +411,10 @@ def labels(context: dg.AssetExecutionContext, lake: LakeResource) -> Results:
 )
 def dataset(context: dg.AssetExecutionContext, config: DatasetConfig, lake: LakeResource) -> Results:
     from pipelines.dataset import build_dataset, manifest_of, write_manifest
-    from pipelines.moments import second_of, when
+    from pipelines.moments import when, window_of_text
 
     def work() -> dict[str, Any]:
-        start_s, end_s = second_of(config.start or None), second_of(config.end or None)
+        start_s, end_s = window_of_text(config.start or None, config.end or None)
         known = read.hours(lake.root, "labels", lake.name)
         if start_s is None and known:
             start_s = (known[-1] + 1 - config.hours) * HOUR_S

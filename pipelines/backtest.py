@@ -25,7 +25,7 @@ from pipelines.backtest_journal import JournalPlan
 from pipelines.choices import changed, choices_of, one_each
 from pipelines.exact.exchange import Assumptions, load
 from pipelines.exact.session import NOT_EXACT, run_exact
-from pipelines.moments import second_of, when
+from pipelines.moments import when, window_of_text
 from pipelines.page import NOT_SIMULATED, Page, coverage_of, of_backtest, verdict
 from pipelines.parity import Checked, parity_of
 from pipelines.report import FILES, write_outputs, write_report
@@ -355,7 +355,7 @@ def window_of(lake: Path, source: str, start_s: int | None, end_s: int | None) -
     """Return [first, last + 1) of the seconds stored, cut to what was asked for.
 
     Raises:
-        TableEmpty: there are none.
+        TableEmpty: there are none, or none in the window.
     """
     hours = read.hours(lake, "seconds", source)
     if not hours:
@@ -370,7 +370,13 @@ def window_of(lake: Path, source: str, start_s: int | None, end_s: int | None) -
         ).select(first=pl.col("second").min(), last=pl.col("second").max())
     )
     first, last = int(frame["first"][0]), int(frame["last"][0]) + 1
-    return max(first, start_s or first), min(last, end_s or last)
+    start_s, end_s = first if start_s is None else start_s, last if end_s is None else end_s
+    if start_s >= last or end_s <= first:
+        raise TableEmpty(
+            f"seconds of {source} are needed from {when(start_s)} to {when(end_s)}, found those from {when(first)} to "
+            f"{when(last)} in {lake}: choose --from and --to in between, or record that window"
+        )
+    return max(first, start_s), min(last, end_s)
 
 
 def log_trades(run: Run, outcome: Outcome) -> None:
@@ -482,7 +488,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         changes = one_each(choices_of(args.changes))
         settings = settings_module.load(lake_uri=args.lake)
         tracking = Tracking(settings.tracking_uri)
-        start_s, end_s = second_of(args.start), second_of(args.end)
+        start_s, end_s = window_of_text(args.start, args.end)
         assumptions = assumptions_of(args.tier, args.assumptions)
         compared_s = compared_of(args.compare)
         with tracking.told():

@@ -155,7 +155,7 @@ async def collect(
         now_ns = clock()
         collector.write(collector.buffer.take(), now_ns, collector.take_aside(now_ns, rest.quarantine))
         collector.log.close(clock())
-    if not collector.log.hours:
+    if not collector.log.hours and free >= free_bytes_min:
         raise ExchangeSilent(
             f"{ws_url}/public must accept subscriptions, found none of {collector.n_links[1]} channels linked in the "
             f"{(clock() - began_ns) / NS:.1f} s until the stop: let it run longer, or see the log lines above"

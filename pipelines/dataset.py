@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pipelines.features import RULE
 from pipelines.leaks import check_features
+from pipelines.moments import when
 from pipelines.room import room
 from pipelines.rows import PIECE_ROWS, Dataset
 from pipelines.validation import walk_forward
@@ -56,14 +57,21 @@ def build_dataset(
         SchemaMismatch: stored features are not those of this code's catalog, or labels were made by another rule.
         LeakyFeatures: stored features are not what the past of their second gives.
     """
+    stored = sorted(set(read.hours(lake, "features", source)) & set(read.hours(lake, "labels", source)))
     hours = [
         hour
-        for hour in sorted(set(read.hours(lake, "features", source)) & set(read.hours(lake, "labels", source)))
+        for hour in stored
         if (start_s is None or (hour + 1) * HOUR_S > start_s) and (end_s is None or hour * HOUR_S < end_s)
     ]
     if not hours:
+        if stored:
+            raise TableEmpty(
+                f"an hour with features and labels of {source} is needed in the window, found those from "
+                f"{when(stored[0] * HOUR_S)} to {when((stored[-1] + 1) * HOUR_S)} in {lake}: choose --from and --to "
+                "in between, or record that window"
+            )
         raise TableEmpty(
-            f"an hour with features and labels of {source} is needed in {lake}, found none in the window: "
+            f"an hour with features and labels of {source} is needed in {lake}, found none: "
             "materialise seconds, features and labels first (make ui), after python -m pipelines.generate"
         )
     first_s = max(hours[0] * HOUR_S, start_s or 0)
@@ -85,8 +93,8 @@ def build_dataset(
     about = pl.concat(pieces)
     if about.is_empty():
         raise TableEmpty(
-            f"labelled rows of {source} are needed, found none in [{first_s}, {last_s}) outside the gaps of coverage: "
-            "was the hour after it materialised? Labels look ahead into it"
+            f"labelled rows of {source} are needed, found none from {when(first_s)} to {when(last_s)} outside the gaps "
+            "of coverage: was the hour after it materialised? Labels look ahead into it"
         )
     first_s, last_s = int(about["second"][0]), int(about["second"][-1]) + 1
     # Of the gaps those that matter: a window asked for by its first and last row is the same dataset.

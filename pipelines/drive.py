@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from pipelines.features import inputs_of_features, inputs_of_labels
-from pipelines.moments import second_of
+from pipelines.moments import window_of_text
 from pipelines.resources import prepare_dagster_home, resolve_source
 from pipelines.seconds import inputs_of_seconds, is_current
 from shared import entry
@@ -242,7 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = settings_module.load(lake_uri=args.lake)
         source = resolve_source(settings.lake, args.source, settings)
-        start_s, end_s = second_of(args.start), second_of(args.end)
+        start_s, end_s = window_of_text(args.start, args.end)
         hours = [
             hour
             for hour in read.hours(settings.lake, "raw/book", source)

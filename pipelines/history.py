@@ -257,7 +257,10 @@ async def run(args: argparse.Namespace) -> list[Filled]:
     config = settings.load(lake_uri=args.lake, symbols=args.symbols)
     hours = args.hours if args.days is None else args.days * 24
     if hours is not None and not 0 < hours <= 24 * 3650:
-        raise SettingsError(f"--hours must be above 0 and at most ten years, found {hours:g}")
+        given = f"--hours must be above 0 and at most ten years, found {hours:g}"
+        if args.days is not None:
+            given = f"--days must be above 0 and at most 3650, found {args.days:g}"
+        raise SettingsError(given)
     symbols = config.symbols if args.symbols else config.wanted_symbols
     with contextlib.ExitStack() as stack:
         urls = config.market_urls()

@@ -39,6 +39,12 @@ class ReportUnreadable(CrosscutError):
     """A file is no report of this program, or of another version of it."""
 
 
+class ReportMissing(ReportUnreadable):
+    """There is no such file: a mistake in what was typed. (1 says that a report is not what it was.)"""
+
+    exit_code = 2
+
+
 class ResultDigest(msgspec.Struct, frozen=True, kw_only=True):
     """What one engine's outcome was."""
 
@@ -179,6 +185,7 @@ def read_report(path: Path) -> Provenance:
     """Return what is inside of a report: a page, the file beside it, or the folder of both.
 
     Raises:
+        ReportMissing: there is no such file.
         ReportUnreadable: it is none.
     """
     found = path
@@ -187,8 +194,9 @@ def read_report(path: Path) -> Provenance:
     try:
         text = found.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ReportUnreadable(
-            f"a report must be a page, its {FILE_NAME} or their folder, found {path}: {error}: give another path"
+        why = (error.strerror or str(error)).lower() if isinstance(error, OSError) else "no text"
+        raise ReportMissing(
+            f"a report must be a page, its {FILE_NAME} or their folder, found {path} ({why}): give another path"
         ) from None
     if found.suffix != ".json":
         element = re.search(rf'<script type="application/json" id="{ELEMENT}">(.*?)</script>', text, re.DOTALL)

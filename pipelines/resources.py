@@ -36,10 +36,17 @@ def resolve_source(lake: Path, wanted: str | None, settings: Settings) -> str:
     if source in held:
         return source
     names = ", ".join(held) or "none"
-    if wanted or not held:
+    if not held:
         raise TableEmpty(
             f"source {source} is needed in {lake}, found {names}: "
             "run python -m pipelines.generate or python -m pipelines.collect first"
+        )
+    if wanted:
+        raise TableEmpty(f"source {source} is needed in {lake}, found {names}: choose one of these, or record it first")
+    if settings.market == "bitget" and all(name.startswith("simulator") for name in held):
+        raise TableEmpty(
+            f"source bitget is needed in {lake} for MARKET=bitget, found {names}: record it with python -m "
+            "pipelines.collect, or choose a simulated market by --source"
         )
     if len(held) > 1:
         raise SettingsError(f"one source to read, found {names} in {lake} and none named {source}: give --source")

@@ -26,7 +26,7 @@ from pipelines.boosting import Params, params_of, threads_of
 from pipelines.dataset import build_dataset
 from pipelines.evidence import Overfitting, overfitting
 from pipelines.findings import by_minute
-from pipelines.moments import second_of, when
+from pipelines.moments import when, window_of_text
 from pipelines.prepare import prepare
 from pipelines.resources import resolve_source
 from pipelines.rows import Dataset
@@ -194,10 +194,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"--trials must be 1 at least, found {args.trials}: correct it", file=sys.stderr)
         return 2
     try:
+        start_s, end_s = window_of_text(args.start, args.end)
         settings = settings_module.load(lake_uri=args.lake)
         source = resolve_source(settings.lake, args.source, settings)
         prepare(settings.lake, source, slippage_bps=settings.slippage_bps, on_progress=_say)
-        dataset = build_dataset(settings.lake, source, start_s=second_of(args.start), end_s=second_of(args.end))
+        dataset = build_dataset(settings.lake, source, start_s=start_s, end_s=end_s)
         tracking = Tracking(settings.tracking_uri)
         threads = threads_of(settings.num_threads)
         with tracking.told():

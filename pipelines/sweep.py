@@ -29,7 +29,7 @@ from pipelines import trials
 from pipelines.backtest import SEED, STYLES, Candidate, candidate, judged_window
 from pipelines.choices import Between, Choice, changed, choices_of, grid_of, typed
 from pipelines.kept_scores import KeptScores
-from pipelines.moments import second_of, when
+from pipelines.moments import when, window_of_text
 from pipelines.resources import resolve_source
 from pipelines.run_metrics import outcome_metrics
 from pipelines.simulation import (
@@ -334,7 +334,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             grid_of(choices)  # before anything is read
         settings = settings_module.load(lake_uri=args.lake)
         tracking = Tracking(settings.tracking_uri)
-        start_s, end_s = second_of(args.start), second_of(args.end)
+        start_s, end_s = window_of_text(args.start, args.end)
         with tracking.told():
             judged = candidate(args.model, tracking, seed=args.seed)
             source = resolve_source(settings.lake, args.source or judged.source, settings)

@@ -19,7 +19,7 @@ import polars as pl
 from pipelines import drift, findings, pictures
 from pipelines.boosting import OBJECTIVES, Objective, threads_of
 from pipelines.dataset import build_dataset, manifest_of
-from pipelines.moments import second_of, when
+from pipelines.moments import when, window_of_text
 from pipelines.prepare import prepare
 from pipelines.resources import resolve_source
 from pipelines.rows import Dataset
@@ -282,10 +282,11 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     try:
+        start_s, end_s = window_of_text(args.start, args.end)
         settings = settings_module.load(lake_uri=args.lake)
         source = resolve_source(settings.lake, args.source, settings)
         prepare(settings.lake, source, slippage_bps=settings.slippage_bps, on_progress=_say)
-        dataset = build_dataset(settings.lake, source, start_s=second_of(args.start), end_s=second_of(args.end))
+        dataset = build_dataset(settings.lake, source, start_s=start_s, end_s=end_s)
         tracking = Tracking(settings.tracking_uri)
         with tracking.told():
             registered = train_and_register(

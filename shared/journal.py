@@ -486,8 +486,12 @@ def find(lake: Path, session: str) -> Path:
     for path in sessions:
         if path.parent.name == f"session={session}":
             return path.parent
-    known = ", ".join(path.parent.name.removeprefix("session=") for path in sessions[-5:]) or "none"
+    known = ", ".join(path.parent.name.removeprefix("session=") for path in sessions[-5:])
     raise JournalError(
-        f"a session must be a folder with {FILE_NAME}, a name under {lake / 'journal'}, or `last`, found {session!r}: "
-        f"the latest known are {known}"
+        f"a session must be a folder with {FILE_NAME}, a name under {lake / 'journal'}, or `last`, found {session!r}"
+        + (
+            f": the latest known are {known}"
+            if known
+            else " and no session yet: python -m live.run --model coin --seconds 60 makes one"
+        )
     )

@@ -177,7 +177,9 @@ def _net_edge(evidence: Evidence, limits: Limits) -> Criterion:
         trades.entry_s, trades.net_bps, trades.where.start_s, trades.where.end_s, confidence=limits.confidence
     )
     if not bound.is_known:
-        found = f"{bound.mean:+.2f} bps, no bound: too few minutes with trades, or figures that are none"
+        mean = f"{bound.mean:+.2f} bps" if math.isfinite(bound.mean) else "undefined"
+        why = "too few minutes with trades, or figures that are none" if bound.n else "no trade"
+        found = f"{mean}, no bound: {why}"
     else:
         found = (
             f"{bound.mean:+.2f} bps ± {bound.standard_error:.2f}, at least {bound.lower:+.2f} "

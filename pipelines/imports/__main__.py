@@ -62,6 +62,11 @@ def parts_of(format_: str, paths: Sequence[Path], symbol: str = "") -> list[Part
 
 def _below(path: Path) -> list[Path]:
     if not path.is_dir():
+        if path.is_file() and path.suffix.lower() not in _SUFFIXES:
+            raise SettingsError(
+                f"{path} must be a file that ends in {', '.join(_SUFFIXES)}, found another ending: "
+                "give the publisher's own file"
+            )
         return [path]
     found = sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES)
     if not found:

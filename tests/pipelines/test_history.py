@@ -450,7 +450,7 @@ async def test_follow_outlives_a_silent_exchange(tmp_path: Path) -> None:
 def test_window_must_be_one(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A window of no length is refused before anything is asked."""
     assert history.main([*arguments, "--lake", str(tmp_path)]) == 2
-    assert "--hours must be above 0" in capsys.readouterr().err
+    assert f"{arguments[0]} must be above 0" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------- over real sockets

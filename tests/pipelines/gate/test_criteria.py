@@ -191,7 +191,11 @@ def test_trades_that_prove_nothing_do_not_pass(net_bps: float, n: int, names: li
     assert good.holdout is not None
     few = trades(1, net_bps, n=n)
 
-    assert no(judge(msgspec.structs.replace(good, trades=seen(good.holdout, few)), "bitget")) == names
+    verdict = judge(msgspec.structs.replace(good, trades=seen(good.holdout, few)), "bitget")
+    assert no(verdict) == names
+    (found,) = [criterion.found for criterion in verdict.criteria if criterion.name == "net edge"]
+    assert "nan" not in found
+    assert ("no trade" in found) == (n == 0)
 
 
 def test_constant_trades_have_no_error_to_be_sure_by() -> None:
