@@ -182,14 +182,22 @@ def ways_of(dice: Dice, *, seconds: int | None = None) -> Ways:
     )
 
 
+def calm_of(dice: Dice) -> Ways:
+    """Return ways in which nothing jumps, is missing or is paid: where two runs can be compared."""
+    return msgspec.structs.replace(
+        ways_of(dice), hole=0.0, one_sided=0.0, crossed=0.0, no_mark=0.0, jump=0.0, is_rate_known=False,
+        sigma_bps=one_of(dice, 0.0, 0.5, 3.0),
+    )  # fmt: skip
+
+
 def _power(exponent: int) -> Decimal:
     return Decimal(1).scaleb(exponent)
 
 
 def contract_of(dice: Dice, symbol: str, price: float) -> Contract:
-    """Return rules that fit a price: ticks of 1/20 to 2e-6 of it, steps worth from nothing to more than an order."""
+    """Return rules that fit a price: ticks of a twentieth to a millionth of it, steps worth from nothing to more than an order."""
     places = int(np.floor(np.log10(price)))
-    tick = _power(places - int(dice.integers(2, 6))) * Decimal(one_of(dice, "1", "1", "2", "5", "2.5"))
+    tick = _power(places - int(one_of(dice, 2, 3, 4, 4, 5, 5, 6))) * Decimal(one_of(dice, "1", "1", "2", "5", "2.5"))
     worth = 10.0 ** dice.uniform(-4, 1)  # of a step, USDT
     step = _power(int(np.floor(np.log10(worth / price)))) * Decimal(one_of(dice, "1", "1", "2", "5"))
     size_min = step * int(one_of(dice, 1, 1, 2, 7))

@@ -477,11 +477,11 @@ def still(case: Case) -> Case:
     return msgspec.structs.replace(case, config=config, market=msgspec.structs.replace(market, values=values))
 
 
-def facts(outcome: Outcome) -> list[tuple[object, ...]]:
+def facts(outcome: Outcome | None) -> list[tuple[object, ...]]:
     """Return what both tiers must say of every trade."""
     return [
         (t.symbol, t.side, t.entry_second, t.size, t.entry_price, t.exit_price, t.net_usdt, t.exit_cause)
-        for t in outcome.trades
+        for t in (outcome.trades if outcome is not None else ())
     ]
 
 
@@ -508,9 +508,13 @@ def standing(case: Case) -> Case:
     return msgspec.structs.replace(case, market=msgspec.structs.replace(market, values=values))
 
 
-def mirrored(outcome: Outcome) -> list[tuple[object, ...]]:
-    """Return the trades of a market that stands still as those of whoever thinks the opposite of everything."""
+def trades_of(outcome: Outcome | None) -> list[tuple[object, ...]]:
     return [
-        (t.symbol, t.side.opposite, t.entry_second, t.entry_ns, t.exit_ns, t.size, t.net_usdt, t.exit_cause)
-        for t in outcome.trades
+        (t.symbol, t.side, t.entry_second, t.entry_ns, t.exit_ns, t.size, t.net_usdt, t.exit_cause)
+        for t in (outcome.trades if outcome is not None else ())
     ]
+
+
+def mirrored(outcome: Outcome | None) -> list[tuple[object, ...]]:
+    """Return the trades of a market that stands still as those of whoever thinks the opposite of everything."""
+    return [(symbol, Side(str(side)).opposite, *rest) for symbol, side, *rest in trades_of(outcome)]

@@ -89,8 +89,7 @@ def test_who_has_no_opinion_enters_nowhere(is_null: bool) -> None:
     rebates = msgspec.structs.replace(
         TRADING, entry_kind=OrderKind.POST_ONLY, slippage_bps=0.0, confidence_min=0.0, confidence_margin_min=0.0
     )
-    fees = {"maker_fee": Decimal("-0.001"), "taker_fee": Decimal("0.0002")}
-    made = case(rebates, direction=0, **fees)
+    made = case(rebates, direction=0, maker_fee=Decimal("-0.001"), taker_fee=Decimal("0.0002"))
     torn = msgspec.structs.replace(made.scores, p_long=made.scores.p_long + 0.4, p_short=made.scores.p_short + 0.4)
     torn = msgspec.structs.replace(torn, p_flat=torn.p_flat * 0.0, confidence=torn.p_long)
     made = msgspec.structs.replace(made, scores=torn, is_null=is_null)
