@@ -49,7 +49,7 @@ class Driven(msgspec.Struct, frozen=True):
     rows: dict[str, int]  # asset -> rows, summed over hours
     metadata: dict[str, dict[str, Any]]  # asset -> metadata of its last materialisation, plain values
     skipped: dict[str, str]  # asset -> why, the first of what was skipped
-    checks_failed: tuple[str, ...]  # "asset.check: {metadata}"
+    checks_failed: tuple[str, ...]  # "asset.check of hour: what was found; what to do"
     run_ids: tuple[str, ...]
     took_s: dict[str, float]  # job or asset -> seconds
 
@@ -176,7 +176,7 @@ class _Record:
         for check in result.get_asset_check_evaluations():
             if not check.passed:
                 name = f"{check.asset_key.to_user_string()}.{check.check_name}"
-                self.checks_failed.append(f"{name}: {_plain(check.metadata)}")
+                self.checks_failed.append(failing(name, check))
         failed = [event for event in result.all_events if event.is_step_failure]
         if not result.success and not (failed and all(_is_blocked(event) for event in failed)):
             raise AssetFailed(_failure(result.all_events))
@@ -201,6 +201,16 @@ def _plain(metadata: Any) -> dict[str, Any]:
         for name, value in metadata.items()
         if isinstance(value.value, str | int | float | bool) and name != "plot"
     }
+
+
+def failing(name: str, check: Any) -> str:
+    """Return a check that failed as a person reads it: which hour, what was found, what to do."""
+    hour = f" of {check.partition}" if check.partition else ""
+    kind = "a warning: " if check.severity.value == "WARN" else ""
+    told = _plain(check.metadata)
+    advice = told.pop("what_to_do", None)
+    found = ", ".join(f"{what.replace('_', ' ')} {value}" for what, value in told.items()) or check.description or ""
+    return f"{name}{hour}: {kind}{found}" + (f"; {advice}" if advice else "")
 
 
 def _is_blocked(event: Any) -> bool:

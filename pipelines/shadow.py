@@ -225,16 +225,23 @@ def words(found: Compared) -> list[str]:
     for role, side in (("champion", found.champion), ("challenger", found.challenger)):
         net = f"{side.net.mean:+.2f} bps ± {side.net.standard_error:.2f}" if side.entries else "no entry"
         lines.append(
-            f"  {role:<11} {side.name:<11} rank IC {side.ic.mean:+.4f} ± {side.ic.standard_error:.4f}, "
+            f"  {role:<11} {side.name:<11} rank IC {_with_error(side.ic.mean, side.ic.standard_error, 4)}, "
             f"{side.entries:,} hypothetical entries: {net}"
         )
     ic, net_sum = found.ic_difference, found.net_difference
     lines.append(
-        f"  challenger less champion, paired by second: rank IC {ic.mean:+.4f} ± {ic.standard_error:.4f}, "
-        f"net {net_sum.mean:+.3f} ± {net_sum.standard_error:.3f} bps a second"
+        f"  challenger less champion, paired by second: rank IC {_with_error(ic.mean, ic.standard_error, 4)}, "
+        f"net {_with_error(net_sum.mean, net_sum.standard_error, 3)} bps a second"
     )
     lines.append(f"  {_verdict(found)}")
     return lines
+
+
+def _with_error(mean: float, standard_error: float, digits: int) -> str:
+    """Return a figure with its error; what is not defined is a dash, as on a report's page."""
+    if math.isnan(mean):
+        return "–"
+    return f"{mean:+.{digits}f}" + ("" if math.isnan(standard_error) else f" ± {standard_error:.{digits}f}")
 
 
 def _verdict(found: Compared) -> str:

@@ -290,6 +290,18 @@ async def test_recording_ends_and_is_sealed_before_the_disk_is_full(
     assert n_data(tmp_path, simulator.source, symbols) > 4
 
 
+async def test_a_disk_that_is_full_from_the_start_is_told_as_that(
+    simulator: SimulatorProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was recorded since nothing could be: it is not the exchange that was silent."""
+    monkeypatch.setattr(collect, "free_bytes", lambda lake: 10**9)
+
+    with pytest.raises(LakeError, match=r"must have 50 GB free, found 1: .*lower --free-gb-min"):
+        await collect.collect(
+            simulator.rest, simulator.ws, tmp_path, simulator.source, stop=asyncio.Event(), free_bytes_min=50e9
+        )
+
+
 async def test_metrics_tell_how_it_goes(simulator: SimulatorProcess, tmp_path: Path) -> None:
     """Prometheus finds the rows by table, the channels that are linked and wanted, and how fresh the disk is."""
     meter = Meter(0)

@@ -1,13 +1,14 @@
-"""What a person asks for in time and by name: one sentence where it cannot be, and nothing done."""
+"""What a person asks for, or is told: one sentence that says what must be, what was found and what to do."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import dagster as dg
 import polars as pl
 import pytest
 
-from pipelines import backtest, dataset, history, resources, search, train
+from pipelines import backtest, dataset, drive, history, resources, search, train
 from pipelines.imports import __main__ as imports
 from pipelines.moments import second_of, window_of_text
 from shared import journal, settings
@@ -87,3 +88,30 @@ def test_without_a_session_the_last_one_is_a_command_away(tmp_path: Path) -> Non
         JournalError, match=r"and no session yet: python -m live\.run --model coin --seconds 60 makes one"
     ):
         journal.find(tmp_path, "last")
+
+
+def test_a_check_that_failed_is_words_with_its_hour() -> None:
+    check = dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey("coverage"),
+        check_name="whole_hour",
+        passed=False,
+        metadata={
+            "first_minute": dg.MetadataValue.int(2),
+            "last_minute": dg.MetadataValue.int(59),
+            "what_to_do": dg.MetadataValue.text("record all of it"),
+        },
+        severity=dg.AssetCheckSeverity.WARN,
+        partition="2026-11-22-22:00",
+    )
+    assert drive.failing("coverage.whole_hour", check) == (
+        "coverage.whole_hour of 2026-11-22-22:00: a warning: first minute 2, last minute 59; record all of it"
+    )
+    bare = dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey("coverage"),
+        check_name="whole_hour",
+        passed=False,
+        metadata={},
+        severity=dg.AssetCheckSeverity.ERROR,
+        description="none stored",
+    )
+    assert drive.failing("coverage.whole_hour", bare) == "coverage.whole_hour: none stored"
