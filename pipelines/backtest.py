@@ -162,12 +162,13 @@ def judge(
     for folder in (lake,) if output is None else (lake, output):
         check_writable(folder)
     start_s, end_s = judged_window(lake, source, judged, start_s, end_s)
+    commit = code_commit()  # once: somebody may commit, or check out, while it runs
     config = config_of(settings, horizon_s=judged.scorer.horizon_s, entry_kind=OrderKind(style))
     config = changed(config, {**(changes or {}), "variants": tuple(variants)})
     run_tier = run_backtest if assumptions is None else partial(run_exact, assumptions=assumptions)
     with tempfile.TemporaryDirectory(prefix="crosscut-compared-") as room:
         n_compared = end_s - start_s if compared_s is None else min(compared_s, end_s - start_s)
-        plan = plan_of(Path(room), judged, seconds=n_compared, commit=code_commit())
+        plan = plan_of(Path(room), judged, seconds=n_compared, commit=commit)
         backtest = run_tier(
             lake,
             source,
@@ -206,7 +207,7 @@ def judge(
                 "null": str(not is_main).lower(),
                 "source": source,
                 "market": "generated" if backtest.is_generated else "real",
-                "commit": code_commit(),
+                "commit": commit,
                 "tier": backtest.tier,
             }
             if is_main:
@@ -228,7 +229,7 @@ def judge(
                 told = Told(
                     run=run.run_id,
                     training={name: provenance.defined(value) for name, value in judged.training.items()},
-                    lineage=judged.lineage | {"this run": run.run_id, "code of the backtest": code_commit()},
+                    lineage=judged.lineage | {"this run": run.run_id, "code of the backtest": commit},
                     trials=tuple(trials.words(tried)),
                     coverage=coverage_of(lake, source, start_s, end_s),
                     parity=msgspec.structs.replace(said, command=keep_journal(plan.folder, folder, said.verdict)),
@@ -240,7 +241,7 @@ def judge(
                     config,
                     model=judged.name,
                     model_digest=judged.digest,
-                    commit=code_commit(),
+                    commit=commit,
                     packages=lock_hash(),
                     told=told,
                     noted=noted,

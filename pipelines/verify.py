@@ -84,29 +84,37 @@ def verify(lake: Path, told: Provenance, tracking: Tracking, where: Where) -> Ve
         ModelMissing, ModelMismatch: the model is.
         JournalError: the session is.
     """
-    notes = list(notes_of(told))
-    page, difference = _session(lake, told) if told.kind == "session" else _backtest(lake, told, tracking, where, notes)
+    commit = code_commit()
+    is_same_code, is_same_lock = told.commit == commit, told.packages == lock_hash()
+    notes = list(notes_of(told, commit, is_same_lock=is_same_lock))
+    if told.kind == "session":
+        page, difference = _session(lake, told)
+    else:
+        page, difference = _backtest(lake, told, tracking, where, notes, is_same=is_same_code and is_same_lock)
     if difference is None and provenance.defined(page.skill.ic.mean) != told.rank_ic:
         difference = _said("rank IC", told.rank_ic, provenance.defined(page.skill.ic.mean))
     if difference is None and where.folder is not None:
         difference = files_difference(told, page, where, notes)
     if difference is None and where.page is not None:
-        has_pictures = told.packages == lock_hash()
-        if not has_pictures or told.commit != code_commit():
+        if not (is_same_code and is_same_lock):
             notes.append("pictures were not compared: other code and packages draw them otherwise")
         again = render(msgspec.structs.replace(page, told=told.told, provenance=told))
         found = where.page.read_text(encoding="utf-8")
-        if told.commit == code_commit():
-            difference = page_difference(found, again, has_pictures=has_pictures)
+        if is_same_code:
+            difference = page_difference(found, again, has_pictures=is_same_lock)
         else:  # which may lay it out otherwise, and in other words
             difference = shown_difference(found, again)
     return Verified(difference, tuple(notes))
 
 
 def _backtest(
-    lake: Path, told: Provenance, tracking: Tracking, where: Where, notes: list[str]
+    lake: Path, told: Provenance, tracking: Tracking, where: Where, notes: list[str], *, is_same: bool
 ) -> tuple[Page, str | None]:
-    """Return the page of a backtest that is run again, and the first difference of its results."""
+    """Return the page of a backtest that is run again, and the first difference of its results.
+
+    Args:
+        is_same: code and packages are those of the report.
+    """
     check_lake(lake, told)
     judged = candidate(told.model, tracking, seed=told.seed)
     if judged.digest != told.model_digest:
@@ -129,7 +137,7 @@ def _backtest(
             equity_usdt=Decimal(told.equity_usdt),
             journaled=plan if told.compared_s else None,
         )
-        compared = _compared_difference(lake, told, plan.folder, where)
+        compared = _compared_difference(lake, told, plan.folder, where, is_same=is_same)
     found = tuple(provenance.result_of(outcome) for outcome in (again.main, *again.nulls))
     if coverage_of(lake, told.source, told.start_s, told.end_s) != told.told.coverage:
         notes.append("the coverage of the window was judged otherwise since: the page shows what was known then")
@@ -168,11 +176,12 @@ def _session(lake: Path, told: Provenance) -> tuple[Page, str | None]:
     return page, difference or next((_said(name, was[name], now[name]) for name in was if was[name] != now[name]), None)
 
 
-def _compared_difference(lake: Path, told: Provenance, again: Path, where: Where) -> str | None:
+def _compared_difference(lake: Path, told: Provenance, again: Path, where: Where, *, is_same: bool) -> str | None:
     """Compare the first seconds of a backtest once more with what live would do.
 
     Args:
-        again: the journal of the backtest that was run again, the same to the last bit by the same code and packages.
+        again: the journal of the backtest that was run again.
+        is_same: code and packages are those of the report: then it is the same to the last bit.
     """
     if not told.compared_s:
         return None if told.told.parity == NOT_CHECKED else _said("parity", told.told.parity.sentence, "not compared")
@@ -182,7 +191,7 @@ def _compared_difference(lake: Path, told: Provenance, again: Path, where: Where
         beside = provenance.journal_digest(kept)
         if beside != told.journal:
             return _said(f"{COMPARED_FOLDER}/{journal.FILE_NAME} (SHA-256)", f"{told.journal[:12]}…", f"{beside[:12]}…")
-    if digest != told.journal and told.commit == code_commit() and told.packages == lock_hash():
+    if digest != told.journal and is_same:
         return _said("the journal of its first seconds (SHA-256)", f"{told.journal[:12]}…", f"{digest[:12]}…")
     found = said_of(parity.check(again, lake=lake), told.end_s - told.start_s)
     was = msgspec.structs.replace(told.told.parity, command="")
@@ -281,15 +290,14 @@ def _around(one: str | None, other: str | None) -> str | None:
     return f"“{'…' if begin else ''}{one[begin : begin + _SHOWN]}”"
 
 
-def notes_of(told: Provenance) -> tuple[str, ...]:
+def notes_of(told: Provenance, commit: str, *, is_same_lock: bool) -> tuple[str, ...]:
     """Return what may explain a difference: code and packages are judged by what they compute."""
     notes = []
-    commit, packages = code_commit(), lock_hash()
     if told.commit != commit:
         notes.append(f"the report was made by code {told.commit}, this is {commit}")
     elif told.commit.endswith("-dirty") or told.commit == "unknown":
         notes.append(f"the report was made by code {told.commit}: uncommitted changes are not named by it")
-    if told.packages != packages:
+    if not is_same_lock:
         notes.append("the report was made with other packages (requirements.lock)")
     return tuple(notes)
 
