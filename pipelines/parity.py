@@ -452,7 +452,10 @@ def report(checked: Checked) -> str:
     parts = [table_of(stage_rows(checked)).markdown]
     if checked.beside is not None:
         rows: Table = table_of(beside_rows(checked.beside))
-        parts += [f"beside the seconds that the recorder of {checked.source} stored:", rows.markdown]
+        if any(one.missing < one.cells for one in checked.beside):
+            parts += [f"beside the seconds that the recorder of {checked.source} stored:", rows.markdown]
+        else:
+            parts += [f"nobody recorded {checked.source} in these seconds, so there is nothing to see live beside"]
     ending = "" if checked.is_closed else " (no end mark was read: the session runs, was killed, or goes on after this)"
     return "\n\n".join([*parts, checked.sentence() + ending])
 

@@ -8,7 +8,8 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from pipelines import backtest, dataset, drive, history, resources, search, train
+from pipelines import backtest, dataset, drive, history, parity, resources, search, train
+from pipelines.beside import Beside
 from pipelines.imports import __main__ as imports
 from pipelines.moments import second_of, window_of_text
 from shared import journal, settings
@@ -115,3 +116,25 @@ def test_a_check_that_failed_is_words_with_its_hour() -> None:
         description="none stored",
     )
     assert drive.failing("coverage.whole_hour", bare) == "coverage.whole_hour: none stored"
+
+
+def test_a_session_that_nobody_recorded_is_beside_nothing() -> None:
+    def told(missing: int) -> str:
+        beside = Beside(column="mark", cells=80, mismatched=0, missing=missing, extra=0, worst=("BTCUSDT",))
+        return parity.report(
+            parity.Checked(
+                session="s",
+                source=SOURCE,
+                start_s=0,
+                end_s=0,
+                seconds=0,
+                symbols=1,
+                stages=(),
+                first=None,
+                beside=(beside,),
+            )
+        )
+
+    assert "nobody recorded simulator-g7-40 in these seconds" in told(80)
+    assert "| mark |" not in told(80)
+    assert "| mark | 80 | 0 | 79 |" in told(79)
