@@ -146,7 +146,7 @@ def generate(
 
     Args:
         books: the book channel of each symbol.
-        cadence: how often the same second is told; at `BITGET` a lake is as dense as a recorder's, of ten times the rows.
+        cadence: how often the same second is told; at `BITGET` a lake is as dense as a recorder's (7 times the rows).
 
     Raises:
         LakeError: the disk refuses, or another process writes the same history.
