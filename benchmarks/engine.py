@@ -1,20 +1,26 @@
 """How long the engine thinks about a second: 600 symbols, features and scores given.
 
-Run it: python -m benchmarks.engine [--symbols 600] [--seconds 1200]
+Run it: python -m benchmarks.engine [--symbols 600] [--seconds 1200] [--profile]
 
 A step is `Engine.on_event(SecondClosed)` with up to 20 positions open and 8 orders a second; the exchange fills at the
 touch at once, outside the clock. Three lines: every place is changed every few seconds, at as many orders a second as
 the exchange takes; positions that are held for their horizon, an order every few seconds; and scores that never clear
 their cost. A step's time is its CPU's where other work shares the machine; the wall's clock is shown beside it.
+
+Where orders are sent, a second line tells what one costs: least squares of the steps' CPU time on what they sent, the
+longest hundredth left out. An entry there includes those that were sized and then refused.
 """
 
 from __future__ import annotations
 
 import argparse
+import cProfile
 import gc
+import pstats
 import time
 from decimal import Decimal
 from itertools import count
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,11 +89,21 @@ def _scores(rng: np.random.Generator, sign: NDArray[np.int8], edge_bps: float) -
     return Scores(p_long, p_short, 1 - p_long - p_short, edge, sign, np.maximum(p_long, p_short), np.ones(n, np.bool_))
 
 
-def measure(n_symbols: int, seconds: int, edge_bps: float, turns: float = 1.0) -> tuple[Floats, Floats, int]:
-    """Return p50 and p99 of a step in µs by the wall's clock and by the CPU's, and the number of placements.
+class Steps(NamedTuple):
+    """What was measured, a row for each second."""
+
+    took_us: Floats  # (T, 2) by the wall's clock and the CPU's
+    sent: Floats  # (T, 2) exits and entries
+
+
+def measure(
+    n_symbols: int, seconds: int, edge_bps: float, turns: float = 1.0, profiler: cProfile.Profile | None = None
+) -> Steps:
+    """Return what the steps of one load took.
 
     Args:
         turns: share of symbols whose score takes a new side each second [1].
+        profiler: told of every step.
     """
     rng, ids = np.random.default_rng(0), count(1)
     universe = _universe(n_symbols)
@@ -104,19 +120,26 @@ def measure(n_symbols: int, seconds: int, edge_bps: float, turns: float = 1.0) -
     mids = rng.uniform(50, 150, n_symbols).round(2)
     sign = rng.integers(-1, 2, n_symbols).astype(np.int8)
     took: list[tuple[float, float]] = []
-    n_placed = 0
+    sent: list[tuple[int, int]] = []
     gc.collect()
+    gc.freeze()  # as a session does
     for second in range(START_S, START_S + seconds):
         mids = np.round(mids * (1 + rng.normal(0, 3e-4, n_symbols)), 2)
         block = _market(mids)
         now_ns = (second + 1) * NS
         sign = np.where(rng.random(n_symbols) < turns, rng.integers(-1, 2, n_symbols), sign).astype(np.int8)
         event = SecondClosed(recv_ns=now_ns, second=second, columns=block, scores=_scores(rng, sign, edge_bps))
+        if profiler is not None:
+            profiler.enable()
         wall, cpu = time.perf_counter(), time.thread_time()
         actions = engine.on_event(event)
         took.append(((time.perf_counter() - wall) * 1e6, (time.thread_time() - cpu) * 1e6))
-        for order in [a for a in actions if isinstance(a, PlaceOrder)]:
-            n_placed += 1
+        if profiler is not None:
+            profiler.disable()
+        orders = [a for a in actions if isinstance(a, PlaceOrder)]
+        n_exits = sum(order.reduce_only for order in orders)
+        sent.append((n_exits, len(orders) - n_exits))
+        for order in orders:
             name, touch = str(next(ids)), "ask_price_1" if order.side is Side.BUY else "bid_price_1"
             price = Decimal(repr(float(block[AT[touch], at[order.symbol]])))
             engine.on_event(OrderAccepted(recv_ns=now_ns, client_oid=order.client_oid, order_id=name))
@@ -133,22 +156,40 @@ def measure(n_symbols: int, seconds: int, edge_bps: float, turns: float = 1.0) -
                 )
             )  # fmt: skip
         engine.take_trades()
-    p50, p99 = np.percentile(np.array(took), (50, 99), axis=0)
-    return p50, p99, n_placed
+    gc.unfreeze()
+    return Steps(np.array(took), np.array(sent, np.float64))
+
+
+def costs(steps: Steps) -> Floats:
+    """Return what a second costs by itself, and each exit and each entry on top of it, CPU µs."""
+    cpu = steps.took_us[:, 1]
+    usual = cpu <= np.percentile(cpu, 99)
+    terms = np.column_stack([np.ones(len(cpu)), steps.sent])[usual]
+    found: Floats = np.linalg.lstsq(terms, cpu[usual], rcond=None)[0].astype(np.float64)
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--symbols", type=int, default=600)
     parser.add_argument("--seconds", type=int, default=1200)
+    parser.add_argument("--profile", action="store_true", help="where the time of the busy load goes, by function")
     asked = parser.parse_args()
     for name, edge_bps, turns in (("busy", 30.0, 1.0), ("usual", 6.0, 0.02), ("calm", 4.0, 1.0)):
-        p50, p99, placed = measure(asked.symbols, asked.seconds, edge_bps, turns)
+        steps = measure(asked.symbols, asked.seconds, edge_bps, turns)
+        p50, p99 = np.percentile(steps.took_us, (50, 99), axis=0)
         print(
             f"engine step, {asked.symbols} symbols, scores given, {name} "
-            f"({placed / asked.seconds:.1f} placements/s): p50 {p50[0]:.0f} us, p99 {p99[0]:.0f} us; "
+            f"({steps.sent.sum() / asked.seconds:.1f} placements/s): p50 {p50[0]:.0f} us, p99 {p99[0]:.0f} us; "
             f"of CPU p50 {p50[1]:.0f} us, p99 {p99[1]:.0f} us"
         )
+        if steps.sent.sum() > asked.seconds / 10:
+            second, an_exit, entry = costs(steps)
+            print(f"  {second:.0f} us a second, {an_exit:.0f} us an exit, {entry:.0f} us an entry")
+    if asked.profile:
+        profiler = cProfile.Profile()
+        measure(asked.symbols, asked.seconds, 30.0, profiler=profiler)
+        pstats.Stats(profiler).sort_stats("tottime").print_stats(40)
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ class Chases:
     def _is_tradable(self, n: int, view: View) -> bool:
         """Say whether the book is one that an entry may meet; NaN says no."""
         config, market = self._config, self._desk.market
-        is_fresh = market.silence_s(view.second).item(n) <= config.stale_s_max
+        is_fresh = market.silence_s(n, view.second) <= config.stale_s_max
         is_tight = view.spread_bps.item(n) <= config.spread_bps_max
         return is_fresh and is_tight and view.depth_usdt.item(n) >= config.depth_usdt_min
 

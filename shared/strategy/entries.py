@@ -49,7 +49,6 @@ class _Moment(msgspec.Struct, frozen=True):
     view: View
     equity: Decimal
     exposures: Exposures
-    silence_s: NDArray[np.int64]  # (N,)
     is_linked: bool
     lag_ns: int
     unknown_orders: int
@@ -202,7 +201,7 @@ class Entries:
             (Gate.IN_DOUBT, desk.places_of(desk.truth.doubts)),
             (Gate.COOLDOWN, desk.rests_until > view.second),
             (Gate.NO_BOOK, ~np.isfinite(view.spread_bps)),
-            (Gate.STALE_BOOK, market.silence_s(view.second) > config.stale_s_max),
+            (Gate.STALE_BOOK, market.is_stale(view.second, config.stale_s_max)),
             (Gate.NOT_COVERED, ~np.isfinite(market.column("buy_volume_usdt"))),
             (Gate.WARMING_UP, ~view.scores.is_valid),
             (Gate.SPREAD, ~(view.spread_bps <= config.spread_bps_max)),
@@ -250,7 +249,6 @@ class Entries:
             view,
             equity,
             exposures,
-            desk.market.silence_s(second),
             all(desk.links.values()),
             desk.now_ns - (second + 1) * NS,
             desk.orders.n_unknown,
@@ -368,7 +366,7 @@ class Entries:
                 is_linked=moment.is_linked,
                 lag_ns=moment.lag_ns,
                 unknown_orders=moment.unknown_orders,
-                silence_s=moment.silence_s.item(n),
+                silence_s=desk.market.silence_s(n, moment.second),
                 spread_bps=view.spread_bps.item(n),
                 depth_usdt=view.depth_usdt.item(n),
                 half_spread=quote.half_spread,

@@ -1,8 +1,10 @@
 """Decimal arithmetic that no caller's context can change.
 
 Python's Decimal operators round to the *thread's* context: a library that lowers the precision would change our
-ledger. Public entrances of the strategy therefore run inside `EXACT`: 60 digits, far more than the 8 + 12 digits
-that a product of a Bitget price and size has, so that sums and products are exact and only division rounds.
+ledger. What is called from outside of the engine (the engine itself first of all) therefore runs inside `EXACT`: 60
+digits, far more than the 8 + 12 digits that a product of a Bitget price and size has, so that sums and products are
+exact and only division rounds. Parts that the engine alone calls (sizes, exposures, risk) do not enter it again: they
+are called dozens of times a second, and the laws' tests replay sessions under a context of four digits.
 """
 
 from __future__ import annotations

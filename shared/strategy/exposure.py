@@ -20,7 +20,7 @@ from decimal import ROUND_CEILING, Decimal
 import msgspec
 
 from shared.strategy.clusters import Cluster
-from shared.strategy.exact import ZERO, divided_up, exactly
+from shared.strategy.exact import ZERO, divided_up
 from shared.strategy.orders import Order
 from shared.strategy.portfolio import Holding
 from shared.types import Side
@@ -54,7 +54,6 @@ class Exposures:
         clusters: of every listed symbol; a position in another one counts as an alt.
     """
 
-    @exactly
     def __init__(
         self,
         equity_usdt: Decimal,
@@ -85,7 +84,6 @@ class Exposures:
                 self.add(order.symbol, order.side, order.remaining * max(known))
         self._hold_all(holdings, leaving)
 
-    @exactly
     def add(self, symbol: str, side: Side, notional_usdt: Decimal) -> None:
         """Count an entry that may fill."""
         self._sum(symbol, notional_usdt)
@@ -114,7 +112,6 @@ class Exposures:
     def _cluster(self, symbol: str) -> Cluster:
         return self._clusters.get(symbol, Cluster.ALTS)
 
-    @exactly
     def of(self, symbol: str, side: Side) -> Exposure:
         """Return what an order of this side in this symbol comes on top of."""
         k = 0 if side is Side.BUY else 1

@@ -58,9 +58,14 @@ class Market:
         assert self.block is not None, "no second has been taken"
         return self.block.item(_AT[name], n)
 
-    def silence_s(self, second: int) -> NDArray[np.int64]:
-        """Return for how long neither book nor ticker was heard, (N,) seconds."""
-        return second - self._heard_second
+    def silence_s(self, n: int, second: int) -> int:
+        """Return for how long neither book nor ticker of a symbol was heard, seconds."""
+        return second - self._heard_second.item(n)
+
+    def is_stale(self, second: int, longest_s: int) -> NDArray[np.bool_]:
+        """Say of which symbols neither book nor ticker was heard for longer than this, (N,)."""
+        stale: NDArray[np.bool_] = self._heard_second < second - longest_s
+        return stale
 
     def spread_bps(self) -> Floats:
         """Return the quoted spread of every symbol, NaN where there is no book."""

@@ -23,7 +23,7 @@ from decimal import Decimal
 import msgspec
 
 from shared.strategy.config import EngineConfig
-from shared.strategy.exact import decimal_of, exactly
+from shared.strategy.exact import decimal_of
 from shared.strategy.exposure import Exposure, margin_of
 from shared.strategy.ranking import Gate
 from shared.strategy.sizing import BPS, Refusal, gross_max_usdt
@@ -173,7 +173,6 @@ class Risk:
             return Refusal(gate=Gate.ORDER_RATE, reason="placements of this second are used up")
         return Approved(order=order)
 
-    @exactly
     def approve_entry(
         self,
         order: PlaceOrder,

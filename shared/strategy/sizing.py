@@ -14,6 +14,8 @@ told how much equity would be enough.
 
 sigma is `volatility.py`'s, and never less than a tick or half the spread: a price that did not move for two minutes can
 still move by one. Where it is not known yet, it is taken for as large as the stop is far away.
+
+What sizes one entry runs inside of the engine's exact context (exact.py), and does not enter it again.
 """
 
 from __future__ import annotations
@@ -99,7 +101,6 @@ def gross_max_usdt(config: EngineConfig, equity: Decimal, leverage: int) -> Deci
     return equity * min(config.leverage, leverage) * _terms(config).use
 
 
-@exactly
 def smallest_size(contract: Contract, price: Decimal) -> Decimal:
     """Return the smallest order that the exchange takes at this price, base coin."""
     step, unit = contract.size_step, price * contract.size_step
@@ -126,7 +127,6 @@ def is_dust(contract: Contract, size: Decimal, price: Decimal | None) -> bool:
     return price is not None and size * price < contract.notional_min_usdt
 
 
-@exactly
 def largest_size(contract: Contract, kind: OrderKind) -> Decimal | None:
     """Return the largest order of a kind, in whole steps; None: the exchange states no bound."""
     largest = contract.size_max_market if kind is OrderKind.MARKET else contract.size_max_limit
@@ -143,7 +143,6 @@ def _largest_entry(config: EngineConfig, contract: Contract) -> Decimal | None:
     return largest
 
 
-@exactly
 def sigma_bps(
     config: EngineConfig, contract: Contract, *, price: Decimal, half_spread: Decimal, volatility_bps: float | None
 ) -> Decimal:
@@ -154,7 +153,6 @@ def sigma_bps(
     return max(decimal_of(volatility_bps), least)
 
 
-@exactly
 def caps(
     config: EngineConfig,
     *,
@@ -199,7 +197,6 @@ def _counted(value: float) -> Decimal:
     return decimal_of(value).quantize(MILLIONTH, ROUND_FLOOR) if 1e-6 <= value < math.inf else ZERO
 
 
-@exactly
 def entry_size(
     config: EngineConfig,
     contract: Contract,
@@ -255,7 +252,6 @@ def _of_bps(bps: float) -> Decimal:
     return decimal_of(bps) / BPS
 
 
-@exactly
 def stop_price(contract: Contract, *, is_long: bool, reference: Decimal, stop_bps: float) -> Decimal:
     """Return the protective stop, rounded away from the market to a tick, at least one tick above zero."""
     distance = reference * _of_bps(stop_bps)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.strategy.clusters import Cluster, clusters_of
-from shared.strategy.exact import EXACT
+from shared.strategy.exact import EXACT, exactly
 from shared.strategy.exposure import Exposures
 from shared.strategy.orders import Order
 from shared.strategy.portfolio import Holding
@@ -56,6 +56,7 @@ def holding(symbol: str, sign: int, size: Decimal) -> Holding:
 
 @settings(max_examples=60)
 @given(HELD, ENTRIES, st.sets(SYMBOLS), SYMBOLS, st.sampled_from(Side))
+@exactly
 def test_no_subset_of_fills_is_worse_than_the_worst_case(
     held: dict[str, tuple[int, Decimal]], entries: list[Asked], leaving: set[str], symbol: str, side: Side
 ) -> None:

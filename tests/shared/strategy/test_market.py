@@ -55,8 +55,10 @@ def test_silence_counts_from_the_last_update_of_any_channel() -> None:
     block[AT["book_updates"]] = block[AT["ticker_updates"]] = 0
     market.take(14, block)
 
-    assert market.silence_s(14).tolist()[:2] == [4, 4]
-    assert market.silence_s(14)[2] > 10**9
+    assert [market.silence_s(n, 14) for n in (0, 1)] == [4, 4]
+    assert market.silence_s(2, 14) > 10**9
+    for longest_s in (3, 4, 5):
+        assert market.is_stale(14, longest_s).tolist()[:3] == [longest_s < 4, longest_s < 4, True]
 
 
 def test_depth_is_that_of_the_thinner_side() -> None:

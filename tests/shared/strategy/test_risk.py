@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.strategy.config import EngineConfig
+from shared.strategy.exact import exactly
 from shared.strategy.exposure import Exposure
 from shared.strategy.ranking import Gate
 from shared.strategy.risk import DAY_NS, Approved, Conditions, Latch, Risk, RiskState
@@ -84,6 +85,7 @@ def opened(config: EngineConfig | None = None) -> Risk:
     return risk
 
 
+@exactly
 def ask(
     risk: Risk, conditions: Conditions = FINE, exposure: Exposure = EMPTY, *, size: Decimal = ONE, now_ns: int = 0,
     stop: Decimal | None = NEAR_STOP, side: Side = Side.BUY, leverage: int = 5,

