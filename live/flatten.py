@@ -19,6 +19,7 @@ import time
 from decimal import ROUND_DOWN, Decimal
 from typing import Final
 
+from live import memory
 from live.account import check_clock, choose_account_symbol
 from live.executor import MeteredClient
 from live.run import Where, run_loop, where_of
@@ -165,6 +166,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         # Closing is never refused for want of --arm: it only reduces risk.
         chosen, where = connect_settings(is_armed=True)
+        if memory.is_traded(chosen.lake, memory.account_id(where.rest_url, where.keys.key)):
+            print(
+                "no session should trade this account meanwhile, found one at work on this machine, which may open "
+                "again what is closed here: end it with Ctrl-C, which closes its positions, too",
+                file=sys.stderr,
+            )
         found = run_loop(_main(chosen, where, is_dry=options.dry_run))
     except CrosscutError as error:
         print(error, file=sys.stderr)

@@ -84,6 +84,27 @@ def save(path: Path, kept: Kept, *, is_durable: bool = True) -> None:
         raise JournalError(f"the session's limits must be writable at {path}, found: {error}: make room") from None
 
 
+def _lock_of(lake: Path, account: str) -> Path:
+    return lake / "journal" / f".account-{account}.lock"
+
+
+def is_traded(lake: Path, account: str) -> bool:
+    """Return whether a session of this machine holds the account; writes nothing, and what cannot be read is no."""
+    try:
+        file = os.open(_lock_of(lake, account), os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+    return False
+
+
 @contextlib.contextmanager
 def account_lock(lake: Path, account: str) -> Iterator[None]:
     """Hold the account for one session of this machine: two engines on one account undo each other.
@@ -91,7 +112,7 @@ def account_lock(lake: Path, account: str) -> Iterator[None]:
     Raises:
         SettingsError: another session trades it.
     """
-    path = lake / "journal" / f".account-{account}.lock"
+    path = _lock_of(lake, account)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)

@@ -82,6 +82,15 @@ def test_account_lock_is_held_once_and_released(tmp_path: Path) -> None:
         pass
 
 
+def test_whether_an_account_is_traded_is_asked_without_a_trace(tmp_path: Path) -> None:
+    assert not memory.is_traded(tmp_path, "a")
+    assert list(tmp_path.iterdir()) == []
+    with memory.account_lock(tmp_path, "a"):
+        assert memory.is_traded(tmp_path, "a")
+        assert not memory.is_traded(tmp_path, "b")
+    assert not memory.is_traded(tmp_path, "a")
+
+
 def test_account_id_tells_nothing_about_the_key() -> None:
     """The name under which limits lie differs by account, and does not contain the key."""
     ids = {memory.account_id(url, key) for url in ("http://a", "http://b") for key in ("secret1", "secret2")}

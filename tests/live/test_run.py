@@ -179,6 +179,21 @@ def test_second_session_on_one_account_is_refused(
     assert "one session at a time" in said
 
 
+def test_flatten_beside_a_session_says_so_and_closes_all_the_same(
+    on_simulator: SimulatorProcess, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A session may open again what is closed beside it; in an emergency that is a word, not a refusal."""
+    from live import flatten, memory
+
+    with memory.account_lock(tmp_path / "lake", memory.account_id(on_simulator.rest, run.SIMULATOR_KEYS.key)):
+        assert flatten.main([]) == 0
+    said = capsys.readouterr()
+    assert "found one at work on this machine" in said.err
+    assert said.out.startswith("flat, equity ")
+    assert flatten.main([]) == 0
+    assert "at work" not in capsys.readouterr().err
+
+
 # ----------------------------------------------------------------------------------------------------- models
 
 
