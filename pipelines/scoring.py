@@ -7,6 +7,7 @@ view of it, and so is the second that an engine is handed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -108,8 +109,8 @@ def scored_blocks(
     if kept is not None and not is_known:
         kept.begin(bounds, names, len(symbols))
 
-    def decode(first_s: int, end_s: int, some: tuple[str, ...]) -> Mapping[str, Floats]:
-        return stored(lake, source, first_s, end_s, some, by_symbol=True).columns
+    def decode(first_s: int, end_s: int, some: tuple[str, ...], into: Mapping[str, Floats]) -> None:
+        stored(lake, source, first_s, end_s, some, into=into)
 
     rows = _Rows(decode, COLUMNS, symbols, end_s, SYMBOLS_AT_ONCE)
     if graph is not None:
@@ -146,13 +147,13 @@ class _Rows:
     quarter of it that is a block costs all of it.
 
     Args:
-        decode: returns columns of some symbols between two seconds, (T, N), best by symbol (`read.to_arrays`).
+        decode: puts the columns of some symbols between two seconds into memory, column -> (N, T).
         at_once: symbols that it is asked for: fewer take less memory, more read the file's footer less often.
     """
 
     def __init__(
         self,
-        decode: Callable[[int, int, tuple[str, ...]], Mapping[str, Floats]],
+        decode: Callable[[int, int, tuple[str, ...], Mapping[str, Floats]], None],
         columns: tuple[str, ...],
         symbols: tuple[str, ...],
         end_s: int,
@@ -163,7 +164,7 @@ class _Rows:
         self._first_s = 0
         # From `_first_s` on, (C, N, T) as its file lies: to turn a block costs a third of turning symbols as they come.
         self._hour: Floats = np.empty((len(columns), len(symbols), 0))
-        self._memory: Floats = self._hour
+        self._memory: Floats = np.empty(0)  # used again: the first touch of fresh memory costs half of decoding into it
 
     def read(self, begin_s: int, into: Floats) -> Floats:
         """Put the seconds from `begin_s` on into (C, T, N), NaN where none were recorded; return it."""
@@ -180,14 +181,14 @@ class _Rows:
     def _decode(self, first_s: int) -> None:
         """Read the rest of an hour, some symbols at a time."""
         end_s = min((first_s // HOUR_S + 1) * HOUR_S, self._end_s)
-        if self._memory.shape[2] < end_s - first_s:
-            self._memory = np.empty((len(self._columns), len(self._symbols), end_s - first_s))
-        self._first_s, self._hour = first_s, self._memory[:, :, : end_s - first_s]
+        shape = (len(self._columns), len(self._symbols), end_s - first_s)
+        if self._memory.size < math.prod(shape):
+            self._memory = np.empty(math.prod(shape))
+        self._first_s, self._hour = first_s, self._memory[: math.prod(shape)].reshape(shape)
         for n in range(0, len(self._symbols), self._at_once):
             some = slice(n, n + self._at_once)
-            found = self._decode_some(first_s, end_s, self._symbols[some])
-            for c, name in enumerate(self._columns):
-                self._hour[c, some] = found[name].T
+            into = {name: self._hour[c, some] for c, name in enumerate(self._columns)}
+            self._decode_some(first_s, end_s, self._symbols[some], into)
 
 
 def turned(scores: Scores) -> Scores:
@@ -216,7 +217,7 @@ class Labelled:
         """Return what followed the seconds of a block."""
         return Outcomes(*self._rows.read(first_second, np.empty((2, n_seconds, self._n_symbols))))
 
-    def _decode(self, first_s: int, end_s: int, symbols: tuple[str, ...]) -> Mapping[str, Floats]:
+    def _decode(self, first_s: int, end_s: int, symbols: tuple[str, ...], into: Mapping[str, Floats]) -> None:
         try:
             frame = read.collect(
                 read.scan(
@@ -224,18 +225,17 @@ class Labelled:
                 ).select("second", "symbol", "mid_bps", "label")
             )
         except TableEmpty:
-            return dict.fromkeys(("mid_bps", "label"), np.full((end_s - first_s, len(symbols)), np.nan))
-        return _labels_in(frame, first_s, end_s, symbols, by_symbol=True)
+            for array in into.values():
+                array.fill(np.nan)
+        else:
+            read.to_arrays(_filled(frame), first_s, end_s, symbols, into=into)
 
 
 def outcomes_in(frame: pl.DataFrame, start_s: int, end_s: int, symbols: tuple[str, ...]) -> Outcomes:
     """Return labels in rows as arrays."""
-    arrays = _labels_in(frame, start_s, end_s, symbols, by_symbol=False)
+    arrays = read.to_arrays(_filled(frame), start_s, end_s, symbols)
     return Outcomes(arrays["mid_bps"], arrays["label"])
 
 
-def _labels_in(
-    frame: pl.DataFrame, start_s: int, end_s: int, symbols: tuple[str, ...], *, by_symbol: bool
-) -> dict[str, Floats]:
-    filled = frame.select("second", "symbol", pl.col("mid_bps", "label").cast(pl.Float64).fill_null(np.nan))
-    return read.to_arrays(filled, start_s, end_s, symbols, by_symbol=by_symbol)
+def _filled(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.select("second", "symbol", pl.col("mid_bps", "label").cast(pl.Float64).fill_null(np.nan))

@@ -13,7 +13,7 @@ An hour that is being removed (`shared.lake.removal`) is not there; one that is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, Literal, cast
@@ -361,32 +361,32 @@ def read_seconds(
     symbols: Sequence[str],
     columns: Sequence[str] = COLUMNS,
     *,
-    by_symbol: bool = False,
+    into: Mapping[str, Floats] | None = None,
 ) -> Seconds:
     """Return sampled seconds [start_s, end_s) as (T, N) arrays on this symbol axis; rows that are absent are NaN.
 
     Args:
-        by_symbol: as `to_arrays` says.
+        into: as `to_arrays` says.
 
     Raises:
-        TableEmpty: no hour of the range was sampled.
+        TableEmpty: no hour of the range was sampled; `into` is as it was.
     """
     frame = collect(
         scan(root, "seconds", source, start_s=start_s, end_s=end_s, symbols=symbols, is_sorted=False).select(
             "second", "symbol", *columns
         )
     )
-    return Seconds(start_s, to_arrays(frame, start_s, end_s, symbols, by_symbol=by_symbol))
+    return Seconds(start_s, to_arrays(frame, start_s, end_s, symbols, into=into))
 
 
 def to_arrays(
-    frame: pl.DataFrame, start_s: int, end_s: int, symbols: Sequence[str], *, by_symbol: bool = False
+    frame: pl.DataFrame, start_s: int, end_s: int, symbols: Sequence[str], *, into: Mapping[str, Floats] | None = None
 ) -> dict[str, Floats]:
     """Return the other columns of a frame of (second, symbol) rows as (T, N) float64, NaN where there is no row.
 
     Args:
-        by_symbol: a symbol's seconds lie together in memory, as they do in a file: a third of the time where no row
-            is absent. The arrays may then be read-only.
+        into: column -> (N, T), where to put it, a symbol's seconds together as they lie in a file: a third of the
+            time, for nothing is turned and no fresh memory touched. What is returned is a view of it, transposed.
     """
     shape = (end_s - start_s, len(symbols))
     # Codes of an Enum are positions on the axis; a join that says the same takes five times as long.
@@ -394,20 +394,20 @@ def to_arrays(
     if place.null_count():
         frame, place = frame.filter(place.is_not_null()), place.drop_nulls()
     t, n = frame["second"].to_numpy() - start_s, place.to_numpy()
-    cells = n * np.int64(shape[0]) + t if by_symbol else t * shape[1] + n
+    cells = t * shape[1] + n if into is None else n * np.int64(shape[0]) + t
     is_whole = frame.height == shape[0] * shape[1]  # rows are unique: then no cell is left without one
-    is_in_place = by_symbol and is_whole and bool((cells == np.arange(len(cells))).all())
+    is_in_order = is_whole and bool((cells == np.arange(len(cells))).all())
     arrays: dict[str, Floats] = {}
     for name in frame.columns:
         if name in ("second", "symbol"):
             continue
-        values = frame[name].to_numpy()
-        if is_in_place and values.dtype == np.float64:
-            flat = values
-        else:
-            flat = np.empty(len(cells)) if is_whole else np.full(shape[0] * shape[1], np.nan)
-            flat[cells] = values
-        arrays[name] = flat.reshape(shape[::-1]).T if by_symbol else flat.reshape(shape)
+        array = np.empty(shape) if into is None else into[name]
+        assert array.size == shape[0] * shape[1], f"{name}: {array.shape} for {shape[1]} symbols, {shape[0]} seconds"
+        assert array.flags.c_contiguous, f"{name}: its memory must be in one piece"
+        if not is_whole:
+            array.fill(np.nan)
+        array.reshape(-1)[slice(None) if is_in_order else cells] = frame[name].to_numpy()
+        arrays[name] = array if into is None else array.T
     return arrays
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from shared.settings import Settings
 from shared.strategy.engine import Engine
 from shared.strategy.scores import CoinScorer, Scorer, Scores
 from shared.strategy.sizing import affordable
-from shared.types import NS, Action, Cause, Event, Filled, OrderKind, PlaceOrder, SecondClosed, Seconds, Side
+from shared.types import NS, Action, Cause, Event, Filled, Floats, OrderKind, PlaceOrder, SecondClosed, Seconds, Side
 from tests.pipelines.markets import HOUR, SOURCE, market, universe, write_lake
 
 ROWS = 420
@@ -132,11 +133,11 @@ def test_every_hour_is_decoded_once_however_many_blocks_it_has(
     asked: list[tuple[int, tuple[str, ...]]] = []
 
     def stored(
-        lake: Path, source: str, start_s: int, end_s: int, symbols: tuple[str, ...], *, by_symbol: bool
+        lake: Path, source: str, start_s: int, end_s: int, symbols: tuple[str, ...], *, into: Mapping[str, Floats]
     ) -> Seconds:
         asked.append((start_s // HOUR_S, symbols))
         assert (end_s - 1) // HOUR_S == start_s // HOUR_S
-        return seconds.stored(lake, source, start_s, end_s, symbols, by_symbol=by_symbol)
+        return seconds.stored(lake, source, start_s, end_s, symbols, into=into)
 
     monkeypatch.setattr(scoring, "stored", stored)
     monkeypatch.setattr(scoring, "SYMBOLS_AT_ONCE", 2)

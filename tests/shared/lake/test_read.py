@@ -110,13 +110,13 @@ def test_arrays_are_the_same_however_they_lie_in_memory(
     frame = pl.DataFrame(rows, schema=schema, orient="row")
     frame = frame if is_in_order else frame.sample(fraction=1.0, shuffle=True, seed=seed)
 
-    found = [read.to_arrays(frame, 10, 10 + n_seconds, symbols, by_symbol=way)["value"] for way in (False, True)]
+    memory = np.full((n_symbols, n_seconds), 99.0)
+    found = read.to_arrays(frame, 10, 10 + n_seconds, symbols)["value"]
+    placed = read.to_arrays(frame, 10, 10 + n_seconds, symbols, into={"value": memory})["value"]
 
-    for array in found:
-        np.testing.assert_array_equal(array, expected)
-    assert found[0].flags.c_contiguous
-    assert found[0].flags.writeable
-    assert found[1].T.flags.c_contiguous
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(placed, expected)
+    assert placed.base is memory
 
 
 def test_symbols_of_tells_who_has_rows(lake: Path) -> None:
