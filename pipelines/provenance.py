@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +31,7 @@ from shared.strategy.portfolio import Trade
 from shared.types import NS
 
 FORMAT = 3
+WINDOW_S_MAX = 10 * 366 * 86_400  # whoever alters a window makes nobody count for years
 RAW_READ = ("raw/book", "raw/trade", "raw/ticker")
 FILE_NAME = "report.json"
 ELEMENT = "crosscut-provenance"
@@ -83,6 +85,21 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     results: tuple[ResultDigest, ...]
     rank_ic: float | None
 
+    def __post_init__(self) -> None:
+        try:
+            equity = Decimal(self.equity_usdt)
+        except InvalidOperation:
+            equity = Decimal("NaN")
+        for is_so, what, found in (
+            (0 <= self.start_s < self.end_s <= self.start_s + WINDOW_S_MAX, "window", (self.start_s, self.end_s)),
+            (0 <= self.compared_s <= self.end_s - self.start_s, "compared_s", self.compared_s),
+            (self.seed >= 0, "seed", self.seed),
+            (equity.is_finite(), "equity_usdt", self.equity_usdt),
+            ((self.tier == "exact") == (self.assumptions is not None), "tier and its assumptions", self.tier),
+        ):
+            if not is_so:
+                raise ValueError(f"{what} cannot be {found}")
+
 
 def defined(value: float) -> float | None:
     """Return a figure as JSON has it: what is not defined is null."""
@@ -111,9 +128,8 @@ def journal_digest(folder: Path) -> str:
 
 def hashes_of(lake: Path, table: str, source: str, start_s: int, end_s: int) -> dict[str, str]:
     """Return hour -> content hash of what a table holds of a window."""
-    there = set(read.hours(lake, table, source))
-    hours = range(start_s // HOUR_S, (end_s - 1) // HOUR_S + 1)
-    return {hour_name(hour): read.content_hash(lake, table, source, [hour]) for hour in hours if hour in there}
+    hours = [h for h in read.hours(lake, table, source) if start_s // HOUR_S <= h <= (end_s - 1) // HOUR_S]
+    return {hour_name(hour): read.content_hash(lake, table, source, [hour]) for hour in hours}
 
 
 def ticks_of(lake: Path, source: str, start_s: int, end_s: int) -> dict[str, str]:

@@ -44,6 +44,7 @@ from shared import settings as settings_module
 from shared.errors import CrosscutError, JournalError, LakeError, ModelMismatch
 from shared.features.catalog import FEATURES
 from shared.features.graph import lookback_of
+from shared.lake.layout import HOUR_S, hour_name
 
 
 class LakeChanged(LakeError):
@@ -308,6 +309,11 @@ def check_lake(lake: Path, told: Provenance) -> None:
     Raises:
         LakeChanged: with the first hour.
     """
+    first, last = (hour_name(second // HOUR_S) for second in (told.start_s, told.end_s - 1))
+    if not told.seconds or first < min(told.seconds) or last > max(told.seconds):
+        raise ReportUnreadable(
+            f"a report must be of hours whose seconds it names, found {first} to {last}: it was altered; restore it"
+        )
     begin = told.start_s - lookback_of(FEATURES)
     for table, start_s, was in (("seconds", begin, told.seconds), ("labels", told.start_s, told.labels)):
         now = provenance.hashes_of(lake, table, told.source, start_s, told.end_s)

@@ -155,6 +155,37 @@ def test_a_setting_that_none_can_have_is_one_sentence_about_the_report(
     assert "it was altered or cut" in said
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("end_s", 10**15, "window cannot be"),
+        ("end_s", 0, "window cannot be"),
+        ("start_s", -5, "window cannot be"),
+        ("end_s", 1_900_000_000, "must be of hours whose seconds it names"),
+        ("compared_s", 241, "compared_s cannot be 241"),
+        ("compared_s", -1, "compared_s cannot be -1"),
+        ("seed", -1, "seed cannot be -1"),
+        ("equity_usdt", '"abc"', "equity_usdt cannot be abc"),
+        ("equity_usdt", '"NaN"', "equity_usdt cannot be NaN"),
+        ("tier", '"exact"', "tier and its assumptions cannot be exact"),
+        ("config", "7", "Expected `object`"),
+    ],
+)
+def test_a_field_that_no_result_can_have_is_one_sentence(
+    field: str, value: object, said: str, made: Made, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Refused before anything is computed: an altered window made verify count the hours of thirty million years."""
+    text = re.sub(rf'("{field}":)(?:"[^"]*"|[-0-9]+|{{[^{{}}]*}})', rf"\g<1>{value}", made.page.read_text(), count=1)
+    assert text != made.page.read_text()
+    made.page.write_text(text)
+
+    assert made.verify() != 0
+
+    found = capsys.readouterr().err
+    assert found.count("\n") == 1
+    assert said in found
+
+
 def test_a_file_that_was_altered_or_removed_is_named(made: Made) -> None:
     """Each file beside a report, row by row: a digit, a row more, a column less, another kind of file, nothing at all."""
     folder, told = made.page.parent, read_report(made.page)
