@@ -94,7 +94,8 @@ def search(
     """
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # As a warning it prints the traceback of whatever ends a trial, Ctrl-C too, before it raises it.
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     fold = inner_fold(dataset)
     usual = params_of("multiclass", seed=seed, threads=threads)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))

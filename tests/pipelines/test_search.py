@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import msgspec
 import numpy as np
 import pytest
@@ -60,6 +62,25 @@ def test_judged_rows_lie_inside_the_fit_block() -> None:
             reach_s=11,
             lookback_s=30,
         )
+
+
+def test_an_interrupt_is_no_traceback(tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C within a trial goes on to whoever called, and Optuna says nothing of it."""
+    said: list[logging.LogRecord] = []
+    listener = logging.Handler()
+    monkeypatch.setattr(listener, "emit", said.append)
+    monkeypatch.setattr(search, "fit_fold", interrupt)
+    logging.getLogger("optuna").addHandler(listener)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            search.search(planted(seconds=2400), tracking, trials=1, seed=7, threads=1)
+    finally:
+        logging.getLogger("optuna").removeHandler(listener)
+    assert said == []
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("wanted", ["0", "-3"])
