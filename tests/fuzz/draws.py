@@ -116,7 +116,7 @@ def config_of(dice: Dice, universe: Universe, wildness: float | None = None) -> 
         chosen = dict(usual)
         for name, values in _FIELDS.items():
             if dice.random() < share:
-                chosen[name] = one_of(dice, *values)
+                chosen[name] = _between(dice, values) if dice.random() < 0.3 else one_of(dice, *values)
         chosen["entry_kind"] = one_of(dice, OrderKind.MARKET, OrderKind.POST_ONLY)
         if dice.random() < 0.7:
             chosen["horizon_s"] = one_of(dice, 1, 3, 10, 30)
@@ -131,6 +131,17 @@ def config_of(dice: Dice, universe: Universe, wildness: float | None = None) -> 
             usual["leverage"] = min(leverage, 5)
             continue
         return config
+
+
+def _between(dice: Dice, values: tuple[Any, ...]) -> Any:
+    """Return something between the least and the most of a field's values, with all the digits that floats have."""
+    numbers = [value for value in values if isinstance(value, float | int) and not isinstance(value, bool)]
+    if not numbers:
+        return one_of(dice, *values)
+    low, high = min(numbers), max(numbers)
+    if isinstance(low, int) and isinstance(high, int):
+        return int(dice.integers(low, high + 1))
+    return float(np.exp(dice.uniform(np.log(low), np.log(high)))) if low > 0 else float(dice.uniform(low, high))
 
 
 def equity_of(dice: Dice) -> Decimal:

@@ -22,11 +22,13 @@ from shared.errors import CrosscutError
 from shared.lake.tiers import Ladder
 from shared.replay import alternatives_of
 from shared.simulator.venue.orders import FeeTier
+from shared.strategy.bandit.learner import policy_digest
+from shared.strategy.bandit.state import Mode, Permit
 from shared.strategy.config import EngineConfig
-from shared.strategy.engine import Engine
+from shared.strategy.engine import Engine, Memory
 from shared.strategy.exact import EXACT
 from shared.strategy.orders import EXIT_CAUSES
-from shared.strategy.scores import Scorer, Scores
+from shared.strategy.scores import Scores
 from shared.types import NS, Action, Cause, Contract, Event, OrderKind, PlaceOrder, SecondClosed, Side, Tier
 from tests.fuzz.draws import (
     AT,
@@ -67,6 +69,7 @@ class Case(msgspec.Struct, frozen=True):
     equity_usdt: Decimal
     is_null: bool
     seed: int
+    permit: Permit | None = None  # None: the bandit may not act
 
     def __str__(self) -> str:
         usual = EngineConfig()
@@ -83,7 +86,17 @@ def case_of(seed: int, *, moderate: bool = False, seconds: int | None = None) ->
     market = market_of(dice, ways_of(dice, seconds=seconds), moderate=moderate)
     config = config_of(dice, market.universe)
     scores = opinions_of(dice, market)
-    return Case(config, market, scores, equity_of(dice), bool(dice.random() < 0.15), seed)
+    equity, is_null = equity_of(dice), bool(dice.random() < 0.15)
+    if not is_null and dice.random() < 0.2:
+        config = msgspec.structs.replace(config, variants=one_of(dice, ("rules/30s",), ("rules", "rules/30s")))
+    permit = None
+    if dice.random() < 0.3:
+        config = msgspec.structs.replace(config, bandit_mode=Mode.ACT)
+        permit = Permit(
+            policy=policy_digest(config), model="given", source="simulator-made", gain_low_bps=1.0, gain_bps=2.0,
+            entries=1000, sessions=(), made_ns=0,
+        )  # fmt: skip
+    return Case(config, market, scores, equity, is_null, seed, permit)
 
 
 class Watched:
@@ -262,7 +275,10 @@ def check_open_end(case: Case, simulation: Simulation, said: str) -> None:
         )
         seen = sum(size for price, size in zip(prices, sizes, strict=True) if math.isfinite(price))
         is_many = contract.size_max_market is not None and abs(held.size) > contract.size_max_market
-        could = contract.status == "normal" and seen > abs(float(held.size)) and not is_many
+        is_whole = (
+            EXACT.remainder(held.size, contract.size_step) == 0
+        )  # else it takes a refusal to learn that it is not
+        could = contract.status == "normal" and seen > abs(float(held.size)) and is_whole and not is_many
         assert not could, f"{held.size} {held.symbol} is left, {seen} could be taken: {said}"
 
 
@@ -301,6 +317,8 @@ def check_outcome(case: Case, simulation: Simulation, outcome: Outcome, *, is_ch
         assert trade.spread_usdt >= trade.entry_spread_usdt >= 0, trade
     known = {refusal.split(" ", 1)[0] for refusal in outcome.refusals} & (OF_THE_FORM if not is_changed else set())
     assert not known, f"refused for what the engine knew: {outcome.refusals}"
+    spent = engine.bandit.state().spent.bps
+    assert spent <= case.config.explore_bps_per_day, f"{spent} bps were spent on exploring"
     assert np.isfinite(outcome.equity_usdt).all()
     for name, value in outcome.metrics.items():
         is_undefined = math.isnan(value) and (not outcome.trades or name in MAY_BE_UNDEFINED)
@@ -311,13 +329,9 @@ MAY_BE_UNDEFINED = frozenset({"sharpe", "sortino", "profit_factor"})
 """No loss, no variance, or too short: figures that are said to be undefined then."""
 
 
-def replayed(case: Case, watched: Watched, scorer: Scorer) -> None:
+def replayed(case: Case, watched: Watched) -> None:
     """Claim that a fresh engine does the same to the same events."""
-    first = watched.simulation.engine
-    engine = Engine(
-        case.config, case.market.universe if first.universe is None else first.universe, scorer,
-        session=first.session, seed=first.seed, alternatives=alternatives_of(case.config),
-    )  # fmt: skip
+    engine = engine_of(case, watched.simulation.engine.session)
     for k, (event, answers) in enumerate(zip(watched.events, watched.answers, strict=True)):
         assert engine.on_event(event) == answers, f"event {k}: {type(event).__name__}"
 
@@ -326,10 +340,25 @@ def replayed(case: Case, watched: Watched, scorer: Scorer) -> None:
 
 
 def screen_of(case: Case) -> Simulation:
-    return Simulation(
+    simulation = Simulation(
         "given", case.market.universe, case.config, Given(is_null=case.is_null), seed=case.seed,
         equity_usdt=case.equity_usdt, keeps_executions=True,
     )  # fmt: skip
+    return permitted(case, simulation)
+
+
+def engine_of(case: Case, session: str) -> Engine:
+    return Engine(
+        case.config, case.market.universe, Given(is_null=case.is_null), session=session, seed=case.seed,
+        memory=Memory(permit=case.permit), alternatives=alternatives_of(case.config),
+    )  # fmt: skip
+
+
+def permitted(case: Case, simulation: Simulation) -> Simulation:
+    """Let the bandit act where the case has a permit: a backtest's engine begins without one."""
+    if case.permit is not None:
+        simulation.engine = engine_of(case, simulation.engine.session)
+    return simulation
 
 
 def ticks_of(case: Case, dice: Dice, *, is_still: bool = False) -> ArraysTape:
@@ -455,10 +484,12 @@ def _steep(contract: Contract) -> Ladder:
 def exact_of(case: Case, venue: Venue, *, is_still: bool = False) -> ExactSimulation:
     tape = ticks_of(case, dice_of(case.seed, 9), is_still=is_still)
     market = Market(tape, venue.assumptions, changes=venue.changes, ladders=venue.ladders)
-    return ExactSimulation(
+    simulation = ExactSimulation(
         "given", case.market.universe, case.config, Given(is_null=case.is_null), seed=case.seed,
         equity_usdt=case.equity_usdt, keeps_executions=True, market=market, start_s=case.market.first_second,
     )  # fmt: skip
+    permitted(case, simulation)
+    return simulation
 
 
 # ------------------------------------------------------------------------------------- what two runs have in common

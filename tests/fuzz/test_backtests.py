@@ -22,7 +22,6 @@ from pipelines.told import Told
 from tests.fuzz.draws import calm_of, config_of, dice_of, equity_of, market_of, opinions_of
 from tests.fuzz.drives import (
     Case,
-    Given,
     Lived,
     Venue,
     case_of,
@@ -67,7 +66,7 @@ def test_screen(seed: int) -> None:
     """At the screen tier the ledger is the venue's after every second, and the engine repeats itself from its events."""
     case, found = screened(seed)
 
-    replayed(case, found.watched, Given(is_null=case.is_null))
+    replayed(case, found.watched)
 
 
 @pytest.mark.parametrize("seed", seeds(range(100, 108), 300))
@@ -78,7 +77,7 @@ def test_exact(seed: int) -> None:
 
     found = lived(case, exact_of(case, venue), is_changed=bool(venue.changes))
 
-    replayed(case, found.watched, Given(is_null=case.is_null))
+    replayed(case, found.watched)
 
 
 @pytest.mark.parametrize("seed", seeds(range(200, 202), 60))
