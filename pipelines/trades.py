@@ -33,6 +33,9 @@ RATIO_MINUTES_MIN = 24 * 60
 """Below a day `sharpe` and `sortino` are not defined: half an hour of a market printed a Sharpe of 390. The standard
 error of an annualised Sharpe is about √(365 / days): 19 after one day, 1 after a year (Lo 2002)."""
 
+ERROR_MINUTES_MIN = 5
+"""Minutes with entries below which an error is not told: of two or three it is as uncertain as what it is about."""
+
 METRICS = (
     "total_trades",
     "avg_duration_s",
@@ -152,7 +155,7 @@ def net_bps(trades: Sequence[Trade]) -> float:
 
 
 def net_error_bps(trades: Sequence[Trade]) -> float:
-    """Return the standard error of `net_bps`, a ratio of sums over trades; NaN where all were entered in one minute.
+    """Return the standard error of `net_bps`, a ratio of sums over trades; NaN of fewer than `ERROR_MINUTES_MIN`.
 
     error = √(G / (G − 1) · Σ e²) / Σ opened, e = Σ net − net_bps · Σ opened within each of the G minutes that entries
     fell into (Cochran, Sampling Techniques, 1977, 6.3 and 9A.2). Trades of one moment meet the same market: as if they
@@ -163,7 +166,7 @@ def net_error_bps(trades: Sequence[Trade]) -> float:
         minute = trade.entry_ns // (MINUTE_S * NS)
         net, opened = groups.get(minute, (0.0, 0.0))
         groups[minute] = net + float(trade.net_usdt), opened + float(trade.opened_usdt)
-    if len(groups) < 2:
+    if len(groups) < ERROR_MINUTES_MIN:
         return math.nan
     nets, openeds = np.array(list(groups.values())).T
     total = float(openeds.sum())
@@ -217,7 +220,7 @@ class Slice(msgspec.Struct, frozen=True):
     won: float  # [1]
     net_usdt: float
     net_bps: float  # of what was opened
-    error_bps: float  # its standard error; NaN: all were entered in one minute
+    error_bps: float  # its standard error; NaN: too few minutes
     error_usdt: float  # the same, of net
 
 

@@ -196,7 +196,11 @@ def _compared_difference(lake: Path, told: Provenance, again: Path, where: Where
         return _said("the journal of its first seconds (SHA-256)", f"{told.journal[:12]}…", f"{digest[:12]}…")
     found = said_of(parity.check(again, lake=lake), told.end_s - told.start_s)
     was = msgspec.structs.replace(told.told.parity, command="")
-    return None if was == found else _said("parity", was.sentence, found.sentence)
+    if was == found:
+        return None
+    if was.sentence == found.sentence:
+        return _said("the badge", was.badge, found.badge)
+    return _said("parity", was.sentence, found.sentence)
 
 
 def files_difference(told: Provenance, page: Page, where: Where, notes: list[str]) -> str | None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.trades import (
+    ERROR_MINUTES_MIN,
     METRICS,
     MINUTE_S,
     RATIO_MINUTES_MIN,
@@ -139,7 +140,7 @@ def test_error_of_net_bps_is_that_of_a_mean_where_trades_are_alike() -> None:
 @settings(max_examples=50, deadline=None)
 def test_error_of_net_bps_knows_what_is_one_moment(made: list[tuple[int, Decimal]]) -> None:
     """The same trade twice in its minute is no second observation: the error stays; in minutes of their own it shrinks
-    by √2 where minutes are many. All in one minute, there is none."""
+    by √2 where minutes are many. Of few minutes there is none."""
     minutes, nets = [minute for minute, _ in made], [str(net) for _, net in made]
 
     once = net_error_bps(entered(minutes, nets))
@@ -147,9 +148,10 @@ def test_error_of_net_bps_knows_what_is_one_moment(made: list[tuple[int, Decimal
     apart = net_error_bps(entered(minutes + [minute + 100 for minute in minutes], nets * 2))
 
     n = len(set(minutes))
-    if n == 1:
+    if n < ERROR_MINUTES_MIN:
         assert np.isnan(once)
         assert np.isnan(doubled)
+        assert np.isnan(apart) == (2 * n < ERROR_MINUTES_MIN)
         return
     assert doubled == pytest.approx(once, rel=1e-9, abs=1e-12)
     assert apart == pytest.approx(once * np.sqrt((n - 1) / (2 * n - 1)), rel=1e-9, abs=1e-12)
@@ -285,13 +287,13 @@ def test_waterfall_by_hand() -> None:
 
 
 def test_slices_have_their_own_errors() -> None:
-    """A slice's error is that of its trades alone, in bps and in USDT; of one minute there is none."""
-    trades = entered([1, 2, 3, 3], ["0.1", "-0.3", "0.2", "0.4"])
+    """A slice's error is that of its trades alone, in bps and in USDT; of few minutes there is none."""
+    trades = entered([1, 2, 3, 3, 4, 5], ["0.1", "-0.3", "0.2", "0.4", "0.1", "0.2"])
 
     (whole,) = slices_of(trades, lambda _: "all")
     (last,) = slices_of(trades[2:], lambda _: "3")
 
     assert whole.error_bps == net_error_bps(trades)
-    assert whole.error_usdt == pytest.approx(whole.error_bps * 1e-4 * 400)
+    assert whole.error_usdt == pytest.approx(whole.error_bps * 1e-4 * 600)
     assert np.isnan(last.error_bps)
     assert np.isnan(last.error_usdt)

@@ -297,8 +297,12 @@ def test_the_comparison_with_live_is_made_again(
         msgspec.structs.replace(told, journal="ab" * 32)
     )
     better = msgspec.structs.replace(said, decisions=said.decisions + 1)
-    assert "different: parity is" in found(
+    assert "different: the badge is parity: checked, " in found(
         msgspec.structs.replace(told, told=msgspec.structs.replace(told.told, parity=better))
+    )
+    prettier = msgspec.structs.replace(said, sentence="All of it is identical.")
+    assert "different: parity is All of it is identical. in the report, All of 240 seconds" in found(
+        msgspec.structs.replace(told, told=msgspec.structs.replace(told.told, parity=prettier))
     )
     assert "in the report, not compared computed again" in found(msgspec.structs.replace(told, compared_s=0))
     monkeypatch.setattr(verify, "code_commit", lambda: "0123abc")
