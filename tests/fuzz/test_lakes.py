@@ -44,7 +44,7 @@ def written(lake: Path, market: MadeMarket) -> None:
         write_labels(lake, SOURCE, hour, slippage_bps=2.0)
 
 
-@pytest.mark.parametrize("seed", seeds([2], 40))
+@pytest.mark.parametrize("seed", seeds([], 40))
 def test_backtest_of_a_lake(seed: int, tmp_path: Path) -> None:
     """Rules over what a lake holds: every run ends with its figures or one sentence, and live would have done the same."""
     dice = dice_of(seed, 4)
