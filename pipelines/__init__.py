@@ -1,0 +1,3 @@
+from shared.environment import need
+
+need("polars", "make setup")

@@ -30,7 +30,7 @@ from typing import IO, Any
 
 from shared import entry, simulator_process
 from shared import settings as settings_module
-from shared.errors import CrosscutError
+from shared.errors import CrosscutError, SettingsError
 from shared.settings import ROOT
 from shared.simulator_process import SimulatorProcess
 from shared.types import NS
@@ -325,6 +325,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a closed terminal is an end like any other
         signal.signal(number, signal.default_int_handler)
     try:
+        if not 0 < args.hours <= 8760:
+            raise SettingsError(f"--hours must be above 0 and at most 8760, found {args.hours:g}")
+        if args.seconds < 1:
+            raise SettingsError(f"--seconds must be 1 at least, found {args.seconds}")
         demo = Demo(settings_module.load().lake, args.seconds)
         with demo.step("A simulator: Bitget's REST and WebSocket on this machine"):
             recording = args.recording.resolve() if args.recording else None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import dagster as dg
 import polars as pl
 import pytest
 
-from pipelines import backtest, dataset, drive, history, parity, resources, search, train
+from pipelines import backtest, dataset, demo, drive, history, parity, resources, search, train
 from pipelines.beside import Beside
 from pipelines.imports import __main__ as imports
 from pipelines.moments import second_of, window_of_text
@@ -16,6 +19,7 @@ from shared import journal, settings
 from shared.errors import JournalError, SettingsError, TableEmpty
 from shared.lake import read
 from shared.lake.layout import HOUR_S
+from shared.settings import ROOT
 
 HOUR = 495_000
 SOURCE = "simulator-g7-40"
@@ -138,3 +142,28 @@ def test_a_session_that_nobody_recorded_is_beside_nothing() -> None:
     assert "nobody recorded simulator-g7-40 in these seconds" in told(80)
     assert "| mark |" not in told(80)
     assert "| mark | 80 | 0 | 79 |" in told(79)
+
+
+@pytest.mark.parametrize("module", ["pipelines.train", "live.run"])
+def test_a_bare_python_is_told_where_the_prepared_one_is(module: str) -> None:
+    bare = subprocess.run(  # -S: without what is installed
+        [sys.executable, "-S", "-m", module], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert bare.returncode == 1
+    assert bare.stderr.count("\n") == 1
+    assert "run it as .venv/bin/python" in bare.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--hours", "0"], ["--hours", "nan"], ["--seconds", "0"]])
+def test_a_demo_of_nothing_is_refused_before_it_begins(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        assert demo.main(arguments) == 2
+    finally:
+        for number, handler in asked.items():
+            signal.signal(number, handler)
+    told = capsys.readouterr()
+    assert told.err.startswith(f"{arguments[0]} must be")
+    assert told.out == ""
