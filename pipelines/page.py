@@ -26,6 +26,7 @@ from pipelines.trades import Slice, net_error_bps, slices_of
 from shared.errors import TableEmpty
 from shared.lake import read
 from shared.lake.layout import MINUTE_S
+from shared.limits import by_default
 from shared.strategy.bandit.records import Record, record_of
 from shared.strategy.config import EngineConfig
 from shared.strategy.portfolio import Trade
@@ -204,7 +205,7 @@ def settings_of(page: Page) -> list[tuple[str, str, bool]]:
     """Return the configuration that traded: field, value, and whether it is another than the default."""
     if page.provenance is None:
         return []
-    config, usual = page.provenance.config, EngineConfig()
+    config, usual = page.provenance.config, by_default()
     fields = msgspec.structs.fields(EngineConfig)
     values = [(one.name, getattr(config, one.name), getattr(usual, one.name)) for one in fields]
     return [(name, _told(value), value != default) for name, value, default in values]

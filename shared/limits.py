@@ -46,3 +46,8 @@ def config_of(
         bandit_mode=Mode(chosen.bandit_mode),
         explore_bps_per_day=chosen.explore_bps_per_day,
     )
+
+
+def by_default() -> EngineConfig:
+    """Return the limits of whoever sets none: the environment and `.env` are not asked."""
+    return config_of(Settings.model_construct(), horizon_s=None)

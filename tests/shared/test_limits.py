@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from shared.limits import config_of
+from shared.limits import by_default, config_of
 from shared.settings import ROOT, Settings
 from shared.types import OrderKind
 
@@ -46,6 +46,15 @@ def test_horizon_kind_and_symbols_are_those_of_the_caller() -> None:
     config = config_of(Settings(_env_file=None), horizon_s=30, symbols=("AUSDT",), entry_kind=OrderKind.POST_ONLY)
 
     assert (config.horizon_s, config.symbols, config.entry_kind) == (30, ("AUSDT",), OrderKind.POST_ONLY)
+
+
+def test_limits_by_default_are_nobodys_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report tells what was set: the environment of its reader is not the default."""
+    unset = config_of(Settings(_env_file=None), horizon_s=None)
+    monkeypatch.setenv("TOP_K", "1")
+
+    assert config_of(Settings(_env_file=None), horizon_s=None).top_k == 1
+    assert by_default() == unset
 
 
 def test_nobody_else_makes_limits() -> None:
