@@ -347,8 +347,9 @@ def check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
+        found = "a file of this name" if isinstance(error, FileExistsError) else error.strerror
         raise SettingsError(
-            f"files must be writable in {folder}, found: {error.strerror}: free it, or choose other --out or --lake"
+            f"files must be writable in {folder}, found: {found}: free it, or choose other --out or --lake"
         ) from None
 
 

@@ -82,23 +82,33 @@ async def backfill(
 
 
 async def update(
-    rest: RestClient, lake: Path, source: str, contracts: Sequence[Contract], say: Say = lambda line: None
+    rest: RestClient,
+    lake: Path,
+    source: str,
+    contracts: Sequence[Contract],
+    say: Say = lambda line: None,
+    *,
+    done: list[Filled] | None = None,
 ) -> list[Filled]:
     """Store what is new: since the last hour that is stored, at most a month; looked through are 3 h, of funding a day.
 
     Nothing is demanded: what Bitget does not tell is in the result.
+
+    Args:
+        done: what is stored is added to it table by table, so that it is known where the next one fails.
     """
+    done = done if done is not None else []
     now_ms = await rest.server_time()
     hour = now_ms // HOUR_MS
     since = {}
     for table, looked_h in (("candles", 3), ("funding", 24)):
         newest = max(read.hours(lake, table, source), default=hour)
         since[table] = max(min(newest, hour - looked_h), hour - CANDLES_KEPT_MS // HOUR_MS)
-    return [
-        await note_open_interest(rest, lake, source),
-        await fill_candles(rest, lake, source, contracts, since["candles"] * HOUR_MIN, now_ms // MINUTE_MS, say),
-        await fill_funding(rest, lake, source, contracts, since["funding"] * HOUR_MS, say),
-    ]
+    done.append(await note_open_interest(rest, lake, source))
+    minutes = since["candles"] * HOUR_MIN, now_ms // MINUTE_MS
+    done.append(await fill_candles(rest, lake, source, contracts, *minutes, say))
+    done.append(await fill_funding(rest, lake, source, contracts, since["funding"] * HOUR_MS, say))
+    return done
 
 
 async def fetch(
@@ -157,8 +167,10 @@ async def follow(
     say: Say = lambda line: None,
     every_s: float = HOUR_S,
     interest_s: float = 60.0,
-) -> None:
+) -> list[Filled]:
     """Store what is new, at once and then after every full hour, and the open interest every minute, until `stop`.
+
+    Returns the rows and requests of each table, in sum.
 
     An exchange that does not answer is told and asked again at the next turn; nothing is lost by that but open
     interest, which has no history.
@@ -170,21 +182,27 @@ async def follow(
         LakeError: the disk refuses.
     """
     done_at = -1  # number of the period that was stored last
+    totals: dict[str, Filled] = {}
     while not stop.is_set():
         now_s = time.time()
+        new: list[Filled] = []
         try:
             if (period := int((now_s - SETTLED_S) // every_s)) != done_at:
-                for filled in await update(rest, lake, source, await contracts(), say):
-                    _say_strange(filled, say)
+                await update(rest, lake, source, await contracts(), say, done=new)
                 done_at = period
             else:
-                _say_strange(await note_open_interest(rest, lake, source), say)
+                new.append(await note_open_interest(rest, lake, source))
         except ExchangeError as error:
             say(f"asked again in {interest_s:g} s: {error}")
+        for filled in new:
+            _say_strange(filled, say)
+            total = totals.setdefault(filled.table, Filled(table=filled.table))
+            total.rows, total.requests = total.rows + filled.rows, total.requests + filled.requests
         set_aside(rest, lake, source, say)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(interest_s - time.time() % interest_s):
                 await stop.wait()
+    return list(totals.values())
 
 
 def _say_strange(filled: Filled, say: Say) -> None:
@@ -282,8 +300,7 @@ async def run(args: argparse.Namespace) -> list[Filled]:
             async def contracts() -> Sequence[Contract]:
                 return chosen(await rest.contracts(source), symbols)
 
-            await follow(rest, config.lake, source, contracts, stop, say=say)
-        return []
+            return await follow(rest, config.lake, source, contracts, stop, say=say)
 
 
 def chosen(universe: Universe, symbols: Sequence[str]) -> tuple[Contract, ...]:

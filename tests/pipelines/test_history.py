@@ -440,10 +440,13 @@ async def test_follow_outlives_a_silent_exchange(tmp_path: Path) -> None:
         return bitget.contracts
 
     async with asyncio.timeout(20):
-        await history.follow(bitget.rest, tmp_path, SOURCE, contracts, stop, say=say, interest_s=0.05)
+        done = await history.follow(bitget.rest, tmp_path, SOURCE, contracts, stop, say=say, interest_s=0.05)
 
     assert any(line.startswith("asked again in") for line in lines)
     assert stored(tmp_path).height > 0
+    assert {filled.table: filled.rows for filled in done} == {
+        table: stored(tmp_path, table).height for table in ("candles", "funding", "open_interest")
+    }
 
 
 @pytest.mark.parametrize("arguments", [["--hours", "0"], ["--days", "-1"], ["--hours", "nan"]])

@@ -167,3 +167,9 @@ def test_a_demo_of_nothing_is_refused_before_it_begins(
     told = capsys.readouterr()
     assert told.err.startswith(f"{arguments[0]} must be")
     assert told.out == ""
+
+
+def test_a_file_in_the_place_of_a_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "report").write_text("")
+    with pytest.raises(SettingsError, match="found: a file of this name: free it, or choose other --out"):
+        backtest.check_writable(tmp_path / "report")
