@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 import signal
-from decimal import ROUND_UP, Decimal
+from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 
 from live import replay
-from live.executor import MeteredClient
 from pipelines.session_report import page_of
 from shared import journal
 from shared.simulator_process import SimulatorProcess
-from shared.types import Cause, OrderKind, OrderRefused, PlaceOrder, Side
-from tests.live.test_session import WAIT_S, at_venue, control, orders_and_fills, start_live, truth, wait_for
+from shared.types import OrderRefused
+from tests.live.test_session import (
+    WAIT_S,
+    at_venue,
+    buy_ten_usdt,
+    control,
+    orders_and_fills,
+    start_live,
+    truth,
+    wait_for,
+)
 
 HUGE = {"minTradeNum": "1000000"}
 
@@ -30,19 +38,7 @@ def test_dust_is_left_and_the_session_replays(
     """A position below its minimum is found at the start, another one comes to lie below in mid-session: both leave by
     the exchange's flash close, once each, the ledger equals the venue, and the replay is identical."""
 
-    async def open_one(client: MeteredClient) -> None:
-        universe = await client.contracts(simulator.source)
-        contract = universe.contracts[universe.index()["XRPUSDT"]]
-        ask = Decimal(str((await client.merge_depth("XRPUSDT")).asks[0][0]))
-        size = (10 / ask / contract.size_step).to_integral_value(ROUND_UP) * contract.size_step
-        await client.place(
-            PlaceOrder(
-                client_oid="one", symbol="XRPUSDT", side=Side.BUY, kind=OrderKind.MARKET, size=size, price=None,
-                reduce_only=False, stop_price=None, cause=Cause.ENTRY,
-            )
-        )  # fmt: skip
-
-    at_venue(simulator, open_one)
+    at_venue(simulator, lambda client: buy_ten_usdt(client, simulator.source))
     wait_for(lambda: bool(truth(simulator).positions), "a position")
     control(simulator, "conditions", contracts={"XRPUSDT": HUGE})
     folder = tmp_path / "a" / "session"

@@ -64,6 +64,20 @@ def change_conditions(simulator: SimulatorProcess, **conditions: Any) -> None:
     control(simulator, "conditions", **conditions)
 
 
+async def buy_ten_usdt(client: MeteredClient, source: str) -> None:
+    """Open a position that a session does not know, in XRPUSDT."""
+    universe = await client.contracts(source)
+    contract = universe.contracts[universe.index()["XRPUSDT"]]
+    ask = Decimal(str((await client.merge_depth("XRPUSDT")).asks[0][0]))
+    size = (10 / ask / contract.size_step).to_integral_value(ROUND_UP) * contract.size_step
+    await client.place(
+        PlaceOrder(
+            client_oid="one", symbol="XRPUSDT", side=Side.BUY, kind=OrderKind.MARKET, size=size, price=None,
+            reduce_only=False, stop_price=None, cause=Cause.ENTRY,
+        )
+    )  # fmt: skip
+
+
 def at_venue(simulator: SimulatorProcess, ask: Callable[[MeteredClient], Awaitable[Any]]) -> Any:
     async def run() -> Any:
         async with MeteredClient(simulator.rest, SIMULATOR_KEYS) as client:

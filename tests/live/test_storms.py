@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from decimal import ROUND_UP, Decimal
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,10 @@ import pytest
 
 from live import flatten as live_flatten
 from live import replay
-from live.executor import MeteredClient
 from shared import journal
 from shared.simulator_process import SimulatorProcess
-from shared.types import Cause, OrderKind, PlaceOrder, Side
 from tests.live import storms
-from tests.live.test_session import at_venue, control, orders_and_fills, truth, wait_for
+from tests.live.test_session import at_venue, buy_ten_usdt, control, orders_and_fills, truth, wait_for
 
 STORM_S = 20.0
 STOP_S = 90.0
@@ -112,19 +110,7 @@ def test_flatten_closes_what_no_order_may(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
 
-    async def open_one(client: MeteredClient) -> None:
-        universe = await client.contracts(simulator.source)
-        contract = universe.contracts[universe.index()["XRPUSDT"]]
-        ask = Decimal(str((await client.merge_depth("XRPUSDT")).asks[0][0]))
-        size = (10 / ask / contract.size_step).to_integral_value(ROUND_UP) * contract.size_step
-        await client.place(
-            PlaceOrder(
-                client_oid="one", symbol="XRPUSDT", side=Side.BUY, kind=OrderKind.MARKET, size=size, price=None,
-                reduce_only=False, stop_price=None, cause=Cause.ENTRY,
-            )
-        )  # fmt: skip
-
-    at_venue(simulator, open_one)
+    at_venue(simulator, lambda client: buy_ten_usdt(client, simulator.source))
     wait_for(lambda: bool(truth(simulator).positions), "a position")
     if is_foreseen:
         control(simulator, "conditions", contracts={"XRPUSDT": {"sizeMultiplier": "1000", "minTradeNum": "1000"}})
