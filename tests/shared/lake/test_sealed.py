@@ -15,6 +15,7 @@ from polars.testing import assert_frame_equal
 from shared.errors import LakeError
 from shared.lake import layout, read, sealed, write
 from shared.lake.layout import TABLES
+from shared.lake.remote import MARKER
 from tests.shared.lake import receipts as r
 
 START_S = r.HOUR * layout.HOUR_S
@@ -46,6 +47,12 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pl.DataFrame,
         small_groups(patch, "seconds", 9)
         path = write.write_table(root, "seconds", r.SOURCE, r.HOUR, frame, {"made": "here"}).path
     return root, frame, path.read_bytes()
+
+
+def on_this_disk(root: Path) -> Path:
+    """Return a folder that stands for no store: what is damaged here are bytes of a file."""
+    (root / MARKER).unlink(missing_ok=True)
+    return root
 
 
 QUERIES = st.tuples(
@@ -110,7 +117,7 @@ def test_flipped_bit_is_named_or_harmless(
     `verify` finds every bit but those of what other tools alone read.
     """
     _, frame, whole = small
-    root = tmp_path_factory.mktemp("flipped")
+    root = on_this_disk(tmp_path_factory.mktemp("flipped"))
     path = layout.partition_path(root, "seconds", r.SOURCE, r.HOUR)
     path.parent.mkdir(parents=True)
     at = data.draw(st.integers(0, len(whole) - 1), label="byte")
@@ -133,7 +140,7 @@ def test_flipped_bit_is_named_or_harmless(
 def test_damage_between_two_stretches_costs_nothing(small: tuple[Path, pl.DataFrame, bytes], tmp_path: Path) -> None:
     """Two stretches of one file are read by themselves: polars would like to read the file once, unchecked parts too."""
     _, frame, whole = small
-    path = layout.partition_path(tmp_path, "seconds", r.SOURCE, r.HOUR)
+    path = layout.partition_path(on_this_disk(tmp_path), "seconds", r.SOURCE, r.HOUR)
     path.parent.mkdir(parents=True)
     content = bytearray(whole)
     content[5] ^= 1  # the first page's header, in a row group that the query leaves out
@@ -148,7 +155,7 @@ def test_damage_between_two_stretches_costs_nothing(small: tuple[Path, pl.DataFr
 def test_damage_elsewhere_costs_nothing(small: tuple[Path, pl.DataFrame, bytes], tmp_path: Path) -> None:
     """What is not read is not looked at: other columns and other symbols of a damaged file can be had."""
     _, frame, whole = small
-    path = layout.partition_path(tmp_path, "seconds", r.SOURCE, r.HOUR)
+    path = layout.partition_path(on_this_disk(tmp_path), "seconds", r.SOURCE, r.HOUR)
     path.parent.mkdir(parents=True)
     path.write_bytes(whole)
     found = sealed.index(path)
