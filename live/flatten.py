@@ -16,7 +16,7 @@ import argparse
 import asyncio
 import sys
 import time
-from decimal import ROUND_DOWN, Decimal
+from decimal import Decimal
 from typing import Final
 
 from live import memory
@@ -29,7 +29,7 @@ from shared.bitget.transport import ReceiveClock
 from shared.errors import CrosscutError, ExchangeError, ExchangeRefused, ExchangeSilent, SettingsError
 from shared.settings import Settings
 from shared.strategy.orders import client_oid
-from shared.strategy.sizing import is_dust
+from shared.strategy.sizing import closing_size, is_dust
 from shared.types import (
     Adopted,
     CancelOrder,
@@ -116,11 +116,8 @@ def closing_order(universe: Universe, position: Position, name: str) -> PlaceOrd
     size = abs(position.size)
     contract = {c.symbol: c for c in universe.contracts}.get(position.symbol)
     is_flash = contract is not None and is_dust(contract, size, position.entry_price)
-    if is_flash:
-        pass  # of the whole position: no size is too large, either
-    elif contract is not None and contract.size_max_market is not None and size > contract.size_max_market:
-        step = contract.size_step
-        size = (contract.size_max_market / step).to_integral_value(rounding=ROUND_DOWN) * step
+    if contract is not None and not is_flash:  # which is of the whole position, however large
+        size = closing_size(contract, size)
     assert size > Decimal(0), position
     return PlaceOrder(
         client_oid=name,

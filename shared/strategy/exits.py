@@ -31,12 +31,12 @@ from numpy.typing import NDArray
 
 from shared.strategy import orders as life
 from shared.strategy.desk import Desk
-from shared.strategy.exact import decimal_of, floor_to
+from shared.strategy.exact import decimal_of
 from shared.strategy.orders import Order
 from shared.strategy.portfolio import Holding
 from shared.strategy.pricing import View
 from shared.strategy.ranking import Gate, Gates
-from shared.strategy.sizing import Refusal, is_dust
+from shared.strategy.sizing import Refusal, closing_size, is_dust
 from shared.types import NS, Cause, Floats, OrderKind, PlaceOrder
 
 EXIT_BACKOFF_S_MAX = 16
@@ -230,9 +230,7 @@ class Exits:
             if desk.now_ns - self._flashed_ns < FLASH_EVERY_NS:
                 return False
         elif n is not None:
-            contract = desk.universe.contracts[n]
-            if contract.size_max_market is not None and size > contract.size_max_market:
-                size = floor_to(contract.size_max_market, contract.size_step)
+            size = closing_size(desk.universe.contracts[n], size)
         order = PlaceOrder(
             client_oid=life.client_oid(desk.session, second, symbol, "exit"),
             symbol=symbol,

@@ -127,6 +127,13 @@ def is_dust(contract: Contract, size: Decimal, price: Decimal | None) -> bool:
     return price is not None and size * price < contract.notional_min_usdt
 
 
+@exactly
+def closing_size(contract: Contract, size: Decimal) -> Decimal:
+    """Return as much of a position of this size as one market order may close."""
+    largest = contract.size_max_market
+    return size if largest is None or size <= largest else floor_to(largest, contract.size_step)
+
+
 def largest_size(contract: Contract, kind: OrderKind) -> Decimal | None:
     """Return the largest order of a kind, in whole steps; None: the exchange states no bound."""
     largest = contract.size_max_market if kind is OrderKind.MARKET else contract.size_max_limit
