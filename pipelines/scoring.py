@@ -17,7 +17,6 @@ import numpy as np
 import polars as pl
 
 from pipelines.kept_scores import KeptScores
-from pipelines.seconds import stored
 from shared.errors import TableEmpty
 from shared.features.catalog import FEATURES
 from shared.features.graph import FeatureGraph, Features
@@ -103,14 +102,15 @@ def scored_blocks(
     names = ("", *others)  # the configured one may be called like one of the others
     n_blocks = max(1, round((end_s - start_s) / (block_s or BLOCK_S)))
     bounds = [start_s + round((end_s - start_s) * k / n_blocks) for k in range(n_blocks + 1)]
-    is_known = kept is not None and look is None and kept.holds(bounds, names)
-    needs_features = not is_known and any(one.needs_features for one in scorers)
+    known = kept if kept is not None and look is None and kept.holds(bounds, names) else None
+    keeping = kept if known is None else None
+    needs_features = known is None and any(one.needs_features for one in scorers)
     graph = FeatureGraph(FEATURES, symbols) if needs_features else None
-    if kept is not None and not is_known:
-        kept.begin(bounds, names, len(symbols))
+    if keeping is not None:
+        keeping.begin(bounds, names, len(symbols))
 
     def decode(first_s: int, end_s: int, some: tuple[str, ...], into: Mapping[str, Floats]) -> None:
-        stored(lake, source, first_s, end_s, some, into=into)
+        read.read_seconds(lake, source, first_s, end_s, some, into=into)
 
     rows = _Rows(decode, COLUMNS, symbols, end_s, SYMBOLS_AT_ONCE)
     if graph is not None:
@@ -122,8 +122,8 @@ def scored_blocks(
     room = np.empty((longest, len(symbols), len(FEATURES)), np.float32) if graph is not None else None
     for k, (begin, end) in enumerate(pairwise(bounds)):
         values = rows.read(begin, memory[k % 2][:, : end - begin])
-        if kept is not None and is_known:
-            said = kept.read(begin, len(scorers))
+        if known is not None:
+            said = known.read(begin, len(scorers))
         else:
             columns = _columns(values)
             out = room[: end - begin] if room is not None else None
@@ -131,11 +131,11 @@ def scored_blocks(
             if look is not None:
                 look(begin, features)
             said = [one.score(features, columns, begin) for one in scorers]
-            if kept is not None:
-                kept.write(begin, said)
+            if keeping is not None:
+                keeping.write(begin, said)
         yield Block(begin, values, said[0], dict(zip(others, said[1:], strict=True)))
-    if kept is not None and not is_known:
-        kept.end(bounds, names)
+    if keeping is not None:
+        keeping.end(bounds, names)
 
 
 def _columns(values: Floats) -> dict[str, Floats]:
@@ -147,7 +147,8 @@ class _Rows:
     quarter of it that is a block costs all of it.
 
     Args:
-        decode: puts the columns of some symbols between two seconds into memory, column -> (N, T).
+        decode: puts the columns of some symbols between two seconds into memory, column -> (N, T); raises TableEmpty
+            where there are none.
         at_once: symbols that it is asked for: fewer take less memory, more read the file's footer less often.
     """
 
@@ -188,7 +189,11 @@ class _Rows:
         for n in range(0, len(self._symbols), self._at_once):
             some = slice(n, n + self._at_once)
             into = {name: self._hour[c, some] for c, name in enumerate(self._columns)}
-            self._decode_some(first_s, end_s, self._symbols[some], into)
+            try:
+                self._decode_some(first_s, end_s, self._symbols[some], into)
+            except TableEmpty:
+                for array in into.values():
+                    array.fill(np.nan)
 
 
 def turned(scores: Scores) -> Scores:
@@ -218,17 +223,12 @@ class Labelled:
         return Outcomes(*self._rows.read(first_second, np.empty((2, n_seconds, self._n_symbols))))
 
     def _decode(self, first_s: int, end_s: int, symbols: tuple[str, ...], into: Mapping[str, Floats]) -> None:
-        try:
-            frame = read.collect(
-                read.scan(
-                    self._lake, "labels", self._source, start_s=first_s, end_s=end_s, symbols=symbols, is_sorted=False
-                ).select("second", "symbol", "mid_bps", "label")
-            )
-        except TableEmpty:
-            for array in into.values():
-                array.fill(np.nan)
-        else:
-            read.to_arrays(_filled(frame), first_s, end_s, symbols, into=into)
+        frame = read.collect(
+            read.scan(
+                self._lake, "labels", self._source, start_s=first_s, end_s=end_s, symbols=symbols, is_sorted=False
+            ).select("second", "symbol", "mid_bps", "label")
+        )
+        read.to_arrays(_filled(frame), first_s, end_s, symbols, into=into)
 
 
 def outcomes_in(frame: pl.DataFrame, start_s: int, end_s: int, symbols: tuple[str, ...]) -> Outcomes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -60,27 +60,11 @@ def drop_before(seconds: Seconds, second: int) -> Seconds:
     return Seconds(seconds.first_second + skip, {name: values[skip:] for name, values in seconds.columns.items()})
 
 
-def stored(
-    lake: Path,
-    source: str,
-    start_s: int,
-    end_s: int,
-    symbols: tuple[str, ...],
-    *,
-    into: Mapping[str, Floats] | None = None,
-) -> Seconds:
-    """Return the lake's seconds of [start_s, end_s), all NaN where none were recorded.
-
-    Args:
-        into: as `read.to_arrays` says.
-    """
+def stored(lake: Path, source: str, start_s: int, end_s: int, symbols: tuple[str, ...]) -> Seconds:
+    """Return the lake's seconds of [start_s, end_s), all NaN where none were recorded."""
     try:
-        return read.read_seconds(lake, source, start_s, end_s, symbols, into=into)
+        return read.read_seconds(lake, source, start_s, end_s, symbols)
     except TableEmpty:
-        if into is not None:
-            for array in into.values():
-                array.fill(np.nan)
-            return Seconds(start_s, {name: array.T for name, array in into.items()})
         nothing = np.full((end_s - start_s, len(symbols)), np.nan)
         return Seconds(start_s, dict.fromkeys(COLUMNS, nothing))
 

@@ -28,6 +28,7 @@ import scipy.stats
 from numpy.typing import NDArray
 
 from pipelines.gate.bounds import Bound, lower_bound
+from pipelines.numbers import NOT_DEFINED
 from pipelines.validation import IC_BLOCK_S, IC_SYMBOLS_MIN, RankIC, mean_ic
 from shared import entry, journal, replay
 from shared import settings as settings_module
@@ -240,7 +241,7 @@ def words(found: Compared) -> list[str]:
 def _with_error(mean: float, standard_error: float, digits: int) -> str:
     """Return a figure with its error; what is not defined is a dash, as on a report's page."""
     if math.isnan(mean):
-        return "–"
+        return NOT_DEFINED
     return f"{mean:+.{digits}f}" + ("" if math.isnan(standard_error) else f" ± {standard_error:.{digits}f}")
 
 

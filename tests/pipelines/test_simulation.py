@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipelines import scoring, seconds, simulation
+from pipelines import scoring, simulation
 from pipelines.scoring import turned
 from pipelines.simulation import Backtest, first_prices, run_backtest
 from pipelines.validation import gap_s
@@ -132,14 +132,18 @@ def test_every_hour_is_decoded_once_however_many_blocks_it_has(
     """An hour's file lies by symbol: whoever reads a part of it decodes it all, so its blocks share one reading."""
     asked: list[tuple[int, tuple[str, ...]]] = []
 
-    def stored(
-        lake: Path, source: str, start_s: int, end_s: int, symbols: tuple[str, ...], *, into: Mapping[str, Floats]
-    ) -> Seconds:
-        asked.append((start_s // HOUR_S, symbols))
-        assert (end_s - 1) // HOUR_S == start_s // HOUR_S
-        return seconds.stored(lake, source, start_s, end_s, symbols, into=into)
+    read_seconds = read.read_seconds
 
-    monkeypatch.setattr(scoring, "stored", stored)
+    def decoded(
+        lake: Path, source: str, start_s: int, end_s: int, symbols: tuple[str, ...], *columns: tuple[str, ...],
+        into: Mapping[str, Floats] | None = None,
+    ) -> Seconds:  # fmt: skip
+        if into is not None:  # else it is a few columns of the first prices
+            asked.append((start_s // HOUR_S, symbols))
+            assert (end_s - 1) // HOUR_S == start_s // HOUR_S
+        return read_seconds(lake, source, start_s, end_s, symbols, *columns, into=into)
+
+    monkeypatch.setattr(read, "read_seconds", decoded)
     monkeypatch.setattr(scoring, "SYMBOLS_AT_ONCE", 2)
     monkeypatch.setattr(scoring, "BLOCK_S", 50)
 
