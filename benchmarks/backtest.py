@@ -25,17 +25,16 @@ from unittest import mock
 
 import msgspec
 import numpy as np
-import polars as pl
 
-from pipelines import decisions, scoring, seconds, simulation, skill, sweep
+from pipelines import decisions, scoring, simulation, skill, sweep
 from pipelines.backtest import Candidate
+from pipelines.features import write_labels
 from pipelines.kept_scores import KeptScores
 from pipelines.seconds import to_frame
-from shared import labels
 from shared.features.catalog import FEATURES
 from shared.features.graph import FeatureGraph
 from shared.features.sampler import COLUMNS
-from shared.lake import write
+from shared.lake import read, write
 from shared.lake.layout import HOUR_S
 from shared.strategy.config import EngineConfig
 from shared.strategy.scores import RulesScorer
@@ -104,30 +103,8 @@ def write_lake(lake: Path, rows: int, n_symbols: int, *, sigma_bps: float) -> No
                 yield to_frame(listed.symbols[n : n + 50], Seconds(START + begin, some))
 
         write.write_parts(lake, "seconds", SOURCE, hour, parts(), {})
-        write.write_table(lake, "labels", SOURCE, hour, labelled(listed, columns, begin, end), {})
-
-
-def labelled(listed: Universe, columns: dict[str, Floats], begin: int, end: int) -> pl.DataFrame:
-    """Return the labels of rows [begin, end), as far as the stretch tells them."""
-    bid, ask = columns["bid_price_1"], columns["ask_price_1"]
-    fees = [np.array([float(getattr(c, f"{kind}_fee")) for c in listed.contracts]) for kind in ("taker", "maker")]
-    found = labels.label_grid(
-        bid, ask, labels.Rule(), labels.Costs(taker_fee=fees[0], maker_fee=fees[1], slippage_bps=0.0)
-    )
-    moves = {f"mid_bps_{horizon_s}s": labels.mid_bps(bid, ask, horizon_s) for horizon_s in labels.HORIZONS_S}
-    n_symbols, n_rows = len(listed.symbols), end - begin
-    values = {"long_bps": found.long_bps, "short_bps": found.short_bps, "mid_bps": found.mid_bps, **moves}
-    frame = pl.DataFrame(
-        {
-            "second": np.tile(np.arange(START + begin, START + end), n_symbols),
-            "symbol": pl.Series(listed.symbols).gather(np.repeat(np.arange(n_symbols, dtype=np.uint32), n_rows)),
-            "label": found.label[begin:end].T.ravel(),
-            **{name: cells[begin:end].T.ravel() for name, cells in values.items()},
-        }
-    )
-    is_known = pl.col("label") != labels.NONE
-    known = frame.with_columns(pl.when(is_known).then(pl.col("label")), pl.col(list(values)).fill_nan(None))
-    return known.filter(pl.any_horizontal(pl.col("mid_bps", *moves).is_not_null())).cast(labels.SCHEMA)
+    for hour in read.hours(lake, "seconds", SOURCE):
+        write_labels(lake, SOURCE, hour, slippage_bps=0.0)
 
 
 class Clock:
@@ -156,12 +133,12 @@ def measure(lake: Path, rows: int, config: EngineConfig, *, nulls: bool) -> tupl
     clock = Clock()
     scorer = RulesScorer(tuple(FEATURES))
     patches = [
-        mock.patch.object(scoring, "stored", clock.timed("read seconds", seconds.stored)),
         mock.patch.object(scoring._Rows, "read", clock.timed("read seconds", scoring._Rows.read)),
         mock.patch.object(FeatureGraph, "step", clock.timed("features", FeatureGraph.step)),
         mock.patch.object(RulesScorer, "score", clock.timed("scores", RulesScorer.score)),
         mock.patch.object(simulation.Simulation, "step", clock.timed("engine and venue", simulation.Simulation.step)),
         mock.patch.object(scoring.Labelled, "of", clock.timed("read labels", scoring.Labelled.of)),
+        mock.patch.object(scoring.Labelled, "_decode", clock.timed("read labels", scoring.Labelled._decode)),
         mock.patch.object(skill.SkillMeter, "add", clock.timed("skill of scores", skill.SkillMeter.add)),
         *(
             mock.patch.object(decisions.DecisionLog, name, clock.timed("why not", getattr(decisions.DecisionLog, name)))
